@@ -1,0 +1,65 @@
+"""Frozen dataclasses to JSON and back: what `law.json` is written and read with."""
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class FileError(ValueError):
+    """A JSON file does not hold what it should; the message names the field and the fix."""
+
+
+def to_dict(value: Any) -> Any:
+    """The JSON-ready form: dataclasses become objects, arrays nested lists, NaN and infinities strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_dict(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_dict(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_dict(value.tolist())
+    if isinstance(value, np.generic):
+        return to_dict(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def from_dict(kind: Any, data: Any, path: str = "") -> Any:
+    """Inverse of `to_dict` for a value of the declared type `kind`. Raises FileError naming a field that is wrong."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(data, dict):
+            raise FileError(f"{path or kind.__name__} = {data!r}: must be an object. Fix: write the file again.")
+        hints = typing.get_type_hints(kind)
+        names = {field.name for field in dataclasses.fields(kind)}
+        if set(data) != names:
+            wrong = sorted(set(data) ^ names)[0]
+            problem = "unknown" if wrong in data else "missing"
+            raise FileError(f"{path or kind.__name__}: field {wrong!r} is {problem}. Fix: write the file again.")
+        return kind(**{name: from_dict(hints[name], data[name], f"{path}.{name}".lstrip(".")) for name in data})
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if data is None else from_dict(next(k for k in inner if k is not type(None)), data, path)
+    if origin is tuple:
+        kinds = [inner[0]] * len(data) if inner[-1] is Ellipsis else inner
+        return tuple(from_dict(k, item, path) for k, item in zip(kinds, data, strict=True))
+    if origin is dict:
+        return {key: from_dict(inner[1], item, f"{path}.{key}") for key, item in data.items()}
+    if kind is np.ndarray:
+        return np.array(data, np.float64)
+    return kind(data)
+
+
+def dumps(value: Any) -> str:
+    """Indented JSON with one trailing newline, each innermost list of numbers on a line of its own."""
+    text = json.dumps(to_dict(value), indent=2, allow_nan=False)
+    return re.sub(r"\[([^\[\]{}\"]*)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

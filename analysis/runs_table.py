@@ -1,0 +1,246 @@
+"""The runs table: one row a training run, and the whole contract between training and analysis.
+
+The schema is written here and nowhere else. Training fills the table, analysis reads it, and a table that this project
+did not make comes in through `adopt`. Files are CSV and Parquet with the same content.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+STATUSES = ("pending", "running", "partial", "done", "failed")
+PANDAS_DTYPES = {"string": "string", "bool": "bool", "integer": "Int64", "number": "float64"}
+
+
+class TableError(ValueError):
+    """A runs table is wrong; the message names the column, its value, the rule and the fix."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `dtype` is string, bool, integer (may be missing) or number (float64, NaN when missing)."""
+
+    name: str
+    dtype: Literal["string", "bool", "integer", "number"]
+    unit: str
+    meaning: str
+    required: bool = False
+
+    def matches(self, name: str) -> bool:
+        """Whether a table's column is this one; `<domain>` in the schema's name stands for any domain."""
+        prefix, pattern, _ = self.name.partition("<")
+        return name.startswith(prefix) and len(name) > len(prefix) if pattern else name == self.name
+
+
+COLUMNS = (
+    Column("run", "string", "", "name of the run, unique in the table", required=True),
+    Column("experiment", "string", "", "experiment the run belongs to", required=True),
+    Column("family", "string", "", "architecture family; one law is fitted per family"),
+    Column("fingerprint", "string", "", "digest of everything that decides the run's numbers"),
+    Column("status", "string", "", "pending, running, partial, done or failed", required=True),
+    Column("held_out", "bool", "", "kept away from every fit", required=True),
+    Column("seed", "integer", "", "seed of initialisation and data order"),
+    Column("budget_flops", "number", "FLOP", "compute budget the run was planned for", required=True),
+    Column("params", "number", "parameters", "all trained parameters, embeddings included", required=True),
+    Column("embedding_params", "number", "parameters", "parameters of the embedding table and the output head"),
+    Column("active_params", "number", "parameters", "parameters that one token passes through"),
+    Column("tokens", "number", "tokens", "training tokens predicted over the whole run", required=True),
+    Column("flops", "number", "FLOP", "training FLOPs: every matmul as executed, full attention scores", required=True),
+    Column("flops_causal", "number", "FLOP", "training FLOPs with the causal half of attention only"),
+    Column("flops_6nd", "number", "FLOP", "6 * params * tokens"),
+    Column("width", "integer", "channels", "width of the residual stream"),
+    Column("depth", "integer", "layers", "residual layers"),
+    Column("sequence_length", "integer", "tokens", "tokens per training sequence"),
+    Column("batch_tokens", "integer", "tokens", "tokens predicted per optimizer step"),
+    Column("steps", "integer", "steps", "optimizer steps planned"),
+    Column("learning_rate", "number", "1", "peak of the learning-rate schedule"),
+    Column(
+        "loss_nats",
+        "number",
+        "nats per token",
+        "held-out loss, mean over domains weighted by their rates in the training mixture",
+        required=True,
+    ),
+    Column("bits_per_byte", "number", "bits per byte", "held-out loss per byte of text, weighted in the same way"),
+    Column("loss_nats_<domain>", "number", "nats per token", "held-out loss on one domain"),
+    Column("bits_per_byte_<domain>", "number", "bits per byte", "held-out loss per byte of text on one domain"),
+    Column("train_loss_nats", "number", "nats per token", "training loss at the end of the run"),
+    Column("start_seconds", "number", "s", "start of the process and set-up of the run, compilation aside"),
+    Column("compile_seconds", "number", "s", "tracing and compilation"),
+    Column("train_seconds", "number", "s", "inside training steps"),
+    Column("data_seconds", "number", "s", "waiting for batches"),
+    Column("evaluation_seconds", "number", "s", "held-out evaluation"),
+    Column("checkpoint_seconds", "number", "s", "saving and restoring checkpoints"),
+    Column("wall_seconds", "number", "s", "whole run, from start to result"),
+    Column("matmul_flops_per_second", "number", "FLOP/s", "best matrix-product rate measured in the run's process"),
+    Column("backend", "string", "", "cpu, gpu or tpu"),
+    Column("devices", "integer", "devices", "devices the run used"),
+    Column("failure_step", "integer", "step", "step at which a failed run stopped"),
+    Column("failure_reason", "string", "", "why a failed run stopped"),
+)
+REQUIRED = tuple(column.name for column in COLUMNS if column.required)
+
+
+def schema_markdown() -> str:
+    """The schema as a Markdown table: column, type, unit, meaning, required."""
+    lines = ["| column | type | unit | meaning | required |", "|---|---|---|---|---|"]
+    for column in COLUMNS:
+        lines.append(
+            f"| `{column.name}` | {column.dtype} | {column.unit or '-'} | {column.meaning} | "
+            f"{'yes' if column.required else 'no'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def validate(table: pd.DataFrame, required: Sequence[str] = REQUIRED) -> pd.DataFrame:
+    """A copy of `table` with the schema's dtypes; columns outside the schema are kept as they are.
+
+    Raises TableError for a missing required column (naming it, the columns that are there and the fix), a value that
+    does not fit its column's type, an unknown status, or a run named twice.
+    """
+    missing = [name for name in required if name not in table.columns]
+    if missing:
+        raise TableError(_missing_message(missing, list(table.columns)))
+    table = table.copy()
+    for name in table.columns:
+        column = next((column for column in COLUMNS if column.matches(str(name))), None)
+        if column is not None:
+            table[name] = _converted(table[name], column)
+    if "status" in table.columns:
+        unknown = sorted(set(table["status"].dropna()) - set(STATUSES))
+        if unknown:
+            raise TableError(f"status = {unknown[0]!r}: must be one of {', '.join(STATUSES)}. Fix: rename it.")
+    if "run" in table.columns and table["run"].duplicated().any():
+        twice = table["run"][table["run"].duplicated()].iloc[0]
+        raise TableError(f"run = {twice!r}: stands in more than one row. Fix: give every run its own name.")
+    return table
+
+
+def read(path: Path | str, required: Sequence[str] = REQUIRED) -> pd.DataFrame:
+    """The runs table in a `.csv` or `.parquet` file, validated. Raises TableError as `validate` does."""
+    return validate(read_file(path), required)
+
+
+def read_file(path: Path | str) -> pd.DataFrame:
+    """Any table in a `.csv`, `.csv.gz` or `.parquet` file, as it is; `adopt` or `validate` checks it.
+
+    Raises TableError if the file is absent, empty or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TableError(f"table = {str(path)!r}: no such file. Fix: give the path of a .csv or .parquet file.")
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    if path.name.endswith((".csv", ".csv.gz")):
+        try:
+            return pd.read_csv(path)
+        except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+            raise TableError(f"table = {str(path)!r}: {error}. Fix: write a header line, then a row a run.") from error
+    raise TableError(f"table = {str(path)!r}: must be .csv or .parquet. Fix: convert it.")
+
+
+def write(table: pd.DataFrame, stem: Path | str) -> list[Path]:
+    """Validate `table` and write `<stem>.csv` and `<stem>.parquet`; a reader never sees half a file."""
+    table = validate(table)
+    csv_path, parquet_path = Path(f"{stem}.csv"), Path(f"{stem}.parquet")
+    csv_path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(csv_path, table.to_csv(index=False).encode())
+    write_atomically(parquet_path, table.to_parquet(index=False))
+    return [csv_path, parquet_path]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file at `path` in one step: a temporary file beside it, flushed to disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def adopt(
+    frame: pd.DataFrame, columns: Mapping[str, str], needed: Sequence[str] = ("params", "tokens", "loss_nats")
+) -> pd.DataFrame:
+    """A runs table from anyone's table: `columns` maps schema names to the names used in `frame`.
+
+    The `needed` ones (a law's inputs and output) must be mapped; each of the rest is taken only if mapped. What is
+    not mapped is filled in as stated here: `run` is the row number, `status` is done, `held_out` is false, `flops` is
+    6 * params * tokens (Kaplan 2020, section 2.1), `experiment` is "foreign" and `budget_flops` stays missing, so
+    that approach 2 is not fitted.
+    Raises TableError for an unknown or missing column, or a value that is not a number.
+    """
+    for name in columns:
+        if name not in {column.name for column in COLUMNS}:
+            raise TableError(f"columns = {name!r}: not a column of the runs table. Fix: use one of {_nearest(name)}.")
+    for name in needed:
+        if name not in columns and name != "flops":
+            raise TableError(f"columns: {name!r} is not mapped. Fix: say which column of the table holds it.")
+    missing = [source for source in columns.values() if source not in frame.columns]
+    if missing:
+        raise TableError(_missing_message(missing, list(frame.columns)))
+    table = pd.DataFrame({name: frame[source].to_numpy() for name, source in columns.items()})
+    defaults = {
+        "run": [f"row {i}" for i in range(len(frame))],
+        "experiment": "foreign",
+        "status": "done",
+        "held_out": False,
+        "budget_flops": float("nan"),
+    }
+    for name, value in defaults.items():
+        if name not in table.columns:
+            table[name] = value
+    if "flops" not in table.columns and {"params", "tokens"} <= set(table.columns):
+        table["flops"] = float("nan")
+    table = validate(table, needed)
+    if "flops" not in columns and "flops" in table.columns:
+        table["flops"] = 6.0 * table["params"] * table["tokens"]
+    return table[[column.name for column in COLUMNS if column.name in table.columns]]
+
+
+def _converted(values: pd.Series, column: Column) -> pd.Series:
+    fix = f"Fix: write {column.dtype} values in {column.name}"
+    if column.dtype == "bool":
+        truth = values.map({True: True, False: False, "True": True, "False": False, "true": True, "false": False})
+        if truth.isna().any():
+            raise TableError(f"{column.name} = {values[truth.isna()].iloc[0]!r}: must be true or false. {fix}.")
+        return truth.astype("bool")
+    if column.dtype == "string":
+        return values.astype("string")
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    wrong = numbers.isna() & values.notna()
+    if wrong.any():
+        raise TableError(
+            f"{column.name} = {values[wrong].iloc[0]!r} in row {values.index[wrong][0]}: must be a "
+            f"number. {fix}; leave it empty when unknown."
+        )
+    if column.dtype == "integer" and (numbers.dropna() % 1 != 0).any():
+        raise TableError(f"{column.name} = {numbers[numbers % 1 != 0].dropna().iloc[0]:g}: must be whole. {fix}.")
+    return numbers.astype(PANDAS_DTYPES[column.dtype])
+
+
+def _missing_message(missing: list[str], present: list[str]) -> str:
+    near = [
+        f"{found[0]!r} for {name!r}"
+        for name in missing
+        if (found := difflib.get_close_matches(name, [str(p) for p in present], n=1, cutoff=0.5))
+    ]
+    hint = f" (perhaps {', '.join(near)})" if near else ""
+    return (
+        f"table: missing column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}; present: "
+        f"{', '.join(map(str, present)) or 'none'}. Fix: rename the columns, or name yours with --params-column, "
+        f"--tokens-column and --loss-column{hint}."
+    )
+
+
+def _nearest(name: str) -> str:
+    names = [column.name for column in COLUMNS]
+    return ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names)

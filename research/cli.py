@@ -1,0 +1,122 @@
+"""The `isoflop` command. Every import of weight waits until a verb needs it: `isoflop fit` needs the analysis alone."""
+
+import errno
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+USAGE_ERROR = 2  # exit codes; a verb itself returns 0, or 1 if runs ended with an error
+INTERRUPTED = 130
+TRAIN_EXTRA = ("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "seqio", "sentencepiece", "tensorboardX")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every verb is asked about: the runs of one experiment."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """Experiment file; it defines EXPERIMENT."""
+    set: Annotated[tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], tyro.conf.arg(metavar="a.b=value")] = ()
+    """Fields of EXPERIMENT to change, such as base.training.seed=1."""
+    only: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """One run, or a glob such as '*-w64-*'; all if not given."""
+    runs_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs")
+    """Where the experiment's folder is."""
+
+    @property
+    def assignments(self) -> list[str]:
+        return [assignment for group in self.set for assignment in group]
+
+
+AskedFor = Annotated[Request, tyro.conf.arg(name="")]
+
+
+def plan(request: AskedFor) -> int:
+    """Print an experiment's runs and what they cost; trains nothing."""
+    from research import verbs
+
+    return verbs.plan(request, Console())
+
+
+def run(
+    request: AskedFor,
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    retry_failed: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Train what is not done, fit the law, predict the held-out run, train it, report.
+
+    Args:
+        workers: Worker processes, which share the cores; one per core if not given, one where an accelerator is.
+        retry_failed: Train failed runs again, each from its newest checkpoint.
+    """
+    from research import verbs
+
+    return verbs.run(request, Console(), workers, retry_failed)
+
+
+def status(request: AskedFor) -> int:
+    """Print how far every run is; trains nothing."""
+    from research import verbs
+
+    return verbs.status(request, Console())
+
+
+def report(request: AskedFor) -> int:
+    """Write table, law, figures and report from what is done; trains nothing."""
+    from research import verbs
+
+    return verbs.report(request, Console())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, and exits with 2 by itself where tyro finds a mistake."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return (
+            tyro.extras.subcommand_cli_from_dict(
+                _verbs(arguments), prog="isoflop", description="From a question about scale to a law.", args=arguments
+            )
+            or 0
+        )
+    except KeyboardInterrupt:
+        _complain(f"stopped. Nothing that is done is lost; go on with: {shlex.join(['isoflop', *arguments])}")
+        return INTERRUPTED
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAIN_EXTRA:
+            raise
+        _complain(f"{error.name} is not installed, and this needs it. Fix: pip install '.[train]'")
+        return USAGE_ERROR
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _complain(f"the disk is full ({error}). Fix: make room and repeat the command; what is done is kept.")
+        return 1
+    except (ValueError, RuntimeError) as error:
+        if not type(error).__module__.startswith(("research.", "analysis.")):
+            raise  # not worded by this project, so a reader needs the traceback
+        _complain(str(error))
+        return USAGE_ERROR
+
+
+def _verbs(arguments: Sequence[str]) -> dict[str, Callable]:
+    """Every verb; without `fit`, whose import takes a second, when another one is asked for."""
+    verbs = {"plan": plan, "run": run, "status": status, "report": report}
+    if arguments and arguments[0] in verbs:
+        return verbs
+    from analysis.command import fit
+
+    return {**verbs, "fit": fit}
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True).print(message, style="bold red", markup=False, soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""From the runs table to a law, a prediction, a report: what `run` does after the sweep, and `report` at any time."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from analysis import json_values, runs_table
+from analysis import report as analysis_report
+from analysis.fitting import FitError
+from analysis.study import Prediction, Study, fit_table, optimum, predict
+from research import prediction
+from research.cost import run_cost
+from research.prediction import HeldOut
+from research.runs import Status, collect, run_name
+from research.timings import account, phase
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """The law of the planned runs, or why there is none."""
+
+    table: pandas.DataFrame  # the planned runs; the held-out one is not in it
+    study: Study | None
+    why_not: str = ""
+
+
+def fit(experiment: Any, runs_dir: Path) -> Fitted:
+    """Fit the law to what is done of the planned runs."""
+    # The workers may have the accelerator to themselves only if this process, which fits on the CPU, does not take it.
+    jax.config.update("jax_platforms", "cpu")
+    table = collect(experiment.runs(), runs_dir)
+    with phase(runs_dir / experiment.name, "fit"):
+        try:
+            return Fitted(table, fit_table(table))
+        except FitError as error:
+            return Fitted(table, None, str(error))
+
+
+def predict_held_out(experiment: Any, runs_dir: Path, fitted: Fitted, console: Console) -> HeldOut | None:
+    """Write down what the law says of the held-out run, before it is trained; returns it, or None if there is none.
+
+    A prediction that was made from the same table is kept as it is. None is made from an unfinished sweep.
+    """
+    if experiment.held_out_flops is None:
+        return None
+    unfinished = fitted.table[~fitted.table["status"].isin([Status.DONE, Status.FAILED])]
+    if len(unfinished) or fitted.study is None:
+        reason = f"{len(unfinished)} runs are unfinished" if len(unfinished) else "there is no fit"
+        console.print(f"The held-out run waits: {reason}.", style="yellow")
+        return None
+    digest = prediction.digest(fitted.table)
+    kept = prediction.of_experiment(experiment, runs_dir)
+    if kept is not None and kept.fitted_table == digest:
+        return kept
+    best = optimum(fitted.study, experiment.held_out_flops)
+    config = experiment.held_out_run(best.params.value)
+    cost = run_cost(config)
+    predicted = predict(fitted.study, cost.params, cost.tokens)
+    console.print(
+        f"Prediction for {run_name(config)}: {predicted.value:.4f} nats/token, {predicted.level:.0%} interval "
+        f"{predicted.low:.4f} to {predicted.high:.4f}; written down before it trains.",
+        style="cyan",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return prediction.write(runs_dir, config, json_values.to_dict(predicted), best.params.value, digest)
+
+
+def write_report(experiment: Any, runs_dir: Path, fitted: Fitted, console: Console) -> None:
+    """Write the table and everything that follows from it into the experiment's folder, and print the gist."""
+    experiment_dir = runs_dir / experiment.name
+    held_out = prediction.of_experiment(experiment, runs_dir)
+    table = collect([*experiment.runs(), *([held_out.config] if held_out else [])], runs_dir)
+    timings = account(experiment_dir, table)
+    with phase(experiment_dir, "report"):
+        paths = runs_table.write(table, experiment_dir / "runs")
+        if fitted.study is None:
+            paths.append(_write_report_without_fit(experiment, experiment_dir, table, fitted.why_not))
+        else:
+            predicted = json_values.from_dict(Prediction, held_out.loss) if held_out else None
+            measured = _measured_loss(table) if held_out else None
+            paths += analysis_report.write(experiment_dir, table, fitted.study, predicted, measured, timings)
+    _print_gist(fitted, held_out, table, console)
+    if timings:
+        console.print(_timings_table(timings))
+    console.print(f"Written to {experiment_dir}:", style="dim", soft_wrap=True)
+    console.print("  " + " ".join(str(path.relative_to(experiment_dir)) for path in paths), style="dim", highlight=False)
+
+
+def _measured_loss(table: pandas.DataFrame) -> float | None:
+    loss = table.loc[table["held_out"] & (table["status"] == Status.DONE), "loss_nats"]
+    return None if loss.empty else float(loss.iloc[0])
+
+
+def _write_report_without_fit(experiment: Any, experiment_dir: Path, table: pandas.DataFrame, why_not: str) -> Path:
+    shown = table[["run", "status", "params", "tokens", "loss_nats"]]
+    rows = ["| " + " | ".join(str(value) for value in row) + " |" for row in shown.itertuples(index=False)]
+    lines = [
+        f"# {experiment.name}",
+        "",
+        experiment.question,
+        "",
+        "## Law",
+        "",
+        f"No law was fitted. {why_not}",
+        "",
+        "## Runs",
+        "",
+        "| run | status | params | tokens | held-out loss, nats per token |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+    path = experiment_dir / "report.md"
+    runs_table.write_atomically(path, ("\n".join(lines) + "\n").encode())
+    return path
+
+
+def _print_gist(fitted: Fitted, held_out: HeldOut | None, table: pandas.DataFrame, console: Console) -> None:
+    counts = Counter(str(status) for status in table["status"])
+    missing = ", ".join(f"{number} {status}" for status, number in counts.items() if status != Status.DONE)
+    console.print(f"{counts['done']} of {len(table)} runs are done" + (f"; {missing}." if missing else "."))
+    for run, reason in table.loc[table["status"] == Status.FAILED, ["run", "failure_reason"]].itertuples(index=False):
+        console.print(f"failed: {run}: {reason}", style="red", markup=False, soft_wrap=True)
+    if fitted.study is None:
+        console.print(f"No law was fitted. {fitted.why_not}", style="yellow", markup=False, soft_wrap=True)
+    if held_out is not None:
+        console.print(_verdict(held_out, _measured_loss(table)), style="bold", highlight=False, soft_wrap=True)
+
+
+def _verdict(held_out: HeldOut, measured: float | None) -> str:
+    predicted = json_values.from_dict(Prediction, held_out.loss)
+    interval = (
+        f"{predicted.value:.4f} nats/token, {predicted.level:.0%} interval {predicted.low:.4f} to {predicted.high:.4f}"
+    )
+    if measured is None:
+        return f"Held out: predicted {interval}; not measured yet."
+    inside = "inside" if predicted.low <= measured <= predicted.high else "OUTSIDE"
+    error = predicted.value / measured - 1  # of the measured loss
+    late = " The run had been measured when this was written: no test." if held_out.measured_before else ""
+    return f"Held out: predicted {interval}; measured {measured:.4f}, {inside} it, error {error:+.2%}.{late}"
+
+
+def _timings_table(timings: dict[str, Any]) -> Table:
+    """Where the workers' time went."""
+    table = Table(
+        title="Workers' time", title_justify="left", caption_justify="left", header_style="bold", show_footer=True,
+        box=box.SIMPLE_HEAD, show_edge=False,
+    )  # fmt: skip
+    table.add_column("", footer="all")
+    table.add_column("seconds", justify="right", footer=f"{timings['run_seconds']:.1f}")
+    table.add_column("share", justify="right")
+    phases, total = timings["phase_seconds"], timings["run_seconds"]
+    lines = {"training steps": phases["train"]}
+    lines |= {name: phases[name] for name in ("start", "compile", "data", "evaluation", "checkpoint")}
+    lines |= {"no run, or one that is not done": max(0.0, total - sum(phases.values()))}
+    for name, seconds in lines.items():
+        table.add_row(name, f"{seconds:.1f}", f"{seconds / total:.1%}")
+    table.caption = (
+        f"Outside training steps: {1 - phases['train'] / total:.1%}. Model FLOPs at the best matmul rate would take "
+        f"{timings['ideal_share']:.1%} of the time."
+    )
+    return table

@@ -1,0 +1,313 @@
+"""What a training run is: frozen dataclasses, validated when made.
+
+A `RunConfig` decides every number a run produces. Fields declared with `not_identity` (mesh, checkpoints, logging) say
+where and how it executes; two runs that differ only there are the same run and share a folder. JSON, overrides and
+fingerprints are in `research/values.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from research.values import check, check_positive, check_range, not_identity
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Causal self-attention (Vaswani 2017) with grouped queries (Ainslie 2023) and rotary positions (Su 2021)."""
+
+    heads: int = 4
+    kv_heads: int = 4
+    head_dim: int = 64
+    rope_theta: float = 10_000.0
+    rope_pairs: Literal["half", "interleaved"] = "half"  # half: Hugging Face; interleaved: Meta's Llama and RoFormer
+    qk_norm: bool = False  # RMSNorm over each head's channels, as in Qwen3
+    window: int | None = None  # tokens a query sees, itself included; none sees all of the past
+
+    def __post_init__(self):
+        check_range(self, "model.attention", "heads kv_heads window", 1)
+        check_positive(self, "model.attention", "rope_theta")
+        check(
+            self.heads % self.kv_heads == 0,
+            "model.attention.kv_heads",
+            self.kv_heads,
+            f"must divide heads = {self.heads}",
+            "choose a divisor",
+        )
+        check(
+            self.head_dim >= 2 and self.head_dim % 2 == 0,
+            "model.attention.head_dim",
+            self.head_dim,
+            "must be even, since rotary positions turn pairs of channels",
+            "round it up to an even number",
+        )
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """Channel mixer: SwiGLU (Shazeer 2020) has three matrices, GELU two."""
+
+    hidden: int = 688
+    activation: Literal["swiglu", "gelu"] = "swiglu"
+
+    def __post_init__(self):
+        check_range(self, "model.mlp", "hidden", 1)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A language model: embedding, `depth` residual layers following `pattern`, final norm, head.
+
+    `pattern` is comma-separated layers, each `sequence_mixer:channel_mixer`, repeated to fill `depth`.
+    """
+
+    vocab_size: int = 259
+    width: int = 256
+    depth: int = 4
+    pattern: str = "attention:mlp"
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    mlp: MlpConfig = field(default_factory=MlpConfig)
+    norm_epsilon: float = 1e-5
+    tied_embeddings: bool = False
+    scan_layers: bool = False  # one compiled period: compile time flat in depth, 5 to 15 % slower steps on CPU
+    remat: Literal["none", "dots", "full"] = "none"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self):
+        check_range(self, "model", "vocab_size width depth", 1)
+        for layer in self.layers:
+            check(
+                len(layer) in (1, 2) and all(layer),
+                "model.pattern",
+                self.pattern,
+                "every layer must be mixer:channel_mixer, or one mixer alone",
+                "write for example attention:mlp",
+            )
+        check(
+            self.depth % len(self.layers) == 0,
+            "model.depth",
+            self.depth,
+            f"must be a multiple of the {len(self.layers)} layers in pattern {self.pattern!r}",
+            "round it up",
+        )
+        check_positive(self, "model", "norm_epsilon")
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """One period of the pattern: ((sequence mixer, channel mixer), ...); see models/blocks.py."""
+        return tuple(tuple(part.strip().split(":")) for part in self.pattern.split(","))
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One domain of text: a TFDS data set and its share of the training mixture."""
+
+    name: str  # the domain's name in metrics and tables
+    tfds: str  # "embedded_corpus/prose", or any TFDS name such as "c4/en:3.1.0"
+    rate: float = 1.0  # share of training tokens, relative to the other sources'
+    text_feature: str = "text"
+
+    def __post_init__(self):
+        check(self.name.isidentifier(), "data.sources.name", self.name, "must be a plain identifier", "use a_z0_9")
+        check_positive(self, "data.sources", "rate")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which text, how it is split and tokenised, and how much of it is packed into the token file."""
+
+    sources: tuple[SourceConfig, ...] = (
+        SourceConfig("prose", "embedded_corpus/prose", 0.7),
+        SourceConfig("code", "embedded_corpus/code", 0.3),
+    )
+    tokenizer: Literal["bytes", "sentencepiece"] = "bytes"
+    vocab_size: int = 259  # bytes: 3 control ids + 256 bytes, ids above 259 stay unused; sentencepiece: trained size
+    validation_fraction: float = 0.02  # of documents, chosen by a hash of their text
+    train_tokens: int = 16_000_000  # packed into the token file; the corpus must hold as many at these rates
+    validation_tokens: int = 262_144  # packed per domain at most
+    seed: int = 0
+
+    def __post_init__(self):
+        check(len(self.sources) > 0, "data.sources", self.sources, "must name at least one source", "add one")
+        names = [source.name for source in self.sources]
+        check(len(set(names)) == len(names), "data.sources", names, "names must differ", "rename one")
+        smallest = 259 if self.tokenizer == "bytes" else 300
+        check(
+            smallest <= self.vocab_size <= 65_536,
+            "data.vocab_size",
+            self.vocab_size,
+            f"must be from {smallest} to 65536 with tokenizer {self.tokenizer!r}",
+            f"use at least {smallest}",
+        )
+        check(
+            0 < self.validation_fraction < 1,
+            "data.validation_fraction",
+            self.validation_fraction,
+            "must lie between 0 and 1",
+            "use 0.02",
+        )
+        check_range(self, "data", "train_tokens validation_tokens", 1)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov 2019): decoupled decay on matrices only, global-norm clipping before the moments."""
+
+    learning_rate: float = 3e-3  # the schedule's peak
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1  # multiplies the current learning rate, as in optax and torch
+    clip_norm: float | None = 1.0
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_fraction: float = 0.05  # of all steps, linear from zero
+    decay_fraction: float = 0.2  # wsd only: the last share of steps, linear (Haegele 2024)
+    final_fraction: float = 0.1  # learning rate at the end, relative to the peak
+
+    def __post_init__(self):
+        check_positive(self, "optimizer", "learning_rate epsilon clip_norm")
+        check_range(self, "optimizer", "beta1 beta2", 0, 0.999999)
+        check_range(self, "optimizer", "warmup_fraction decay_fraction final_fraction", 0, 1)
+        check_range(self, "optimizer", "weight_decay", 0)
+        check(
+            self.schedule != "wsd" or self.warmup_fraction + self.decay_fraction <= 1,
+            "optimizer.decay_fraction",
+            self.decay_fraction,
+            f"warmup_fraction = {self.warmup_fraction} + decay_fraction must not exceed 1",
+            "lower one",
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and on what batches."""
+
+    steps: int = 100
+    batch_size: int = 16  # sequences in the global batch
+    sequence_length: int = 128
+    microbatches: int = not_identity(1)  # gradient accumulation: equal to one large batch
+    z_loss: float = 0.0  # weight of mean(logsumexp^2) (PaLM section 5)
+    max_epochs: float = 1.0  # passes over the token file that are allowed; above 1 repeats data on purpose
+    seed: int = 0  # initialisation and data order
+
+    def __post_init__(self):
+        check_range(self, "training", "steps batch_size sequence_length microbatches", 1)
+        check_range(self, "training", "z_loss", 0)
+        check_positive(self, "training", "max_epochs")
+        check_range(self, "training", "seed", 0, 2**31 - 1)
+        check(
+            self.batch_size % self.microbatches == 0,
+            "training.microbatches",
+            self.microbatches,
+            f"must divide batch_size = {self.batch_size}",
+            "choose a divisor",
+        )
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens predicted per optimizer step."""
+        return self.batch_size * self.sequence_length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens predicted over the whole run."""
+        return self.steps * self.batch_tokens
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out loss per domain; always at the last step, and every `every` steps when that is set."""
+
+    every: int | None = None
+    tokens: int = 131_072  # per domain, from the start of its validation file
+    batch_size: int = 32
+
+    def __post_init__(self):
+        check_range(self, "evaluation", "every tokens batch_size", 1)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1 on one axis takes all devices that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    expert: int = 1
+    sequence: int = 1
+
+    def __post_init__(self):
+        sizes = [getattr(self, name) for name in ("data", "fsdp", "tensor", "expert", "sequence")]
+        check(
+            all(size >= 1 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
+            "mesh",
+            sizes,
+            "sizes must be at least 1, and -1 on one axis at most",
+            "set the other axes to 1",
+        )
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run's state is saved. A run always saves when it is interrupted and when it ends."""
+
+    every: int = 1000  # steps
+    keep_last: int = 1
+    keep_every: int | None = None  # steps whose multiples are never deleted
+
+    def __post_init__(self):
+        check_range(self, "checkpoint", "every keep_last keep_every", 1)
+        check(
+            self.keep_every is None or self.keep_every % self.every == 0,
+            "checkpoint.keep_every",
+            self.keep_every,
+            f"must be none or a multiple of every = {self.every}",
+            "choose a multiple",
+        )
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """Metrics go to metrics.jsonl, one object per step; TensorBoard mirrors them."""
+
+    every: int = 10  # steps between flushes to disk; every step is written
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        check_range(self, "logging", "every", 1)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run. `experiment`, `family` and `budget_flops` become columns of the runs table as they are."""
+
+    experiment: str = "unnamed"
+    family: str = "transformer"
+    budget_flops: float | None = None  # the compute budget this run was planned for
+    held_out: bool = not_identity(False)  # kept away from every fit
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    mesh: MeshConfig = not_identity(factory=MeshConfig)
+    checkpoint: CheckpointConfig = not_identity(factory=CheckpointConfig)
+    logging: LoggingConfig = not_identity(factory=LoggingConfig)
+
+    def __post_init__(self):
+        check(
+            self.model.vocab_size == self.data.vocab_size,
+            "model.vocab_size",
+            self.model.vocab_size,
+            f"must equal data.vocab_size = {self.data.vocab_size}",
+            "set both to the same number",
+        )
+        allowed = self.training.max_epochs * self.data.train_tokens
+        epochs = self.training.tokens / self.data.train_tokens
+        check(
+            self.training.tokens <= allowed,
+            "training.steps",
+            self.training.steps,
+            f"asks for {self.training.tokens:,} tokens, which is {epochs:.2f} epochs of the {self.data.train_tokens:,} "
+            f"in data.train_tokens, more than training.max_epochs = {self.training.max_epochs:g}",
+            "raise data.train_tokens, or allow repetition with a larger training.max_epochs",
+        )

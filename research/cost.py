@@ -1,0 +1,115 @@
+"""What a model and a run cost, in closed form: parameters, FLOPs, bytes. Nothing is built or compiled.
+
+FLOP conventions, all raw (a multiply-add is 2):
+
+- `flops`: every matrix product the program executes, attention scores of masked pairs included. Training is three times
+  the forward pass (Chinchilla, appendix F). Equal to a walk over the jaxpr of the training step.
+- `flops_causal`: the same with only the causal half of attention, the least a perfect kernel could execute.
+- `flops_6nd`: 6 * params * tokens (Kaplan 2020), with all parameters.
+
+Embedding look-ups, norms, softmax and other elementwise work count nothing under each of them.
+"""
+
+from dataclasses import dataclass
+
+from research.config import ModelConfig, RunConfig
+from research.models.blocks import layer_mixers
+
+TRAINING_OVER_FORWARD = 3  # backward: one product for the inputs' gradient, one for the weights'
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Counts of one model; FLOPs are forward ones."""
+
+    params: int
+    embedding_params: int  # the input table, and the head unless tied to it
+    active_params: int  # that one token uses
+    matmul_params: int  # that one token is multiplied with, head included
+    sequence_flops: int  # one whole sequence, beyond 2 * matmul_params a token
+    sequence_flops_causal: int
+    length: int
+
+    @property
+    def forward_flops_per_token(self) -> float:
+        """Mean over the positions of one sequence."""
+        return 2 * self.matmul_params + self.sequence_flops / self.length
+
+    @property
+    def training_flops_per_token(self) -> float:
+        return TRAINING_OVER_FORWARD * self.forward_flops_per_token
+
+    @property
+    def training_flops_per_sequence(self) -> int:
+        """Exact integer, which the per-token mean need not be."""
+        return TRAINING_OVER_FORWARD * (2 * self.matmul_params * self.length + self.sequence_flops)
+
+
+def model_cost(model: ModelConfig, length: int) -> ModelCost:
+    """Closed-form counts of `model` on sequences of `length` tokens."""
+    V, D = model.vocab_size, model.width
+    params = matmul = sequence = causal = 0
+    for mixer, channel_mixer in layer_mixers(model):
+        params += mixer.params(model) + D  # each mixer has the gain of the norm before it
+        matmul += mixer.matmul_params(model)
+        sequence += mixer.sequence_flops(model, length)
+        causal += int(mixer.sequence_flops(model, length) * mixer.causal_share)
+        if channel_mixer is not None:
+            params += channel_mixer.params(model) + D
+            matmul += channel_mixer.matmul_params(model)
+    repeats = model.depth // len(model.layers)
+    embedding = V * D * (1 if model.tied_embeddings else 2)
+    total = repeats * params + embedding + D
+    return ModelCost(
+        params=total,
+        embedding_params=embedding,
+        active_params=total,
+        matmul_params=repeats * matmul + V * D,
+        sequence_flops=repeats * sequence,
+        sequence_flops_causal=repeats * causal,
+        length=length,
+    )
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """Counts of one training run; the names are columns of the runs table."""
+
+    params: int
+    embedding_params: int
+    active_params: int
+    tokens: int
+    flops: int
+    flops_causal: int
+    flops_6nd: int
+    flops_per_step: int
+
+
+def run_cost(config: RunConfig) -> RunCost:
+    """Closed-form cost of training `config`, evaluation not counted."""
+    length = config.training.sequence_length
+    model = model_cost(config.model, length)
+    sequences = config.training.steps * config.training.batch_size
+    masked = TRAINING_OVER_FORWARD * (model.sequence_flops - model.sequence_flops_causal)
+    return RunCost(
+        params=model.params,
+        embedding_params=model.embedding_params,
+        active_params=model.active_params,
+        tokens=config.training.tokens,
+        flops=sequences * model.training_flops_per_sequence,
+        flops_causal=sequences * (model.training_flops_per_sequence - masked),
+        flops_6nd=6 * model.params * config.training.tokens,
+        flops_per_step=config.training.batch_size * model.training_flops_per_sequence,
+    )
+
+
+def train_state_bytes(config: RunConfig) -> int:
+    """Parameters, both AdamW moments and gradients, float32, over all devices; activations come on top."""
+    return 4 * 4 * model_cost(config.model, config.training.sequence_length).params
+
+
+def decode_state_bytes(model: ModelConfig, length: int) -> int:
+    """Decode state of one sequence of `length` tokens in the compute dtype."""
+    bytes_per_value = 2 if model.compute_dtype == "bfloat16" else 4
+    period = sum(mixer.state_bytes(model, length, bytes_per_value) for mixer, _ in layer_mixers(model))
+    return period * (model.depth // len(model.layers))

@@ -1,0 +1,111 @@
+"""Text to ids and back: bytes, or a SentencePiece model trained on the training split. Imports tensorflow (by seqio).
+
+In both, id 0 pads, 1 ends a document, 2 is unused, `decode(encode(text)) == text` for every text, and every id stands
+for a fixed number of bytes of text, which makes bits per byte exact for any stretch of tokens.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import seqio
+import tensorflow as tf
+
+from research.config import DataConfig
+from research.values import ConfigError
+
+PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
+SAMPLE_BYTES = 8_000_000  # of training text that a SentencePiece model is trained on
+_SPACE_MARK = "\u2581"  # how SentencePiece writes a space inside a piece
+_LONGEST_LINE_BYTES = 65_536  # SentencePiece's own limit is one it would skip longer lines by; ours are cut to this
+_TRAINER = {
+    "model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity", "add_dummy_prefix": False,
+    "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True, "character_coverage": 0.9995,
+    "pad_id": PAD_ID, "eos_id": EOS_ID, "unk_id": UNKNOWN_ID, "bos_id": -1, "hard_vocab_limit": False,
+}  # fmt: skip
+
+
+class ExactSentencePieceVocabulary(seqio.SentencePieceVocabulary):
+    """SentencePiece that also keeps the character it marks spaces with, which it would decode to a space.
+
+    That one character is spelled in byte pieces; all other text goes to the model unchanged.
+    """
+
+    def _encode(self, s: str) -> list[int]:
+        parts = [self.tokenizer.EncodeAsIds(part) for part in s.split(_SPACE_MARK)]
+        return list(itertools.chain(*([*part, *self._mark_ids()] for part in parts[:-1]), parts[-1]))
+
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+        parts = self.tf_tokenizer.tokenize(tf.strings.split([s], _SPACE_MARK).flat_values)
+        marks = tf.repeat([self._mark_ids()], parts.nrows(), axis=0)
+        return tf.concat([parts, marks], axis=1).flat_values[: -len(self._mark_ids())]
+
+    def _mark_ids(self) -> list[int]:
+        return [self.tokenizer.PieceToId(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
+
+
+def byte_vocabulary(vocab_size: int) -> seqio.ByteVocabulary:
+    """Byte b is id b + 3; ids from 259 to `vocab_size` - 1 exist and are never used."""
+    return seqio.ByteVocabulary(extra_ids=vocab_size - 259)
+
+
+def token_bytes(vocabulary: seqio.Vocabulary, vocab_size: int) -> np.ndarray:
+    """(vocab_size,) uint16: how many bytes of UTF-8 text each id stands for; 0 for padding, end of document, unused."""
+    counts = np.zeros(vocab_size, np.uint16)
+    if isinstance(vocabulary, seqio.ByteVocabulary):
+        counts[3:259] = 1
+        return counts
+    model = vocabulary.tokenizer
+    for token in range(model.GetPieceSize()):
+        if model.IsByte(token):
+            counts[token] = 1
+        elif not (model.IsControl(token) or model.IsUnknown(token) or model.IsUnused(token)):
+            counts[token] = len(model.IdToPiece(token).replace(_SPACE_MARK, " ").encode())
+    return counts
+
+
+def trained_model(data: DataConfig, corpus: str, texts: Iterable[str], folder: Path) -> Path:
+    """The SentencePiece model file for this text in `folder`, trained on at most SAMPLE_BYTES of `texts` if missing.
+
+    `corpus` identifies the text beyond what `data` says (builder versions); with the fields of `data` that decide that
+    text it makes the file's name. Raises ConfigError if data.vocab_size is too small for the characters in use.
+    """
+    sources = [(source.tfds, source.rate, source.text_feature) for source in data.sources]
+    decides = [data.vocab_size, data.validation_fraction, data.seed, sources, corpus, SAMPLE_BYTES, _TRAINER,
+               sentencepiece.__version__]  # fmt: skip
+    path = folder / f"{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]}.model"
+    if path.exists():
+        return path
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_lines(texts), model_writer=model, vocab_size=data.vocab_size, minloglevel=2,
+            max_sentence_length=_LONGEST_LINE_BYTES, num_threads=os.cpu_count(), **_TRAINER)  # fmt: skip
+    except RuntimeError as error:  # how SentencePiece reports what is wrong with its input
+        raise ConfigError(
+            f"data.vocab_size = {data.vocab_size}: SentencePiece cannot train such a model on this text: "
+            f"{error}. Fix: choose another data.vocab_size, or tokenizer bytes."
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = path.with_suffix(f".tmp{os.getpid()}")
+    staged.write_bytes(model.getvalue())
+    staged.replace(path)
+    return path
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Lines of at most SAMPLE_BYTES in all: SentencePiece takes a line for a sentence, and pieces never cross one."""
+    left = SAMPLE_BYTES
+    for text in texts:
+        for line in filter(None, text.split("\n")):
+            for start in range(0, len(line), _LONGEST_LINE_BYTES // 4):
+                yield line[start : start + _LONGEST_LINE_BYTES // 4]
+            left -= len(line.encode()) + 1
+        if left <= 0:
+            return

@@ -1,0 +1,168 @@
+"""Parameters, norms and positions: what every mixer is made of.
+
+`parameter` is the only place where a parameter is made: one line states its shape, initialiser, logical axes and
+scaling role. The dimension letters used everywhere in `models/`:
+
+    B batch     L length     S source length   D width          H query heads   G key-value heads
+    K head channels          F hidden          V vocabulary     E experts       A active experts   X capacity
+    P inner channels         N state size      R rank           Q chunk         W conv width
+"""
+
+import functools
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax.core import meta
+
+from research.sharding import is_split
+
+STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack
+
+Role = Literal["embedding", "hidden", "output", "vector"]
+Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]  # hashable
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Initialiser: zero mean, the given standard deviation."""
+
+    std: float
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        # Drawn as a matrix: XLA's CPU compiler takes six times as long over threefry with three dimensions.
+        matrix = jax.random.normal(key, (shape[0], math.prod(shape[1:])))
+        return self.std * matrix.reshape(shape)
+
+
+def ones(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Initialiser of gains."""
+    return jnp.ones(shape)
+
+
+class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
+    """A parameter with what the rest of the code must know of it: how it starts, its logical axes and its role.
+
+    `role` is `embedding` (rows looked up), `hidden` (a matrix between widths), `output` (the head) or `vector` (norm
+    gains and biases, never decayed). Boxes exist only in abstract trees; arrays are made by `draw`.
+    """
+
+    value: Any
+    axes: tuple[str | None, ...] = flax.struct.field(pytree_node=False)
+    role: Role = flax.struct.field(pytree_node=False)
+    init: Initializer = flax.struct.field(pytree_node=False)
+
+    def unbox(self) -> Any:
+        return self.value
+
+    def replace_boxed(self, val: Any) -> "Parameter":
+        return self.replace(value=val)
+
+    def add_axis(self, index: int, params: dict[Any, Any]) -> "Parameter":
+        """Called by nn.scan when it stacks layers: the new axis is named `params[nn.PARTITION_NAME]`."""
+        return self.replace(axes=(*self.axes[:index], params[nn.PARTITION_NAME], *self.axes[index:]))
+
+    def remove_axis(self, index: int, params: dict[Any, Any]) -> "Parameter":
+        return self.replace(axes=(*self.axes[:index], *self.axes[index + 1 :]))
+
+
+def parameter(
+    module: nn.Module, name: str, shape: tuple[int, ...], axes: str, init: Initializer, role: Role
+) -> jax.Array:
+    """Declare (or read) a float32 parameter of `shape`; `axes` names its dimensions, separated by spaces."""
+    names = tuple(axes.split())
+    if len(names) != len(shape):
+        raise ValueError(f"parameter {name}: {len(shape)} dimensions {shape} but {len(names)} axes {axes!r}")
+    return module.param(name, lambda key: Parameter(jnp.zeros(shape), names, role, init))
+
+
+def draw(boxed: Any, key: jax.Array, shardings: Any = None) -> Any:
+    """Arrays for an abstract tree of `Parameter`s, each made by its initialiser, placed by `shardings` where given.
+
+    A parameter's numbers depend on `key`, its path and its shape alone: not on the mesh, nor on other parameters.
+    Each distinct (initialiser, shape) compiles once, since one program of them all takes XLA seconds per model.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(boxed, is_leaf=is_boxed)
+    placements = [None] * len(leaves) if shardings is None else structure.flatten_up_to(shardings)
+    drawn = []
+    for (path, box), placement in zip(leaves, placements, strict=True):
+        own_key = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+        stacked = box.axes[0] == STACKED_AXIS
+        drawn.append(_drawer(box.init, box.value.shape, stacked, placement)(own_key))
+    return structure.unflatten(drawn)
+
+
+@functools.cache
+def _drawer(init: Initializer, shape: tuple[int, ...], stacked: bool, placement: Any) -> Any:
+    """A compiled initialiser; of a parameter stacked over layers it draws each layer by itself."""
+
+    def one(key: jax.Array) -> jax.Array:
+        if not stacked:
+            return init(key, shape)
+        return jax.vmap(lambda layer: init(jax.random.fold_in(key, layer), shape[1:]))(jnp.arange(shape[0]))
+
+    return jax.jit(one, out_shardings=placement)
+
+
+def is_boxed(leaf: Any) -> bool:
+    return isinstance(leaf, Parameter)
+
+
+def project(x_BLD: jax.Array, weight: jax.Array, contracted: int = 1) -> jax.Array:
+    """x times `weight`, over x's last `contracted` dimensions and as many leading ones of the weight, in x's dtype.
+
+    Computed as one matrix product of (batch * length) rows: the three-dimensional form's gradients make XLA's CPU
+    compiler write transposed copies of every activation, which doubles the time of a small model's step. Where the
+    length is split over devices, merging it with the batch would undo the split, and the plain form is kept.
+    """
+    outer, inner = x_BLD.shape[:-contracted], weight.shape[contracted:]
+    weight = weight.astype(x_BLD.dtype)
+    if is_split("length"):
+        return jnp.tensordot(x_BLD, weight, contracted)
+    rows = x_BLD.reshape(math.prod(outer), -1)
+    return (rows @ weight.reshape(rows.shape[1], -1)).reshape(*outer, *inner)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * gain over the last axis (Zhang & Sennrich 2019): statistics in float32, gain after the cast back."""
+
+    epsilon: float
+    axis: str = "width"
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        gain_D = parameter(self, "gain", x_BLD.shape[-1:], self.axis, ones, "vector")
+        x32_BLD = x_BLD.astype(jnp.float32)
+        scale_BL1 = jax.lax.rsqrt(jnp.mean(x32_BLD * x32_BLD, axis=-1, keepdims=True) + self.epsilon)
+        normed_BLD = (x32_BLD * scale_BL1).astype(x_BLD.dtype)
+        return normed_BLD * gain_D.astype(x_BLD.dtype).reshape((1,) * (x_BLD.ndim - 1) + gain_D.shape)
+
+
+def rotary_angles(positions_BL: jax.Array, channels: int, theta: float) -> tuple[jax.Array, jax.Array]:
+    """(cos, sin) of position * theta^(-2i/K), each (B, L, 1, K/2) float32 (Su 2021, section 3.2.2)."""
+    frequencies_K = theta ** (-jnp.arange(0, channels, 2, dtype=jnp.float32) / channels)
+    angles_BLK = positions_BL.astype(jnp.float32)[:, :, None] * frequencies_K[None, None, :]
+    return jnp.cos(angles_BLK)[:, :, None, :], jnp.sin(angles_BLK)[:, :, None, :]
+
+
+def rotate(x_BLHK: jax.Array, angles: tuple[jax.Array, jax.Array], pairs: str) -> jax.Array:
+    """Turn channel pairs by their angle, in float32; `half` pairs (i, i + K/2), `interleaved` (2i, 2i + 1).
+
+    The conventions are one model under a permutation of query and key channels: Hugging Face checkpoints use `half`,
+    Meta's Llama files `interleaved`.
+    """
+    cos, sin = angles
+    x32 = x_BLHK.astype(jnp.float32)
+    if pairs == "half":
+        first, second = jnp.split(x32, 2, axis=-1)
+    else:
+        first, second = x32[..., 0::2], x32[..., 1::2]
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    joined = jnp.concatenate(turned, -1) if pairs == "half" else jnp.stack(turned, -1).reshape(x_BLHK.shape)
+    return joined.astype(x_BLHK.dtype)

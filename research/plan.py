@@ -1,0 +1,178 @@
+"""Experiments as values: what an experiment file says, and the tuple of run configs that follows from it.
+
+`EXPERIMENT` of an experiment file is one of the dataclasses here; `--set` overrides its fields, so the same file serves
+a laptop and a pod.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from research.config import AttentionConfig, ModelConfig, RunConfig
+from research.cost import model_cost, run_cost
+from research.values import ConfigError, check
+
+HIDDEN_MULTIPLE = (
+    8  # MLP widths are rounded to it: the SIMD width of this decade's CPUs, and it divides over tensor axes
+)
+
+
+@dataclass(frozen=True)
+class IsoFlop:
+    """Approach 2 of Hoffmann 2022: several compute budgets, several model sizes at each, tokens from the budget.
+
+    `base` is the template; its model fixes the proportions (head width, hidden / width, query / key-value heads) of the
+    other sizes, and its learning rate belongs to its width.
+    """
+
+    name: str
+    question: str
+    base: RunConfig
+    budgets: tuple[float, ...]  # training FLOPs, every matmul as executed (research/cost.py)
+    sizes: tuple[tuple[int, int], ...]  # (width, depth) that may be trained
+    tokens_per_param: tuple[float, float] = (5.0, 100.0)  # a size is used at a budget if its ratio lies in here
+    min_sizes: int = 5  # at each budget
+    min_steps: int = 100  # fewer optimizer steps than this say nothing about the size
+    learning_rate_exponent: float = 0.0  # peak rate = base's * (width / base width)^exponent
+    seeds: tuple[int, ...] = (0,)
+    held_out_factor: float | None = None  # one last run at this multiple of the largest budget, which no fit sees
+
+    def __post_init__(self):
+        check(
+            len(self.budgets) > 0 and all(budget > 0 for budget in self.budgets),
+            "budgets",
+            self.budgets,
+            "must be positive FLOPs",
+            "give at least one",
+        )
+        check(
+            len(self.sizes) > 0 and all(min(size) >= 1 for size in self.sizes),
+            "sizes",
+            self.sizes,
+            "must be (width, depth) pairs of at least 1",
+            "give at least one",
+        )
+        low, high = self.tokens_per_param
+        check(0 < low < high, "tokens_per_param", self.tokens_per_param, "must be 0 < low < high", "order them")
+        check(len(self.seeds) > 0, "seeds", self.seeds, "must not be empty", "give at least one")
+        check(
+            self.held_out_factor is None or self.held_out_factor > 1,
+            "held_out_factor",
+            self.held_out_factor,
+            "must be none or above 1, since the held-out run is an extrapolation",
+            "use 4",
+        )
+
+    def runs(self) -> tuple[RunConfig, ...]:
+        """Every run that is fitted, by budget, then size, then seed.
+
+        Raises ConfigError for a budget at which fewer than `min_sizes` sizes fit, or which is too small for one.
+        """
+        return tuple(
+            self._run(budget, size, seed)
+            for budget in sorted(self.budgets)
+            for size in self._sizes_at(budget)
+            for seed in self.seeds
+        )
+
+    @property
+    def held_out_flops(self) -> float | None:
+        """Budget of the held-out run."""
+        return None if self.held_out_factor is None else self.held_out_factor * max(self.budgets)
+
+    def held_out_run(self, optimum_params: float) -> RunConfig | None:
+        """The held-out run, at the size of `sizes` nearest in ratio to `optimum_params`; None if there is none."""
+        if self.held_out_flops is None:
+            return None
+        size = min(self.sizes, key=lambda size: abs(math.log(self._params(size) / optimum_params)))
+        return replace(self._run(self.held_out_flops, size, self.seeds[0]), held_out=True)
+
+    def _sizes_at(self, budget: float) -> list[tuple[int, int]]:
+        low, high = self.tokens_per_param
+        ratios = {size: self._tokens_at(budget, size) / self._params(size) for size in self.sizes}
+        chosen = [size for size in sorted(self.sizes, key=self._params) if low <= ratios[size] <= high]
+        if len(chosen) < self.min_sizes:
+            listed = ", ".join(f"{w}x{d}: {ratio:.3g}" for (w, d), ratio in ratios.items())
+            raise ConfigError(
+                f"budgets: at {budget:.3g} FLOPs only {len(chosen)} of {len(self.sizes)} sizes have tokens per "
+                f"parameter within {self.tokens_per_param}, fewer than min_sizes = {self.min_sizes} ({listed}). "
+                "Fix: add sizes, change the budget, or widen tokens_per_param."
+            )
+        return chosen
+
+    def _run(self, budget: float, size: tuple[int, int], seed: int) -> RunConfig:
+        model = scaled(self.base.model, *size)
+        per_step = run_cost(replace(self.base, model=model, training=replace(self.base.training, steps=1))).flops
+        steps = round(budget / per_step)
+        check(
+            steps >= self.min_steps,
+            "budgets",
+            budget,
+            f"is too small for size {size[0]}x{size[1]}: {steps} steps of {per_step:.3g} FLOPs, fewer than "
+            f"min_steps = {self.min_steps}",
+            "raise the budget, shrink the batch, or drop the size",
+        )
+        rate = self.base.optimizer.learning_rate * (size[0] / self.base.model.width) ** self.learning_rate_exponent
+        return replace(
+            self.base,
+            experiment=self.name,
+            budget_flops=budget,
+            model=model,
+            optimizer=replace(self.base.optimizer, learning_rate=rate),
+            training=replace(self.base.training, steps=steps, seed=seed),
+        )
+
+    def _params(self, size: tuple[int, int]) -> int:
+        return model_cost(scaled(self.base.model, *size), self.base.training.sequence_length).params
+
+    def _tokens_at(self, budget: float, size: tuple[int, int]) -> float:
+        cost = model_cost(scaled(self.base.model, *size), self.base.training.sequence_length)
+        return budget / cost.training_flops_per_token
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A plain list of runs, for experiments that are no grid: nothing is held out."""
+
+    name: str
+    question: str
+    configs: tuple[RunConfig, ...]
+
+    held_out_flops = None
+
+    def runs(self) -> tuple[RunConfig, ...]:
+        return tuple(replace(config, experiment=self.name) for config in self.configs)
+
+    def held_out_run(self, optimum_params: float) -> None:
+        return None
+
+
+def scaled(model: ModelConfig, width: int, depth: int) -> ModelConfig:
+    """`model` at another width and depth in the same proportions: head width and hidden / width stay.
+
+    Raises ConfigError if the width is not a whole number of heads.
+    """
+    attention = model.attention
+    check(
+        width % attention.head_dim == 0,
+        "sizes",
+        (width, depth),
+        f"width must be a multiple of head_dim = {attention.head_dim}",
+        "round the width",
+    )
+    heads = width // attention.head_dim
+    group = attention.heads // attention.kv_heads
+    check(
+        heads % group == 0,
+        "sizes",
+        (width, depth),
+        f"its {heads} heads must be a multiple of heads / kv_heads = {group}",
+        "round the width",
+    )
+    hidden = round(model.mlp.hidden * width / model.width / HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE
+    return replace(
+        model,
+        width=width,
+        depth=depth,
+        mlp=replace(model.mlp, hidden=max(HIDDEN_MULTIPLE, hidden)),
+        attention=AttentionConfig(**{**vars(attention), "heads": heads, "kv_heads": heads // group}),
+    )

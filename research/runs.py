@@ -1,0 +1,287 @@
+"""A run's folder: made atomically, claimed by one process at a time, its status derived from its files.
+
+`<runs-dir>/<experiment>/<run name>/` holds config.json, metrics.jsonl, checkpoints/, log.txt and, at the end,
+result.json or failure.json. Nothing else records what happened to a run, so no file can disagree with another.
+"""
+
+import contextlib
+import enum
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from research.config import RunConfig
+from research.values import ConfigError, differences, fingerprint, from_json, identity, to_json
+
+if TYPE_CHECKING:
+    import pandas
+
+CLAIM_PATIENCE_SECONDS = 0.5  # `status` holds the lock for microseconds; a training process holds it for good
+
+
+class Status(enum.StrEnum):
+    """What a run's files say about it."""
+
+    PENDING = "pending"  # nothing trained yet
+    RUNNING = "running"  # a live process holds the claim
+    PARTIAL = "partial"  # begun, nobody at work on it; training it goes on at its newest checkpoint
+    DONE = "done"  # result.json
+    FAILED = "failed"  # failure.json
+
+
+class ClaimError(RuntimeError):
+    """Another live process is training this run."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and small state files of one run; the folder itself is made by `open_run`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard_path(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def log_path(self) -> Path:
+        """Standard output and error of the processes that trained the run."""
+        return self.path / "log.txt"
+
+    @property
+    def result_path(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def failure_path(self) -> Path:
+        return self.path / "failure.json"
+
+    @property
+    def claim_path(self) -> Path:
+        return self.path / "claim.lock"
+
+    def status(self) -> Status:
+        """Derived from the files alone; a finished run stays finished whoever holds the claim."""
+        if self.result_path.exists():
+            return Status.DONE
+        if self.failure_path.exists():
+            return Status.FAILED
+        if self._is_claimed():
+            return Status.RUNNING
+        begun = self.metrics_path.exists() or self.checkpoints_path.exists()
+        return Status.PARTIAL if begun else Status.PENDING
+
+    @contextlib.contextmanager
+    def claim(self, patience_seconds: float = CLAIM_PATIENCE_SECONDS) -> Iterator[None]:
+        """Hold the run for this process; the operating system frees it when the process ends, however it ends.
+
+        Raises ClaimError, naming the holder, if another process still has it after `patience_seconds`.
+        """
+        with open(self.claim_path, "a+") as file:
+            deadline = time.monotonic() + patience_seconds
+            while not _lock(file, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    holder = file.read().strip() or "another process"
+                    raise ClaimError(f"{self.path}: is being trained by {holder}. Fix: wait for it, or stop it.")
+                time.sleep(0.02)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Mark the run done; keys are the measured columns of the runs table."""
+        write_atomically(self.result_path, json.dumps(result, indent=2) + "\n")
+
+    def write_failure(self, step: int | None, reason: str, traceback: str = "") -> None:
+        """Mark the run failed at `step` (None: before the first); it is not trained again unless asked."""
+        failure = {"failure_step": step, "failure_reason": reason, "traceback": traceback}
+        write_atomically(self.failure_path, json.dumps(failure, indent=2) + "\n")
+
+    def forget_failure(self) -> None:
+        """Let a failed run be trained again, from its newest checkpoint; the failure is kept to be read."""
+        if self.failure_path.exists():
+            self.failure_path.replace(self.path / "failure-before.json")
+
+    def result(self) -> dict[str, Any]:
+        """The measured columns of a done run, the failure's columns of a failed one, else nothing."""
+        if self.result_path.exists():
+            return json.loads(self.result_path.read_text())
+        return json.loads(self.failure_path.read_text()) if self.failure_path.exists() else {}
+
+    def last_step(self) -> tuple[int, float | None]:
+        """(optimizer steps logged, training loss in nats of the last); (0, None) before the first."""
+        if not self.metrics_path.exists():
+            return 0, None
+        lines = self.metrics_path.read_text().splitlines(keepends=True)
+        for line in reversed([line for line in lines if line.endswith("\n")]):
+            metrics = json.loads(line)
+            if metrics.get("kind") == "train":
+                return metrics["step"], metrics["loss_nats"]
+        return 0, None
+
+    def checkpoint_step(self) -> int:
+        """Step of the newest finished checkpoint, from which training goes on; 0 if there is none."""
+        if not self.checkpoints_path.exists():
+            return 0
+        return max((int(path.name) for path in self.checkpoints_path.iterdir() if path.name.isdigit()), default=0)
+
+    def _is_claimed(self) -> bool:
+        if not self.claim_path.exists():
+            return False
+        with open(self.claim_path) as file:
+            return not _lock(file, fcntl.LOCK_SH)
+
+
+def run_label(config: RunConfig) -> str:
+    """What to call a run where there is little room; two runs may share it: transformer-1.2e11-w64-d4-seed0."""
+    family = re.sub(r"[^A-Za-z0-9_.]+", "_", config.family)
+    budget = [] if config.budget_flops is None else [short_number(config.budget_flops)]
+    return "-".join(
+        [family, *budget, f"w{config.model.width}", f"d{config.model.depth}", f"seed{config.training.seed}"]
+    )
+
+
+def run_name(config: RunConfig) -> str:
+    """The label made unique by the fingerprint: transformer-1.2e11-w64-d4-seed0-4039cfb9f0bc."""
+    return f"{run_label(config)}-{fingerprint(config)}"
+
+
+def short_number(value: float) -> str:
+    """Three significant digits without the exponent's sign and zeros: 1.2e11, 3e9, 512."""
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def folder_of(runs_dir: Path, config: RunConfig) -> RunFolder:
+    """Where the run of `config` is or would be."""
+    return RunFolder(Path(runs_dir) / config.experiment / run_name(config))
+
+
+def open_run(runs_dir: Path, config: RunConfig) -> RunFolder:
+    """The run's folder, made whole or not at all, holding `config`.
+
+    Raises ConfigError, naming the field and both values, if the folder there holds another run.
+    """
+    folder = folder_of(runs_dir, config)
+    if not folder.path.exists():
+        made = folder.path.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        made.mkdir(parents=True)
+        try:
+            write_atomically(made / "config.json", to_json(config))
+            made.rename(folder.path)
+        except OSError as error:
+            shutil.rmtree(made, ignore_errors=True)
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # those: another process was first, which is fine
+                raise
+    _verify(folder, config)
+    return folder
+
+
+def _verify(folder: RunFolder, config: RunConfig) -> None:
+    advice = f"Fix: move {folder.path} away, or use another --runs-dir."
+    if not folder.config_path.exists():
+        raise ConfigError(f"{folder.path}: is not a run folder, config.json is missing. {advice}")
+    try:
+        stored = from_json(RunConfig, folder.config_path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{folder.config_path}: not a run of this version of the code: {error} {advice}") from error
+    for field, found, asked in differences(identity(stored), identity(config)):
+        raise ConfigError(f"{field} = {asked!r}: the folder {folder.path} holds a run with {found!r}. {advice}")
+
+
+def collect(configs: Iterable[RunConfig], runs_dir: Path) -> "pandas.DataFrame":
+    """The runs table: one row per config, done or not; what has not been measured is missing.
+
+    Columns as documented in analysis/runs_table.py; planned and costed ones come from the config, measured ones from
+    result.json. The returned table is validated.
+    """
+    import pandas  # here, because every worker imports this module and none needs the half second this takes
+
+    from analysis import runs_table
+    from research.cost import run_cost
+
+    names = [column.name for column in runs_table.COLUMNS if "<" not in column.name]  # those with "<" stand for domains
+    rows = []
+    for config in configs:
+        folder = folder_of(runs_dir, config)
+        cost = {key: value for key, value in asdict(run_cost(config)).items() if key in names}
+        measured = {
+            key: value
+            for key, value in folder.result().items()
+            if any(column.matches(key) for column in runs_table.COLUMNS)
+        }
+        rows.append({**dict.fromkeys(names), **_planned(config), "status": str(folder.status()), **cost, **measured})
+    return runs_table.validate(pandas.DataFrame(rows))
+
+
+def _planned(config: RunConfig) -> dict[str, Any]:
+    return {
+        "run": run_name(config),
+        "experiment": config.experiment,
+        "family": config.family,
+        "fingerprint": fingerprint(config),
+        "held_out": config.held_out,
+        "seed": config.training.seed,
+        "budget_flops": config.budget_flops,
+        "width": config.model.width,
+        "depth": config.model.depth,
+        "sequence_length": config.training.sequence_length,
+        "batch_tokens": config.training.batch_tokens,
+        "steps": config.training.steps,
+        "learning_rate": config.optimizer.learning_rate,
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """`text` at `path`, whole and on disk, or what was there before."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the new name, too, is on disk
+    finally:
+        os.close(directory)
+
+
+def _lock(file: Any, kind: int) -> bool:
+    """Whether the lock was got; it goes when the file is closed."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

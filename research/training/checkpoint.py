@@ -1,0 +1,111 @@
+"""Saving and restoring a run's state with orbax: asynchronous, keep-last and keep-every, every array checked.
+
+Orbax restores flipped bits without a word, so each checkpoint carries a checksum of every array; the checksums are
+integer arithmetic on the device, equal on every mesh, and never move the arrays to a host.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from research.config import CheckpointConfig
+
+
+class CorruptCheckpointError(RuntimeError):
+    """A restored array is not the array that was saved."""
+
+
+class Checkpoints:
+    """The checkpoints of one run's folder. A context manager: leaving it waits for saves under way."""
+
+    def __init__(self, path: Path, config: CheckpointConfig):
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs each of its steps as information
+        self._every = config.every
+        self._manager = ocp.CheckpointManager(
+            path.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=config.keep_last, keep_period=config.keep_every, enable_async_checkpointing=True
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """Steps done in the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def due(self, step: int) -> bool:
+        return step % self._every == 0
+
+    def save(self, step: int, state: Any, notes: Mapping[str, float]) -> None:
+        """Start saving `state` (a pytree of arrays) and `notes` (JSON numbers) as `step`; returns before it is on disk.
+
+        A step that is saved already is left as it is. What went wrong with an earlier save, such as a full disk, is
+        raised here or by `wait`.
+        """
+        if self._manager.latest_step() == step:
+            return
+        self._manager.check_for_errors()
+        record = {"notes": dict(notes), "checksums": _checksums(state)}
+        self._manager.save(
+            step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
+        )
+
+    def wait(self) -> None:
+        """Return when every save under way is on disk; raises what went wrong with one."""
+        self._manager.wait_until_finished()
+
+    def restore(self, abstract_state: Any) -> tuple[Any, dict[str, float]]:
+        """The newest checkpoint in the shapes, dtypes and shardings of `abstract_state`, and its notes.
+
+        Raises ValueError if shapes or structure differ from what was saved, CorruptCheckpointError if a bit flipped.
+        """
+        step = self._manager.latest_step()
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), record=ocp.args.JsonRestore()),
+        )
+        expected = restored.record["checksums"]
+        for name, found in _checksums(restored.state).items():
+            if expected[name] != found:
+                raise CorruptCheckpointError(
+                    f"{self._manager.directory}/{step}: array {name} has checksum {found}, saved as {expected[name]}; "
+                    "the file changed on disk. Fix: delete this step's folder to go on from the one before it."
+                )
+        return restored.state, restored.record["notes"]
+
+
+def _checksums(state: Any) -> dict[str, int]:
+    """Checksum of every array, by its path in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    sums = jax.device_get([_checksum(leaf) for _, leaf in leaves])
+    return {jax.tree_util.keystr(path): int(value) for (path, _), value in zip(leaves, sums, strict=True)}
+
+
+@jax.jit
+def _checksum(array: jax.Array) -> jax.Array:
+    """Sum over elements of bits * (2 * index + 1), modulo 2^32: changes with any flipped bit, whatever the sharding.
+
+    The factors are odd, so a single flip, which adds +-2^k times a factor, cannot vanish modulo 2^32.
+    """
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)
+    index = jnp.zeros(array.shape, jnp.uint32)
+    for axis, stride in enumerate(_strides(array.shape)):
+        index += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride)
+    return jnp.sum(bits * (2 * index + 1), dtype=jnp.uint32)
+
+
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    """Elements between neighbours along each axis, modulo 2^32, row-major."""
+    return [int(np.prod(shape[axis + 1 :], dtype=object)) % 2**32 for axis in range(len(shape))]

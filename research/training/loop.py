@@ -1,0 +1,195 @@
+"""The life of one run: restore or start, step, evaluate, save, and leave a result that is complete or not there."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.config import RunConfig
+from research.data.batches import batch
+from research.data.token_file import TokenFile
+from research.evaluation.held_out import held_out_losses
+from research.runs import RunFolder, Status
+from research.sharding import make_mesh
+from research.training import metrics
+from research.training.checkpoint import Checkpoints
+from research.training.runtime import matmul_flops_per_second
+from research.training.step import Program, TrainState, make_program
+
+PHASES = (
+    "start_seconds",
+    "compile_seconds",
+    "train_seconds",
+    "data_seconds",
+    "evaluation_seconds",
+    "checkpoint_seconds",
+)
+
+
+def train(
+    config: RunConfig,
+    folder: RunFolder,
+    tokens: TokenFile,
+    on_progress: Callable[[int, float], None],
+    should_stop: Callable[[], bool],
+) -> Status:
+    """Train `config` to its last step, going on from the newest checkpoint in `folder`; returns the run's new status.
+
+    DONE: result.json holds the measured columns of the runs table. FAILED: the loss became NaN or infinite;
+    failure.json holds the step. PARTIAL: `should_stop()` turned true; the state is saved. `on_progress(steps done,
+    loss)` is called at every flush of the metrics. Resumed and uninterrupted runs have bit-identical parameters.
+
+    Raises ConfigError for a token file of another vocabulary or a mesh that does not fit, OSError for a full disk.
+    """
+    seconds: Counter[str] = Counter()
+    began = time.perf_counter()
+    tokens.check_vocabulary(config.model.vocab_size)
+    mesh = make_mesh(config.mesh)
+    with jax.set_mesh(mesh), Checkpoints(folder.checkpoints_path, config.checkpoint) as checkpoints:
+        program = make_program(config, mesh)
+        state, first = _start(program, checkpoints, seconds)
+        tensorboard = folder.tensorboard_path if config.logging.tensorboard else None
+        with metrics.MetricsLog(folder.metrics_path, first, tensorboard) as log:
+            log.add("session", first, _session(config))
+            seconds["start_seconds"] += time.perf_counter() - began
+            try:
+                state, step = _steps(
+                    config, program, tokens, state, first, log, checkpoints, seconds, on_progress, should_stop
+                )
+            except metrics.NonFiniteLossError as error:
+                folder.write_failure(error.step, str(error))
+                return Status.FAILED
+            finished = step == config.training.steps
+            if finished:
+                losses = _evaluate(config, program, tokens, state, step, log, seconds)
+                log.flush()
+        with _timed(seconds, "checkpoint_seconds"):
+            checkpoints.save(step, state, seconds)
+            checkpoints.wait()
+    if not finished:
+        return Status.PARTIAL
+    folder.write_result(
+        {
+            **losses,
+            "train_loss_nats": _recent_loss(folder, config.training.steps),
+            **_session(config),
+            **{phase: seconds[phase] for phase in PHASES},
+            "wall_seconds": sum(seconds[phase] for phase in PHASES),
+        }
+    )
+    return Status.DONE
+
+
+def _start(program: Program, checkpoints: Checkpoints, seconds: Counter[str]) -> tuple[TrainState, int]:
+    """A new state, or the newest checkpoint's, whose notes bring the seconds spent before it."""
+    if checkpoints.latest() is None:
+        return program.init(), 0
+    with _timed(seconds, "checkpoint_seconds"):
+        state, earlier_seconds = checkpoints.restore(program.abstract_state)
+    seconds.update(earlier_seconds)
+    return state, int(state.step)
+
+
+def _steps(
+    config: RunConfig,
+    program: Program,
+    tokens: TokenFile,
+    state: TrainState,
+    first: int,
+    log: metrics.MetricsLog,
+    checkpoints: Checkpoints,
+    seconds: Counter[str],
+    on_progress: Callable[[int, float], None],
+    should_stop: Callable[[], bool],
+) -> tuple[TrainState, int]:
+    """Step until the end or until asked to stop; returns the state and the steps it has done."""
+    step, last = first, config.training.steps
+    began, aside = time.perf_counter(), sum(seconds.values())
+    while step < last and not should_stop():
+        with _timed(seconds, "data_seconds"):
+            placed = _global_batch(config, tokens, step, program.batch_sharding)
+        with _timed(seconds, "compile_seconds") if step == first else contextlib.nullcontext():
+            state, measured = program.train(state, placed)
+            if step == first:  # the first call compiles; waiting for it here keeps that time apart from the steps'
+                jax.block_until_ready(measured)
+        step += 1
+        log.add("train", step, measured)
+        if step % config.logging.every == 0 or step == last:
+            on_progress(step, log.flush())
+        if step < last and config.evaluation.every and step % config.evaluation.every == 0:
+            _evaluate(config, program, tokens, state, step, log, seconds)
+        if step < last and checkpoints.due(step):
+            log.flush()  # first, so that no checkpoint is ever ahead of its metrics
+            with _timed(seconds, "checkpoint_seconds"):
+                checkpoints.save(step, state, seconds)
+    log.flush()
+    seconds["train_seconds"] += time.perf_counter() - began - (sum(seconds.values()) - aside)
+    return state, step
+
+
+def _global_batch(config: RunConfig, tokens: TokenFile, step: int, sharding: Any) -> dict[str, jax.Array]:
+    """The batch of `step` as sharded arrays; each device's rows are read for it alone, on the process that holds it."""
+    training = config.training
+    shape = (training.batch_size, training.sequence_length)
+    rows: dict[int, dict[str, np.ndarray]] = {}
+
+    def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = index[0].indices(training.batch_size)
+        if start not in rows:
+            rows[start] = batch(
+                tokens,
+                step,
+                batch_size=training.batch_size,
+                sequence_length=training.sequence_length,
+                seed=training.seed,
+                process_index=start // (stop - start),
+                process_count=training.batch_size // (stop - start),
+            )
+        return rows[start][name][:, index[1]]
+
+    names = ("inputs", "targets", "weights")
+    return {name: jax.make_array_from_callback(shape, sharding, lambda i, name=name: read(name, i)) for name in names}
+
+
+def _evaluate(
+    config: RunConfig,
+    program: Program,
+    tokens: TokenFile,
+    state: TrainState,
+    step: int,
+    log: metrics.MetricsLog,
+    seconds: Counter[str],
+) -> dict[str, float]:
+    log.flush()  # waits for the steps before, whose time is not evaluation's
+    with _timed(seconds, "evaluation_seconds"):
+        losses = held_out_losses(config, program, state.params, tokens)
+    log.add("evaluation", step, losses)
+    return losses
+
+
+def _session(config: RunConfig) -> dict[str, Any]:
+    """What this process runs on: columns of the runs table."""
+    return {
+        "backend": jax.default_backend(),
+        "devices": jax.device_count(),
+        "matmul_flops_per_second": matmul_flops_per_second(config.model.compute_dtype),
+    }
+
+
+def _recent_loss(folder: RunFolder, steps: int) -> float:
+    """Mean training loss of the last twentieth of the run, in nats."""
+    lines = [line for line in metrics.read(folder.metrics_path) if line["kind"] == "train"]
+    return float(np.mean([line["loss_nats"] for line in lines if line["step"] > steps - max(1, steps // 20)]))
+
+
+@contextlib.contextmanager
+def _timed(seconds: Counter[str], phase: str) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[phase] += time.perf_counter() - began

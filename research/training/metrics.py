@@ -1,0 +1,86 @@
+"""A run's metrics: one JSON object per line, mirrored to TensorBoard on request.
+
+Lines of kind `train` (one per step), `evaluation`, and `session` (one per start of the process) share one file. Numbers
+wait on the device until `flush`, so that logging never makes a step wait for the one before it.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The training loss became NaN or infinite; `step` is the first such step."""
+
+    def __init__(self, step: int, value: float):
+        super().__init__(f"loss_nats = {value} at step {step}")
+        self.step = step
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a metrics file, oldest first; a line cut off by a crash is not one."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+class MetricsLog:
+    """Appends to `path`. Opening it drops lines past `resumed_step`: those steps will be taken again."""
+
+    def __init__(self, path: Path, resumed_step: int, tensorboard: Path | None):
+        kept = [line for line in read(path) if line["step"] <= resumed_step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.replace(path)
+        self._file = path.open("a")
+        self._pending: list[dict[str, Any]] = []
+        self._writer = _tensorboard_writer(tensorboard, resumed_step) if tensorboard else None
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+        if self._writer:
+            self._writer.close()
+
+    def add(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Queue one line; values may be arrays still being computed."""
+        self._pending.append({"kind": kind, "step": step, **values})
+
+    def flush(self) -> float | None:
+        """Write what is queued; returns the last training loss among it, in nats.
+
+        Raises NonFiniteLossError, after writing, if a training loss among it is not finite.
+        """
+        lines = [_plain(line) for line in jax.device_get(self._pending)]
+        losses = [(line["step"], float(line["loss_nats"])) for line in lines if line["kind"] == "train"]
+        self._pending = []
+        self._file.write("".join(_to_json(line) + "\n" for line in lines))
+        self._file.flush()
+        for line in lines if self._writer else ():
+            for name, value in line.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
+        for step, loss in losses:
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(step, loss)
+        return losses[-1][1] if losses else None
+
+
+def _to_json(line: dict[str, Any]) -> str:
+    """JSON has no NaN: a number that is not finite is written as null."""
+    return json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()})
+
+
+def _plain(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value if isinstance(value, (str, int, float)) else float(value) for key, value in line.items()}
+
+
+def _tensorboard_writer(path: Path, resumed_step: int) -> Any:
+    from tensorboardX import SummaryWriter  # imported on request: most runs write no event files
+
+    return SummaryWriter(str(path), purge_step=resumed_step)

@@ -1,0 +1,134 @@
+"""One optimizer step as a pure function, compiled once with explicit shardings and a donated state."""
+
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from research.config import RunConfig
+from research.models import language_model
+from research.models.layers import draw
+from research.optim.optimizer import make_optimizer
+from research.optim.schedules import learning_rate
+from research.sharding import batch_sharding, parameter_shardings, replicated
+from research.training.loss import LossSums, cross_entropy
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything a run needs to go on: float32 parameters, optimizer moments, steps done."""
+
+    params: Any
+    moments: Any
+    step: jax.Array
+
+
+class Program(NamedTuple):
+    """The pure functions of a run, compiled for a mesh.
+
+    `init()` -> state; `train(state, batch)` -> (state, metrics), consuming the state; `evaluate(params, batch)` ->
+    LossSums. A batch is {"inputs", "targets": int32 (B, L), "weights": float32 (B, L)}.
+    """
+
+    init: Any
+    train: Any
+    evaluate: Any
+    abstract_state: TrainState  # shapes, dtypes and shardings
+    batch_sharding: Any
+
+
+def loss_sums(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> LossSums:
+    """Sums over the batch's tokens."""
+    x_BLD, head_DV = language_model.hidden(config.model, params, batch["inputs"])
+    return cross_entropy(x_BLD, head_DV, batch["targets"], batch["weights"], config.training.z_loss)
+
+
+def gradients(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> tuple[Any, LossSums]:
+    """Gradients of the mean loss, and the loss sums.
+
+    Microbatches add up (gradient sum, weight) pairs and divide once, so unequal weights change nothing.
+    """
+
+    def one(params: Any, batch: Any) -> Any:
+        def loss(params: Any) -> Any:
+            sums = loss_sums(config, params, batch)
+            return sums.loss, sums
+
+        grads, sums = jax.grad(loss, has_aux=True)(params)
+        return grads, sums
+
+    parts = config.training.microbatches
+    if parts == 1:
+        grads, sums = one(params, batch)
+    else:
+        # Row r goes to microbatch r % parts, so that a batch split over devices stays split within each microbatch.
+        split = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
+        zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, params, jax.tree.map(lambda a: a[0], split)))
+        (grads, sums), _ = jax.lax.scan(lambda c, b: (jax.tree.map(jnp.add, c, one(params, b)), None), zero, split)
+    return jax.tree.map(lambda g: g / sums.weight, grads), sums
+
+
+def make_program(config: RunConfig, mesh: Mesh) -> Program:
+    """Trace and shard the run's functions on `mesh`; compilation happens at the first call of each."""
+    boxed = language_model.abstract(config.model)
+    optimizer = make_optimizer(config.optimizer, boxed, config.training.steps)
+
+    abstract_params = language_model.unbox(boxed)
+    abstract_state = TrainState(
+        abstract_params, jax.eval_shape(optimizer.init, abstract_params), jax.ShapeDtypeStruct((), jnp.int32)
+    )
+    params_sharding = parameter_shardings(boxed, mesh)
+    state_sharding = _state_shardings(optimizer, abstract_state, params_sharding, mesh)
+    rest = replicated(mesh)
+
+    def init() -> TrainState:
+        params = draw(boxed, jax.random.key(config.training.seed), params_sharding)
+        moments = jax.jit(optimizer.init, out_shardings=state_sharding.moments)(params)
+        return TrainState(params, moments, jax.device_put(jnp.zeros((), jnp.int32), rest))
+
+    def train(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+        grads, sums = gradients(config, state.params, batch)
+        updates, moments = optimizer.update(grads, state.moments, state.params)
+        metrics = {
+            "loss_nats": sums.nats / sums.weight,
+            "objective_nats": sums.loss / sums.weight,
+            "gradient_norm": optax.tree.norm(grads),
+            "learning_rate": learning_rate(config.optimizer, state.step, config.training.steps),
+        }
+        return TrainState(optax.apply_updates(state.params, updates), moments, state.step + 1), metrics
+
+    batch_shardings = dict.fromkeys(("inputs", "targets", "weights"), batch_sharding(mesh))
+    return Program(
+        init=init,
+        train=jax.jit(
+            train,
+            in_shardings=(state_sharding, batch_shardings),
+            out_shardings=(state_sharding, rest),
+            donate_argnums=0,
+        ),
+        evaluate=jax.jit(
+            lambda params, batch: loss_sums(config, params, batch),
+            in_shardings=(params_sharding, batch_shardings),
+            out_shardings=rest,
+        ),
+        abstract_state=jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            abstract_state,
+            state_sharding,
+        ),
+        batch_sharding=batch_sharding(mesh),
+    )
+
+
+def _state_shardings(optimizer: Any, state: TrainState, params_sharding: Any, mesh: Mesh) -> TrainState:
+    """Moments are split like the parameters they belong to; counters are replicated."""
+    moments = optax.tree.map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        state.moments,
+        params_sharding,
+        transform_non_params=lambda _: replicated(mesh),
+    )
+    return TrainState(params_sharding, moments, replicated(mesh))

@@ -1,0 +1,164 @@
+"""The verbs on an experiment file: plan, run, status, report. Each prints to a console and returns an exit code."""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from research import prediction
+from research.config import RunConfig
+from research.cost import run_cost
+from research.execution import local
+from research.execution.estimate import PRIOR, work_seconds
+from research.execution.events import Outcome
+from research.execution.progress import show
+from research.execution.sweep import new_sweep, run_work
+from research.experiment_file import load, select
+from research.runs import Status, folder_of
+from research.tables import plan_table, status_table
+from research.timings import phase
+
+TRAINER = local.TRAINER
+
+
+class Request(Protocol):
+    """The fields of research.cli.Request that the verbs read."""
+
+    file: Path
+    only: str | None
+    runs_dir: Path
+    assignments: list[str]
+
+
+def plan(request: Request, console: Console) -> int:
+    """Print the runs and their cost; trains nothing and writes nothing."""
+    experiment = load(request.file, request.assignments)
+    configs = experiment.runs()
+    _check_held_out(experiment, configs)
+    held_out_flops = experiment.held_out_flops if request.only is None else None
+    console.print(plan_table(select(configs, request.only), _title(experiment), held_out_flops))
+    return 0
+
+
+def status(request: Request, console: Console) -> int:
+    """Print every run's status, step and loss, the held-out run's included once it has been predicted."""
+    experiment = load(request.file, request.assignments)
+    console.print(status_table(select(_known_runs(experiment, request.runs_dir), request.only), request.runs_dir))
+    return 0
+
+
+def report(request: Request, console: Console) -> int:
+    """Write table, law, figures and report from the files of the runs; `--only` narrows what is printed of the runs."""
+    from research import conclusion
+
+    experiment = load(request.file, request.assignments)
+    configs = _known_runs(experiment, request.runs_dir)
+    console.print(status_table(select(configs, request.only), request.runs_dir))
+    conclusion.write_report(experiment, request.runs_dir, conclusion.fit(experiment, request.runs_dir), console)
+    return 0
+
+
+def run(request: Request, console: Console, workers: int | None = None, retry_failed: bool = False) -> int:
+    """The whole street: data, plan, sweep, table, fit, prediction, held-out run, report.
+
+    What is on disk already is used: a second call trains only what the first did not finish. Returns 1 if a run ended
+    with an error, which a loss that became infinite is not. Raises KeyboardInterrupt when a signal stopped it, OSError
+    for a full disk.
+    """
+    from research import conclusion  # brings jax and the analysis, which the other verbs do without
+
+    experiment = load(request.file, request.assignments)
+    configs = experiment.runs()
+    _check_held_out(experiment, configs)
+    chosen = select(_known_runs(experiment, request.runs_dir), request.only)
+    (request.runs_dir / experiment.name).mkdir(parents=True, exist_ok=True)
+    sweep = [config for config in chosen if not config.held_out]
+    held_out_flops = experiment.held_out_flops if request.only is None else None
+    console.print(plan_table(sweep, _title(experiment), held_out_flops))
+
+    def train(phase_name: str, configs: Sequence[RunConfig]) -> Outcome:
+        todo = _to_train(configs, request.runs_dir, retry_failed, console)
+        return _train(phase_name, todo, configs, request.runs_dir, workers, console) if todo else Outcome()
+
+    outcomes = [train("sweep", sweep)]
+    fitted = conclusion.fit(experiment, request.runs_dir)
+    if request.only is None:
+        held_out = conclusion.predict_held_out(experiment, request.runs_dir, fitted, console)
+        outcomes.append(train("held_out", [held_out.config] if held_out else []))
+    else:
+        outcomes.append(train("held_out", [config for config in chosen if config.held_out]))
+    conclusion.write_report(experiment, request.runs_dir, fitted, console)
+    return 1 if any(outcome.errors for outcome in outcomes) else 0
+
+
+def _to_train(configs: Sequence[RunConfig], runs_dir: Path, retry_failed: bool, console: Console) -> list[RunConfig]:
+    """What of `configs` is not done, longest first; failed runs only if they are to be tried again."""
+    folders = {config: folder_of(runs_dir, config) for config in configs}
+    failed = [folder for folder in folders.values() if folder.status() == Status.FAILED]
+    if retry_failed:
+        for folder in failed:
+            folder.forget_failure()
+    elif failed:
+        console.print(f"{len(failed)} failed before and stay so; --retry-failed trains them again", style="yellow")
+    todo = [config for config, folder in folders.items() if folder.status() not in (Status.DONE, Status.FAILED)]
+    return sorted(todo, key=lambda config: work_seconds(PRIOR, run_work(config)), reverse=True)
+
+
+def _train(
+    phase_name: str,
+    todo: Sequence[RunConfig],
+    configs: Sequence[RunConfig],
+    runs_dir: Path,
+    workers: int | None,
+    console: Console,
+) -> Outcome:
+    """Prepare the data of `todo` and train it, showing it as part of `configs`; records what both took."""
+    experiment_dir = runs_dir / todo[0].experiment
+    with phase(experiment_dir, "prepare"):
+        _prepare(todo, console)
+    workers = len(local.share_cores(min(workers or local.default_workers(), len(todo))))
+    with (
+        phase(experiment_dir, phase_name) as notes,
+        show(console, new_sweep(configs, todo, runs_dir, workers)) as watch,
+    ):
+        notes["workers"] = workers
+        outcome = local.run_all(todo, runs_dir, watch=watch, workers=workers, trainer=TRAINER)
+        notes["worker_start_seconds"] = outcome.worker_start_seconds
+    if outcome.is_disk_full:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(runs_dir))
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    return outcome
+
+
+def _prepare(configs: Sequence[RunConfig], console: Console) -> None:
+    """Build the token files that are missing; says so, since the first time takes minutes."""
+    from research.data.prepare import prepare  # imports tensorflow, when it has anything to build
+
+    for data in dict.fromkeys(config.data for config in configs):
+        with console.status("preparing data"):
+            prepare(data, report=lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
+
+
+def _known_runs(experiment: Any, runs_dir: Path) -> list[RunConfig]:
+    """The planned runs and, once its size has been chosen, the held-out one."""
+    held_out = prediction.of_experiment(experiment, runs_dir)
+    return [*experiment.runs(), *([held_out.config] if held_out else [])]
+
+
+def _check_held_out(experiment: Any, configs: Sequence[RunConfig]) -> None:
+    """Raise ConfigError now if the held-out run could not be trained, and not when all the others have been.
+
+    Its size is not known yet; the middle one of the largest budget stands for it.
+    """
+    if experiment.held_out_flops is not None:
+        largest = max(config.budget_flops for config in configs)
+        sizes = sorted(run_cost(config).params for config in configs if config.budget_flops == largest)
+        experiment.held_out_run(sizes[len(sizes) // 2])
+
+
+def _title(experiment: Any) -> str:
+    return f"{experiment.name}: {experiment.question}"

@@ -1,0 +1,111 @@
+"""Trainers that train nothing, for tests of everything around training.
+
+They keep the contract of training/loop.py: resume from the newest checkpoint, report, stop when asked with a checkpoint
+saved, leave a result or a failure.
+"""
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from research.config import DataConfig, RunConfig
+from research.execution import local
+from research.execution.events import Started
+from research.runs import RunFolder, Status
+
+STEP_SECONDS = 0.004
+
+
+def planted_loss(config: RunConfig) -> float:
+    """Falls with size and tokens as losses do; the size is a rough one, since an exact one takes importing jax."""
+    params = 12 * config.model.depth * config.model.width**2
+    return 1.5 + 20 / params**0.3 + 100 / config.training.tokens**0.35
+
+
+def train(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
+    """Steps that sleep; the loss is a law's, so that a sweep of such runs can be fitted."""
+    loss = planted_loss(config)
+    step = folder.checkpoint_step()
+    with open(folder.metrics_path, "a") as metrics:
+        metrics.write(json.dumps({"kind": "session", "step": step, "process": os.getpid()}) + "\n")
+        while step < config.training.steps and not should_stop():
+            time.sleep(STEP_SECONDS)
+            step += 1
+            metrics.write(json.dumps({"kind": "train", "step": step, "loss_nats": loss}) + "\n")
+            metrics.flush()
+            on_progress(step, loss)
+    (folder.checkpoints_path / str(step)).mkdir(parents=True, exist_ok=True)
+    if step < config.training.steps:
+        return Status.PARTIAL
+    seconds = step * STEP_SECONDS
+    folder.write_result(
+        {
+            "loss_nats": loss,
+            "bits_per_byte": loss,
+            "loss_nats_prose": loss,
+            "train_loss_nats": loss,
+            "start_seconds": 0.1,
+            "compile_seconds": 0.2,
+            "train_seconds": seconds,
+            "data_seconds": 0.05,
+            "evaluation_seconds": 0.04,
+            "checkpoint_seconds": 0.03,
+            "wall_seconds": seconds + 0.42,
+            "matmul_flops_per_second": 1e11,
+            "backend": "cpu",
+            "devices": len(os.sched_getaffinity(0)),
+        }
+    )
+    return Status.DONE
+
+
+def train_or_fail(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
+    """What goes wrong is written in the run's family."""
+    if config.family == "raises":
+        raise ValueError("a bug in the trainer\nwith a second line")
+    if config.family == "diverges":
+        folder.write_failure(3, "loss_nats = nan at step 3")
+        return Status.FAILED
+    if config.family == "killed":
+        folder.checkpoints_path.mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.family == "disk_full":
+        raise RuntimeError("could not save") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return train(config, folder, on_progress, should_stop)
+
+
+def train_unless_broken(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
+    """Raises while there is a file `broken` beside the runs."""
+    if (folder.path.parent / "broken").exists():
+        raise ValueError("broken")
+    return train(config, folder, on_progress, should_stop)
+
+
+def train_stubbornly(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
+    """Never looks whether it should stop."""
+    return train(config, folder, on_progress, lambda: False)
+
+
+def drive(runs_dir: Path, steps: int) -> None:
+    """Train three runs with two workers, printing a line as each starts and the outcome at the end."""
+    base = RunConfig(experiment="exp", family="ok", data=DataConfig(train_tokens=100_000_000))
+    configs = [replace(base, training=replace(base.training, steps=steps, seed=seed)) for seed in range(3)]
+    trainer = "train_stubbornly" if runs_dir.name == "stubborn" else "train"
+    outcome = local.run_all(
+        configs,
+        runs_dir,
+        workers=2,
+        trainer=f"fake_trainers:{trainer}",
+        watch=lambda event: print("started", flush=True) if isinstance(event, Started) else None,
+    )
+    print(outcome)
+
+
+if __name__ == "__main__":
+    drive(Path(sys.argv[1]), int(sys.argv[2]))

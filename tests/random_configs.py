@@ -1,0 +1,28 @@
+"""Model configs drawn at random over everything a config can say, for tests that must hold for all of them."""
+
+import numpy as np
+
+from research.config import AttentionConfig, MlpConfig, ModelConfig
+
+
+def random_model(seed: int) -> ModelConfig:
+    rng = np.random.default_rng(seed)
+    kv_heads, group = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    heads = kv_heads * group
+    head_dim = 2 * int(rng.integers(1, 9))
+    return ModelConfig(
+        vocab_size=int(rng.integers(11, 300)),
+        width=int(rng.integers(3, 60)),
+        depth=int(rng.integers(1, 5)),
+        attention=AttentionConfig(
+            heads,
+            kv_heads,
+            head_dim,
+            rope_pairs=str(rng.choice(["half", "interleaved"])),
+            qk_norm=bool(rng.integers(2)),
+            window=None if rng.integers(2) else int(rng.integers(1, 9)),
+        ),
+        mlp=MlpConfig(int(rng.integers(1, 90)), activation=str(rng.choice(["swiglu", "gelu"]))),
+        tied_embeddings=bool(rng.integers(2)),
+        scan_layers=bool(rng.integers(2)),
+    )

@@ -1,0 +1,96 @@
+import numpy as np
+import pandas as pd
+import pytest
+from planted_tables import planted_table
+
+from analysis.runs_table import COLUMNS, REQUIRED, TableError, adopt, read, schema_markdown, validate, write
+
+
+def test_csv_and_parquet_hold_the_same_table(tmp_path):
+    table = planted_table()
+    table["failure_step"] = pd.array([None] * 17 + [12], dtype="Int64")
+    table["failure_reason"] = [None] * 17 + ["loss is nan"]
+    table["loss_nats_prose"] = table["loss_nats"] + 0.1
+    table["notes"] = "kept as it is"
+    csv_path, parquet_path = write(table, tmp_path / "deep" / "runs")
+    from_csv, from_parquet = read(csv_path), read(parquet_path)
+    # pandas parses decimal text to within one unit in the last place, 2.2e-16 relative; Parquet holds the bits.
+    pd.testing.assert_frame_equal(
+        from_csv[list(COLUMN_NAMES & set(table))], from_parquet[list(COLUMN_NAMES & set(table))], rtol=4.5e-16, atol=0
+    )
+    np.testing.assert_array_equal(from_parquet["loss_nats"], table["loss_nats"])
+    assert from_parquet["failure_step"].dtype == "Int64" and from_csv["failure_step"].iloc[-1] == 12
+    assert from_csv["loss_nats_prose"].dtype == "float64" and set(from_csv["notes"]) == {"kept as it is"}
+    assert not list((tmp_path / "deep").glob("*.tmp"))
+
+
+def test_a_write_that_is_refused_leaves_the_old_file(tmp_path):
+    write(planted_table(), tmp_path / "runs")
+    before = (tmp_path / "runs.csv").read_bytes()
+    with pytest.raises(TableError):
+        write(planted_table().drop(columns="params"), tmp_path / "runs")
+    assert (tmp_path / "runs.csv").read_bytes() == before
+
+
+def test_missing_columns_are_named_with_those_present_and_the_fix():
+    table = planted_table().rename(columns={"params": "n_params", "loss_nats": "val"})
+    with pytest.raises(TableError, match=r"missing columns 'params', 'loss_nats'; present: .*n_params.*Fix: rename"):
+        validate(table)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("loss_nats", "low", r"loss_nats = 'low' in row 3: must be a number"),
+        ("held_out", "maybe", r"held_out = 'maybe': must be true or false"),
+        ("status", "finished", r"status = 'finished': must be one of pending"),
+        ("seed", 0.5, r"seed = 0.5: must be whole"),
+        ("run", "run-0", r"run = 'run-0': stands in more than one row"),
+    ],
+)
+def test_wrong_values_are_named(column, value, message):
+    table = planted_table().astype({column: "object"})
+    table.loc[3, column] = value
+    with pytest.raises(TableError, match=message):
+        validate(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.csv", None, "no such file"),
+        ("runs.xlsx", b"x", "must be .csv or .parquet"),
+        ("empty.csv", b"", "No columns"),
+    ],
+)
+def test_unreadable_files(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TableError, match=message):
+        read(tmp_path / name)
+
+
+def test_adopt_takes_anyones_table_and_states_its_defaults():
+    frame = pd.DataFrame({"N": [1e6, 2e6], "D": [1e8, 1e8], "loss": [3.0, 2.9], "C": [1e15, 2e15]})
+    plain = adopt(frame, {"params": "N", "tokens": "D", "loss_nats": "loss"})
+    np.testing.assert_array_equal(plain["flops"], 6 * frame["N"] * frame["D"])
+    assert list(plain["run"]) == ["row 0", "row 1"] and set(plain["status"]) == {"done"}
+    assert plain["budget_flops"].isna().all() and not plain["held_out"].any()
+    priced = adopt(frame, {"params": "N", "tokens": "D", "loss_nats": "loss", "flops": "C"})
+    np.testing.assert_array_equal(priced["flops"], frame["C"])
+    with pytest.raises(TableError, match=r"missing column 'M'; present: N, D, loss, C"):
+        adopt(frame, {"params": "M", "tokens": "D", "loss_nats": "loss"})
+    with pytest.raises(TableError, match="'loss_nats' is not mapped"):
+        adopt(frame, {"params": "N", "tokens": "D"})
+    with pytest.raises(TableError, match="not a column of the runs table"):
+        adopt(frame, {"params": "N", "tokens": "D", "loss_nats": "loss", "sedd": "C"})
+
+
+COLUMN_NAMES = {column.name for column in COLUMNS}
+
+
+def test_the_schema_is_documented_in_one_table():
+    text = schema_markdown()
+    assert all(f"| `{column.name}` |" in text for column in COLUMNS)
+    assert set(REQUIRED) <= set(planted_table().columns)
+    assert all(column.unit for column in COLUMNS if column.dtype == "number")

@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.optimize
+from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
+
+from analysis import json_values
+from analysis.extrapolation import FlopRule, efficient_runs, fit_flop_rule
+from analysis.fitting import FitError
+from analysis.laws import CHINCHILLA, LOSS_FRONTIER
+from analysis.study import Study, fit_table, frontier_exponents, optimum, predict
+
+VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Planted runs, one that failed, and one held-out run at four times the largest budget."""
+    planted = planted_table()
+    flops = 4 * BUDGETS[-1]
+    params = planted_optimum(flops)
+    held = planted.iloc[[0]].assign(
+        run="held",
+        held_out=True,
+        budget_flops=flops,
+        flops=flops,
+        params=params,
+        tokens=flops / 6 / params,
+        loss_nats=planted_loss(params, flops / 6 / params),
+    )
+    failed = planted.iloc[[1]].assign(run="bad", status="failed", loss_nats=np.nan)
+    return pd.concat([planted, failed, held], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def study(table):
+    return fit_table(table, bootstraps=200)
+
+
+def test_optimum_equals_the_closed_form():
+    """Hoffmann et al. 2022, equation 4, at budgets over ten orders of magnitude."""
+    for flops in (1e10, 1e15, 1e20):
+        params, tokens, loss = efficient_runs(CHINCHILLA, VALUES, FlopRule(6.0), flops)
+        assert params[0] == pytest.approx(planted_optimum(flops), rel=1e-12)
+        assert 6 * params[0] * tokens[0] == pytest.approx(flops, rel=1e-12)
+        assert loss[0] == pytest.approx(planted_loss(params[0], tokens[0]), rel=1e-13)
+
+
+def test_optimum_under_another_flop_rule_equals_numeric_minimisation():
+    rule = FlopRule(9.0, 0.93)
+    params, _, loss = efficient_runs(CHINCHILLA, VALUES, rule, 1e14)
+    found = scipy.optimize.minimize_scalar(
+        lambda u: planted_loss(np.exp(u), rule.tokens(1e14, np.exp(u))), bounds=(5, 25), method="bounded",
+        options={"xatol": 1e-9},
+    )  # fmt: skip
+    # A minimum is flat: a value known to 1e-16 places it to about 1e-8 of its width.
+    assert np.log(params[0]) == pytest.approx(found.x, abs=1e-6)
+    assert loss[0] <= found.fun * (1 + 1e-15)
+
+
+def test_flop_rule_is_read_off_the_table():
+    params, tokens = np.geomspace(1e4, 1e6, 9), np.geomspace(1e8, 1e7, 9)
+    rule = fit_flop_rule(params, tokens, 7.5 * params**0.9 * tokens)
+    assert (rule.coefficient, rule.params_exponent) == pytest.approx((7.5, 0.9), rel=1e-10)
+    assert rule.largest_error < 1e-10
+    assert rule.flops(1e5, rule.tokens(1e12, 1e5)) == pytest.approx(1e12, rel=1e-12)
+    assert fit_flop_rule(np.full(3, 1e5), tokens[:3], 6e5 * tokens[:3]).params_exponent == 1.0
+
+
+def test_study_predicts_the_held_out_run_and_states_how_far_it_goes(study, table):
+    held = table.iloc[-1]
+    best = optimum(study, held["flops"])
+    assert best.extrapolation_factor == pytest.approx(4.0)
+    assert best.params.contains(held["params"]) and best.tokens.contains(held["tokens"])
+    assert best.params.value * best.tokens_per_param.value == pytest.approx(best.tokens.value, rel=1e-12)
+    prediction = predict(study, held["params"], held["tokens"])
+    assert prediction.low < held["loss_nats"] < prediction.high
+    assert prediction.extrapolation_factor == pytest.approx(4.0, rel=1e-6)
+    assert prediction.value == prediction.loss_nats.value
+    # A new run is less certain than the law: its interval holds the law's.
+    assert prediction.low < best.loss_nats.low < best.loss_nats.high < prediction.high
+
+
+def test_both_approaches_agree_on_the_exponents(study):
+    params, tokens = frontier_exponents(study)
+    alpha, beta = study.law.fit.values["alpha"], study.law.fit.values["beta"]
+    assert params.value == pytest.approx(beta / (alpha + beta), rel=1e-9)
+    assert tokens.value == pytest.approx(alpha / (alpha + beta), rel=1e-9)
+    assert params.contains(TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"]))
+    second = optimum(study, BUDGETS[-1], approach=2)
+    assert second.params.value == pytest.approx(planted_optimum(BUDGETS[-1]), rel=0.1)
+    assert second.loss_nats is None and second.extrapolation_factor == 1.0
+
+
+def test_left_out_runs_have_their_reasons(study):
+    assert {item.run: item.reason for item in study.left_out} == {"bad": "status failed", "held": "held out"}
+
+
+def test_law_json_round_trip(study):
+    text = json_values.dumps(study)
+    again = Study.from_dict(json.loads(text))
+    assert json_values.dumps(again) == text
+    assert optimum(again, 1e13) == optimum(study, 1e13) and predict(again, 1e6, 1e7) == predict(study, 1e6, 1e7)
+    with pytest.raises(json_values.FileError, match="field 'law' is missing"):
+        Study.from_dict({key: value for key, value in study.to_dict().items() if key != "law"})
+
+
+def test_the_same_seed_gives_the_same_study(table, study):
+    assert json_values.dumps(fit_table(table, bootstraps=200)) == json_values.dumps(study)
+
+
+def test_other_laws_need_no_change():
+    """The same call fits a law of compute alone; what needs params and tokens says so."""
+    flops = np.geomspace(1e12, 1e18, 12)
+    noise = 0.002 * np.random.default_rng(0).standard_normal(12)
+    study = fit_table(pd.DataFrame({"flops": flops, "loss_nats": (1.5 + 300 * flops**-0.2) * np.exp(noise)}),
+                      law=LOSS_FRONTIER, bootstraps=100)  # fmt: skip
+    assert study.law.intervals["E"].contains(1.5) and study.isoflop is None and study.flop_rule is None
+    for ask in (lambda: optimum(study, 1e20), lambda: predict(study, 1e6, 1e7), lambda: frontier_exponents(study)):
+        with pytest.raises(FitError, match="loss_frontier"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[t["budget_flops"] == BUDGETS[0]], "budget_flops = 1e\\+11 in every usable run"),
+        (lambda t: t.assign(family=["a", "b"] * (len(t) // 2)), "one law describes one family"),
+        (lambda t: t.assign(tokens=1e7), "tokens = 1e\\+07 in all 18 usable points"),
+        (lambda t: t.assign(loss_nats=np.nan), "points = 0: .* needs at least 6"),
+        (lambda t: t.drop(columns="tokens"), "missing column 'tokens'"),
+        (lambda t: t.assign(flops=[0.0] + [1e12] * (len(t) - 1)), "flops of run 'run-0': must be positive"),
+        (lambda t: t.iloc[:0], "points = 0"),
+    ],
+)
+def test_hostile_tables_get_a_clear_error(change, message):
+    with pytest.raises(ValueError, match=message):
+        fit_table(change(planted_table()), bootstraps=20)
+
+
+def test_wrong_questions_are_refused(study):
+    with pytest.raises(FitError, match="flops = -1.0: must be positive"):
+        optimum(study, -1)
+    with pytest.raises(FitError, match="tokens = 0: must be positive"):
+        predict(study, 1e6, 0)

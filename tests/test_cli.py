@@ -1,0 +1,241 @@
+"""The isoflop command on fakes: what each verb prints, writes, refuses, and how it goes on after an interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_isoflop import pretend
+
+from analysis import runs_table
+from research import cli, prediction, verbs
+from research.runs import Status, folder_of
+
+TESTS = Path(__file__).parent
+EXPERIMENT = """
+from research.config import AttentionConfig, DataConfig, EvaluationConfig, MlpConfig, ModelConfig, RunConfig
+from research.config import TrainingConfig
+from research.plan import IsoFlop
+
+EXPERIMENT = IsoFlop(
+    name="tiny",
+    question="Does a planted law come back?",
+    base=RunConfig(
+        model=ModelConfig(width=16, depth=2, attention=AttentionConfig(2, 2, 8), mlp=MlpConfig(hidden=40)),
+        data=DataConfig(train_tokens=10_000_000),
+        training=TrainingConfig(batch_size=64, sequence_length=32),
+    ),
+    budgets=(1e10, 3e10),
+    sizes=((8, 1), (16, 1), (16, 2), (24, 2), (32, 2)),
+    tokens_per_param=(0.1, 1000.0),
+    min_sizes=4,
+    min_steps=10,
+    held_out_factor=4,
+)
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path) -> str:
+    path = tmp_path / "tiny.py"
+    path.write_text(EXPERIMENT)
+    return str(path)
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, experiment):
+    """`isoflop VERB FILE ...` in this process, on fakes; returns the exit code."""
+    monkeypatch.setattr(verbs, "TRAINER", verbs.TRAINER)  # both are put back at the end
+    monkeypatch.setattr(verbs, "_prepare", verbs._prepare)
+    pretend("train_unless_broken")
+
+    def run(verb: str, *arguments: str) -> int:
+        return cli.main([verb, experiment, "--runs-dir", str(tmp_path / "runs"), *arguments])
+
+    return run
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def sessions(runs_dir: Path) -> dict[str, int]:
+    """How many times each run was taken up."""
+    paths = runs_dir.glob("tiny/*/metrics.jsonl")
+    return {path.parent.name: path.read_text().count('"session"') for path in paths}
+
+
+def test_plan_prints_the_runs_writes_nothing_and_imports_no_tensorflow(experiment, tmp_path):
+    code = "import sys; from research import cli; code = cli.main(sys.argv[1:]); "
+    code += "assert not {'tensorflow', 'seqio', 'orbax'} & set(sys.modules); sys.exit(code)"
+    done = python(code, "plan", experiment, "--runs-dir", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    assert "tiny: Does a planted law come back?" in done.stdout
+    assert "10 runs and, last line, a held-out one" in done.stdout
+    # 5 runs at each budget and one at 4 times the largest; each rounds its steps, so the sum is right to 2 %.
+    total = float(done.stdout.split(" training FLOPs")[0].split()[-1])
+    np.testing.assert_allclose(total, 5 * 1e10 + 5 * 3e10 + 4 * 3e10, rtol=0.02)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_lists_the_verbs(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["--help"])
+    assert exit.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(f" {verb} " in printed for verb in ("plan", "run", "status", "report", "fit"))
+
+
+BLOCKED = """
+import sys
+for name in ("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "seqio", "sentencepiece", "tensorboardX"):
+    sys.modules[name] = None
+from research import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_fit_needs_the_analysis_alone(tmp_path, experiment):
+    params, tokens = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
+    loss = 1.8 + 480 / params**0.35 + 2100 / tokens**0.37
+    pd.DataFrame({"N": params, "D": tokens, "loss": loss}).to_csv(tmp_path / "table.csv", index=False)
+    columns = ["--params-column", "N", "--tokens-column", "D", "--loss-column", "loss"]
+    arguments = ["--law", "chinchilla", *columns, "--bootstraps", "20", "--json", str(tmp_path / "law.json")]
+    done = python(BLOCKED, "fit", str(tmp_path / "table.csv"), *arguments)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "law.json").exists()
+    done = python(BLOCKED, "plan", experiment)
+    assert done.returncode == 2
+    assert "is not installed" in done.stderr and "pip install '.[train]'" in done.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["plan", "absent.py"], "FILE = 'absent.py': no such file"),
+    (["plan", "{tmp}/empty.py"], "defines no EXPERIMENT"),
+    (["plan", "{tmp}/text.txt"], "must be a Python file"),
+    (["plan", "{tmp}/number.py"], "EXPERIMENT = 'int': must be a plan"),
+    (["plan", "{tmp}/tiny.py", "--set", "base.model.widht=3"], "base.model.widht: unknown field 'widht'. Nearest: width"),
+    (["plan", "{tmp}/tiny.py", "--set", "min_steps=x"], "min_steps = 'x': must be int"),
+    (["plan", "{tmp}/tiny.py", "--set", "min_steps"], "--set = 'min_steps': must be key=value"),
+    (["plan", "{tmp}/tiny.py", "--set", "name=../up"], "name = '../up': must be usable as the name of a folder"),
+    (["plan", "{tmp}/tiny.py", "--set", "held_out_factor=1e6"], "training.steps = "),
+    (["run", "{tmp}/tiny.py", "--only", "transformer-1e10-w8-d9-seed0"], "Nearest: transformer-1e10-w8-d1-seed0"),
+    (["run", "{tmp}/tiny.py", "--workers", "0"], "--workers = 0: must be at least 1"),
+    (["fit", "{tmp}/absent.csv"], "no such file"),
+])
+def test_mistakes_are_answered_in_a_line_with_exit_code_2(arguments, words, experiment, tmp_path, capsys):
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "text.txt").write_text("")
+    (tmp_path / "number.py").write_text("EXPERIMENT = 3")
+    assert cli.main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error and len(error.splitlines()) == 1
+
+
+def test_several_overrides_in_one_set_and_in_two(command, capsys):
+    assert command("plan", "--set", "budgets=1e10,2e10,4e10", "held_out_factor=none", "--set", "seeds=0,1") == 0
+    assert "30 runs" in capsys.readouterr().out
+
+
+def test_the_whole_street_and_again(command, tmp_path, capsys, monkeypatch):
+    written_for = []
+    write = prediction.write
+
+    def write_and_look(runs_dir, config, *rest):
+        written_for.append(folder_of(runs_dir, config).status())
+        return write(runs_dir, config, *rest)
+
+    monkeypatch.setattr(prediction, "write", write_and_look)
+    assert command("run") == 0
+    printed = capsys.readouterr().out
+    folder = tmp_path / "runs" / "tiny"
+    table = runs_table.read(folder / "runs.parquet")
+    assert list(table["status"]) == ["done"] * 11 and table["held_out"].sum() == 1
+    pd.testing.assert_frame_equal(table, runs_table.read(folder / "runs.csv"), check_dtype=False)
+    assert written_for == [Status.PENDING]  # the prediction came before the run
+    assert "11 of 11 runs are done." in printed and "Held out: predicted" in printed and "measured" in printed
+    assert {path.name for path in folder.iterdir()} >= {"law.json", "report.md", "figures", "timings.jsonl"}
+    stored = json.loads((folder / "prediction.json").read_text())
+    assert stored["run"] == table.loc[table["held_out"], "run"].item() and not stored["measured_before"]
+    phases = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+    assert [p["phase"] for p in phases] == ["prepare", "sweep", "fit", "prepare", "held_out", "report"]
+
+    before = {path: path.read_bytes() for path in (*folder.glob("*/metrics.jsonl"), folder / "prediction.json")}
+    assert command("run") == 0
+    assert "preparing data" not in capsys.readouterr().out  # nothing to train, so nothing to prepare
+    assert {path: path.read_bytes() for path in before} == before
+    assert command("status") == 0
+    assert "11 of 11 runs done" in capsys.readouterr().out
+    assert command("status", "--set", "budgets=1e10,2e10") == 0
+    assert "5 of 10 runs done" in capsys.readouterr().out  # another plan: the held-out run is not its
+
+    # A table that changed afterwards: a new prediction, which says that it came too late to be one.
+    result_path = next(folder.glob("transformer-1e10-w8-*/result.json"))
+    result_path.write_text(json.dumps({**json.loads(result_path.read_text()), "loss_nats": 9.0}))
+    assert command("run") == 0
+    assert len(list(folder.glob("prediction-*.json"))) == 1
+    assert json.loads((folder / "prediction.json").read_text())["measured_before"] is (written_for[1] == Status.DONE)
+
+
+def test_only_some_runs_and_a_report_of_what_is_there(command, tmp_path, capsys):
+    assert command("run", "--only", "*-w8-*") == 0
+    printed = capsys.readouterr().out
+    assert "2 of 10 runs are done; 8 pending." in printed and "No law was fitted." in printed
+    assert set(sessions(tmp_path / "runs").values()) == {1} and len(sessions(tmp_path / "runs")) == 2
+    assert not (tmp_path / "runs" / "tiny" / "prediction.json").exists()
+    assert command("report") == 0
+    report = (tmp_path / "runs" / "tiny" / "report.md").read_text()
+    assert "No law was fitted." in report and report.count("| pending |") == 8
+    assert len(sessions(tmp_path / "runs")) == 2
+
+
+def test_failed_runs_are_retried_only_when_asked(command, tmp_path, capsys):
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "broken").touch()
+    assert command("run", "--only", "transformer-1e10-w8-d1-seed0", "--workers", "1") == 1
+    assert "ValueError: broken" in capsys.readouterr().out
+    (folder / "broken").unlink()
+    assert command("run", "--only", "transformer-1e10-w8-d1-seed0") == 0
+    assert "1 failed before and stay so; --retry-failed" in capsys.readouterr().out
+    table = runs_table.read(folder / "runs.csv")
+    assert table.loc[table["status"] == "failed", "failure_reason"].item() == "ValueError: broken"
+    assert command("run", "--only", "transformer-1e10-w8-d1-seed0", "--retry-failed") == 0
+    assert sessions(tmp_path / "runs").popitem()[1] == 1
+    assert runs_table.read(folder / "runs.csv")["status"].tolist().count("done") == 1
+
+
+def test_ctrl_c_and_again(experiment, tmp_path):
+    runs_dir = tmp_path / "runs"
+    script = [sys.executable, str(TESTS / "fake_isoflop.py"), "train"]
+    arguments = ["run", experiment, "--runs-dir", str(runs_dir), "--only", "*-w[18]*"]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    process = subprocess.Popen(
+        [*script, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while not process.stdout.readline().startswith("done"):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"go on with: isoflop run {experiment} --runs-dir {runs_dir}" in errors and "Traceback" not in errors
+    first = sessions(runs_dir)
+    done = [path.parent.name for path in runs_dir.glob("tiny/*/result.json")]
+    assert 1 <= len(done) < 6
+    assert json.loads((runs_dir / "tiny" / "timings.jsonl").read_text().splitlines()[-1])["phase"] == "sweep"
+    again = subprocess.run([*script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    second = sessions(runs_dir)
+    assert len(second) == 6 and all(second[run] == first[run] == 1 for run in done)
+
+
+def test_full_disk_is_said_so(command, capsys):
+    pretend("train_or_fail")
+    assert command("run", "--set", "base.family=disk_full", "--only", "*-w8-*") == 1
+    assert "the disk is full" in capsys.readouterr().err

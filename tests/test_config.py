@@ -1,0 +1,132 @@
+"""Configs are values: they round-trip, override with typed errors, and their fingerprint is the run's identity."""
+
+from dataclasses import replace
+
+import pytest
+
+from research.config import (
+    AttentionConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    MeshConfig,
+    MlpConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SourceConfig,
+    TrainingConfig,
+)
+from research.plan import IsoFlop
+from research.values import ConfigError, differences, fingerprint, from_json, identity, override, to_json
+
+BASE = RunConfig()
+
+
+def test_json_round_trip_and_canonical_text():
+    config = replace(BASE, model=ModelConfig(attention=AttentionConfig(window=7)), budget_flops=3e18)
+    assert from_json(RunConfig, to_json(config)) == config
+    assert to_json(from_json(RunConfig, to_json(config))) == to_json(config)
+
+
+def test_fingerprint_follows_what_decides_the_numbers():
+    assert fingerprint(BASE) == fingerprint(RunConfig())
+    elsewhere = override(BASE, ["mesh.fsdp=8", "checkpoint.every=7", "logging.every=1", "training.microbatches=4"])
+    assert fingerprint(elsewhere) == fingerprint(BASE) and elsewhere != BASE
+    for assignment in ("training.seed=1", "model.norm_epsilon=1e-6", "data.seed=3", "optimizer.beta2=0.9"):
+        assert fingerprint(override(BASE, [assignment])) != fingerprint(BASE), assignment
+
+
+@pytest.mark.parametrize(
+    ("assignment", "read", "value"),
+    [
+        ("model.width=128", lambda c: c.model.width, 128),
+        ("data.train_tokens=2e7", lambda c: c.data.train_tokens, 20_000_000),
+        ("optimizer.learning_rate=1", lambda c: c.optimizer.learning_rate, 1.0),
+        ("optimizer.clip_norm=none", lambda c: c.optimizer.clip_norm, None),
+        ("model.attention.window=32", lambda c: c.model.attention.window, 32),
+        ("model.tied_embeddings=true", lambda c: c.model.tied_embeddings, True),
+        ("optimizer.schedule=wsd", lambda c: c.optimizer.schedule, "wsd"),
+        ('data.sources=[{"name": "web", "tfds": "c4/en:3.1.0"}]', lambda c: c.data.sources,
+         (SourceConfig("web", "c4/en:3.1.0"),)),
+    ],
+)  # fmt: skip
+def test_overrides_parse_by_the_declared_type(assignment, read, value):
+    result = read(override(BASE, [assignment]))
+    assert result == value and type(result) is type(value)
+
+
+def test_overrides_of_an_experiment_reach_its_tuples():
+    experiment = IsoFlop("x", "?", BASE, budgets=(1e12,), sizes=((64, 2),))
+    changed = override(experiment, ["budgets=1e18,3e18", "sizes=[[512,8],[1024,16]]", "base.model.depth=8"])
+    assert changed.budgets == (1e18, 3e18) and changed.sizes == ((512, 8), (1024, 16)) and changed.base.model.depth == 8
+
+
+def test_fields_that_must_agree_change_together():
+    changed = override(BASE, ["model.vocab_size=512", "data.vocab_size=512"])
+    assert changed.model.vocab_size == changed.data.vocab_size == 512
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.wdth=1", r"model.wdth: unknown field 'wdth'. Nearest: width"),
+        ("modle.width=1", r"unknown field 'modle'. Nearest: model"),
+        ("model.width=wide", r"model.width = 'wide': must be int"),
+        ("model.width=1.5", r"model.width = 1.5: must be int"),
+        ("model.width=true", r"model.width = True: must be int"),
+        ("model.tied_embeddings=1", r"must be bool"),
+        ("optimizer.schedule=linear", r"must be one of 'cosine', 'wsd', 'constant'"),
+        ("optimizer.learning_rate=NaN", r"must be float"),
+        ("model.width", r"must be key=value"),
+        ("model.width.x=1", r"width has no fields of its own"),
+    ],
+)
+def test_bad_overrides_name_field_value_and_rule(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        override(BASE, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AttentionConfig(heads=4, kv_heads=3), r"kv_heads = 3: must divide heads = 4"),
+        (lambda: AttentionConfig(head_dim=5), r"head_dim = 5: must be even"),
+        (lambda: AttentionConfig(window=0), r"window = 0"),
+        (lambda: MlpConfig(hidden=0), r"model.mlp.hidden = 0"),
+        (
+            lambda: ModelConfig(depth=3, pattern="attention:mlp,attention:mlp"),
+            r"depth = 3: must be a multiple of the 2",
+        ),
+        (lambda: ModelConfig(pattern="a:b:c"), r"pattern"),
+        (lambda: DataConfig(vocab_size=100), r"vocab_size = 100: must be from 259"),
+        (lambda: DataConfig(sources=()), r"at least one source"),
+        (lambda: SourceConfig("a", "x", rate=0), r"rate"),
+        (lambda: OptimizerConfig(schedule="wsd", warmup_fraction=0.9), r"must not exceed 1"),
+        (lambda: TrainingConfig(batch_size=8, microbatches=3), r"microbatches = 3: must divide batch_size = 8"),
+        (lambda: EvaluationConfig(every=0), r"evaluation.every"),
+        (lambda: MeshConfig(data=-1, fsdp=-1), r"-1 on one axis"),
+        (lambda: CheckpointConfig(every=4, keep_every=6), r"keep_every = 6: must be none or a multiple of every = 4"),
+        (lambda: RunConfig(model=ModelConfig(vocab_size=300)), r"model.vocab_size = 300: must equal data.vocab_size"),
+        (lambda: RunConfig(training=TrainingConfig(steps=10**6)), r"128.00 epochs .* raise data.train_tokens"),
+    ],
+)
+def test_bad_values_are_refused_when_made(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_repetition_is_allowed_when_asked_for():
+    assert RunConfig(training=TrainingConfig(steps=10**6, max_epochs=130)).training.tokens > BASE.data.train_tokens
+
+
+def test_differences_name_the_field():
+    other = override(BASE, ["optimizer.beta1=0.8"])
+    assert differences(identity(BASE), identity(other)) == [("optimizer.beta1", 0.9, 0.8)]
+
+
+def test_unknown_and_missing_fields_in_json():
+    with pytest.raises(ConfigError, match=r"unknown field 'bogus'"):
+        from_json(RunConfig, to_json(BASE).replace('"family"', '"bogus"'))
+    with pytest.raises(ConfigError, match=r"missing field 'tfds'"):
+        from_json(SourceConfig, '{"name": "a"}')

@@ -1,0 +1,156 @@
+"""The language model: causal, the same in every form of execution, and the same decoded from a state."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_configs import random_model
+
+from research.config import AttentionConfig, MlpConfig, ModelConfig
+from research.models import language_model
+from research.models.layers import rotary_angles, rotate
+from research.values import ConfigError
+
+MODEL = ModelConfig(vocab_size=97, width=24, depth=4, attention=AttentionConfig(4, 2, 6), mlp=MlpConfig(40))
+LOGITS = jax.jit(language_model.logits, static_argnums=0)  # configs are hashable values
+STEP = jax.jit(language_model.decode_step, static_argnums=0)
+# float32 sums of a few hundred terms of order one, in another order: a few hundred units in the last place.
+REORDERED = {"rtol": 2e-5, "atol": 2e-5}
+
+
+def _params(model, seed=0):
+    return language_model.init(model, jax.random.key(seed))
+
+
+def _tokens(model, batch=2, length=11, seed=1):
+    return jax.random.randint(jax.random.key(seed), (batch, length), 0, model.vocab_size)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_position_sees_the_future(seed):
+    model = random_model(seed)
+    params, tokens = _params(model), _tokens(model)
+    changed = tokens.at[:, 7:].set((tokens[:, 7:] + 1) % model.vocab_size)
+    logits, other = (LOGITS(model, params, t) for t in (tokens, changed))
+    np.testing.assert_array_equal(logits[:, :7], other[:, :7])
+    assert not np.allclose(logits[:, 7:], other[:, 7:])
+
+
+def test_window_hides_what_is_older():
+    model = replace(MODEL, depth=1, attention=AttentionConfig(4, 2, 6, window=3))
+    params, tokens = _params(model), _tokens(model)
+    changed = tokens.at[:, 2].set((tokens[:, 2] + 1) % model.vocab_size)
+    logits, other = (LOGITS(model, params, t) for t in (tokens, changed))
+    np.testing.assert_array_equal(logits[:, 5:], other[:, 5:])
+    assert not np.allclose(logits[:, 4], other[:, 4])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_decoding_from_the_state_equals_the_whole_sequence(seed):
+    model = random_model(seed)
+    params, tokens = _params(model), _tokens(model)
+    whole = LOGITS(model, params, tokens)
+    states = language_model.init_states(model, 2, tokens.shape[1])
+    logits, states = STEP(model, params, tokens[:, :4], states)  # the prompt, in one call
+    np.testing.assert_allclose(logits, whole[:, 3], **REORDERED)
+    for t in range(4, tokens.shape[1]):
+        logits, states = STEP(model, params, tokens[:, t : t + 1], states)
+        np.testing.assert_allclose(logits, whole[:, t], **REORDERED)
+
+
+def test_greedy_decoding_needs_no_state_to_agree():
+    params, prompt = _params(MODEL), _tokens(MODEL, length=3)
+    grown = prompt
+    for _ in range(8):
+        grown = jnp.concatenate([grown, LOGITS(MODEL, params, grown)[:, -1:].argmax(-1)], axis=1)
+    states = language_model.init_states(MODEL, 2, 11)
+    logits, states = STEP(MODEL, params, prompt, states)
+    decoded = [prompt]
+    for _ in range(8):
+        decoded.append(logits.argmax(-1)[:, None])
+        logits, states = STEP(MODEL, params, decoded[-1], states)
+    np.testing.assert_array_equal(grown, jnp.concatenate(decoded, axis=1))
+
+
+@pytest.mark.parametrize("pattern_length", [1, 2])
+def test_scanned_and_written_out_are_one_function(pattern_length):
+    written = replace(MODEL, pattern=",".join(["attention:mlp"] * pattern_length))
+    scanned = replace(written, scan_layers=True)
+    params = _params(written)
+    stacked = {key: value for key, value in params.items() if not key.startswith("period")}
+    periods = [params[f"period{i}"] for i in range(written.depth // pattern_length)]
+    stacked["periods"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *periods)
+    tokens = _tokens(MODEL)
+    expected = LOGITS(written, params, tokens)
+    np.testing.assert_allclose(LOGITS(scanned, stacked, tokens), expected, **REORDERED)
+    assert jax.tree.structure(stacked) == jax.tree.structure(_params(scanned))
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_remat_changes_no_gradient(remat, scan_layers):
+    plain = replace(MODEL, scan_layers=scan_layers)
+    params, tokens = _params(plain), _tokens(MODEL)
+
+    def gradient(model):
+        return jax.jit(jax.grad(lambda p: LOGITS(model, p, tokens).var()))(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradient(plain),
+        gradient(replace(plain, remat=remat)),
+    )
+
+
+def test_rotary_conventions_are_one_model_under_a_permutation():
+    angles = rotary_angles(jnp.arange(7)[None, :], 8, 1e4)
+    x = jax.random.normal(jax.random.key(0), (2, 7, 3, 8))
+    order = np.arange(8).reshape(2, 4).T.ravel()  # half's channel for each interleaved one
+    np.testing.assert_array_equal(rotate(x[..., order], angles, "interleaved"), rotate(x, angles, "half")[..., order])
+
+
+def test_rotation_depends_on_distance_alone():
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
+
+    def score(i, j):
+        turned = (rotate(v, rotary_angles(jnp.array([[at]]), 8, 1e4), "half") for v, at in ((q, i), (k, j)))
+        return float(jnp.vdot(*turned))
+
+    assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)  # angles of 100 radians keep 5 digits in float32
+
+
+def test_grouped_heads_equal_repeated_ones():
+    params, tokens = _params(MODEL), _tokens(MODEL)
+    full = replace(MODEL, attention=AttentionConfig(4, 4, 6))
+
+    def repeat(path, leaf):
+        grouped = jax.tree_util.keystr(path).split("'")[-2] in ("key", "value")
+        return jnp.repeat(leaf, 2, axis=1) if grouped else leaf
+
+    repeated = jax.tree_util.tree_map_with_path(repeat, params)
+    np.testing.assert_allclose(LOGITS(full, repeated, tokens), LOGITS(MODEL, params, tokens), **REORDERED)
+
+
+def test_bfloat16_compute_keeps_float32_parameters_and_stays_near():
+    half = replace(MODEL, compute_dtype="bfloat16")
+    params, tokens = _params(half), _tokens(half)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    exact, rounded = LOGITS(MODEL, params, tokens), LOGITS(half, params, tokens)
+    assert rounded.dtype == jnp.float32
+    relative = float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact))
+    assert 1e-4 < relative < 0.05  # 8 bits of mantissa, a dozen roundings in a row
+
+
+def test_unknown_mixers_are_named():
+    with pytest.raises(ConfigError, match=r"unknown mixer 'atention'. Nearest: attention"):
+        language_model.abstract(replace(MODEL, pattern="atention:mlp"))
+
+
+def test_initialisation_has_the_scale_it_states():
+    model = ModelConfig(width=256, depth=8)
+    params = _params(model)["period0"]
+    assert params["layer0_mixer"]["query"].std() == pytest.approx(256**-0.5, rel=0.02)
+    assert params["layer0_channel"]["down"].std() == pytest.approx(model.mlp.hidden**-0.5 * 16**-0.5, rel=0.02)
+    assert (params["layer0_mixer_norm"]["gain"] == 1).all()

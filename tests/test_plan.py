@@ -1,0 +1,96 @@
+"""Plans: every run costs its budget, sizes keep their proportions, and impossible plans say why."""
+
+from dataclasses import replace
+
+import pytest
+
+from research.config import AttentionConfig, MlpConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from research.cost import run_cost
+from research.plan import IsoFlop, Runs, scaled
+from research.values import ConfigError, fingerprint
+
+BASE = RunConfig(
+    model=ModelConfig(width=64, depth=4, attention=AttentionConfig(4, 2, 16), mlp=MlpConfig(168)),
+    optimizer=OptimizerConfig(learning_rate=1e-2),
+    training=TrainingConfig(batch_size=8, sequence_length=64),
+)
+GRID = IsoFlop(
+    "grid",
+    "?",
+    BASE,
+    budgets=(4e11, 1e11),
+    sizes=((32, 1), (32, 2), (64, 2), (64, 4), (96, 4)),
+    tokens_per_param=(0.01, 1000.0),
+    min_sizes=3,
+    min_steps=20,
+    seeds=(0, 1),
+    learning_rate_exponent=-0.5,
+    held_out_factor=4.0,
+)
+
+
+def test_runs_cover_budgets_sizes_and_seeds_at_the_stated_cost():
+    runs = GRID.runs()
+    assert len(runs) == 2 * 5 * 2 and len({fingerprint(run) for run in runs}) == len(runs)
+    assert {run.budget_flops for run in runs} == {1e11, 4e11} and {run.experiment for run in runs} == {"grid"}
+    for run in runs:
+        # steps are whole: at least 20 of them, so the cost is within half a step, 2.5 %, of the budget
+        assert abs(run_cost(run).flops / run.budget_flops - 1) <= 0.5 / run.training.steps + 1e-12
+    assert GRID.runs() == runs
+
+
+def test_learning_rate_follows_the_width():
+    rates = {run.model.width: run.optimizer.learning_rate for run in GRID.runs()}
+    assert rates[64] == pytest.approx(1e-2) and rates[32] == pytest.approx(1e-2 * 2**0.5)
+
+
+def test_scaling_keeps_proportions():
+    model = scaled(BASE.model, 96, 6)
+    assert (model.width, model.depth, model.mlp.hidden) == (96, 6, 256)
+    assert (model.attention.heads, model.attention.kv_heads, model.attention.head_dim) == (6, 3, 16)
+    assert scaled(BASE.model, 64, 4) == BASE.model
+
+
+def test_held_out_run_is_the_nearest_size_at_the_multiple():
+    runs = {(run.model.width, run.model.depth): run_cost(run).params for run in GRID.runs()}
+    held_out = GRID.held_out_run(runs[64, 2] * 1.05)
+    assert (held_out.model.width, held_out.model.depth) == (64, 2) and held_out.held_out
+    assert held_out.budget_flops == GRID.held_out_flops == 1.6e12
+    assert replace(GRID, held_out_factor=None).held_out_run(1e5) is None
+
+
+def test_a_budget_with_too_few_sizes_says_which_ratios_there_are():
+    with pytest.raises(ConfigError, match=r"at 1e\+11 FLOPs only \d of 5 sizes .*min_sizes = 5.*Fix: add sizes"):
+        replace(GRID, min_sizes=5, tokens_per_param=(5.0, 50.0)).runs()
+
+
+def test_a_budget_too_small_for_a_size_is_refused():
+    with pytest.raises(ConfigError, match=r"budgets = 100000000000.0: is too small for size \d+x\d: \d+ steps"):
+        replace(GRID, min_steps=100000).runs()
+
+
+def test_a_plan_longer_than_the_corpus_says_how_many_epochs():
+    with pytest.raises(ConfigError, match=r"epochs of the 16,000,000 in data.train_tokens"):
+        replace(GRID, budgets=(1e14,), tokens_per_param=(0.1, 1e9)).runs()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budgets": ()}, "budgets"), ({"sizes": ()}, "sizes"), ({"seeds": ()}, "seeds"),
+        ({"held_out_factor": 1.0}, "held_out_factor = 1.0"), ({"tokens_per_param": (9.0, 2.0)}, "tokens_per_param"),
+    ],
+)  # fmt: skip
+def test_bad_plans_are_refused_when_made(change, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(GRID, **change)
+
+
+def test_widths_must_be_whole_heads():
+    with pytest.raises(ConfigError, match=r"width must be a multiple of head_dim = 16"):
+        replace(GRID, sizes=((40, 2),), min_sizes=1).runs()
+
+
+def test_a_plain_list_of_runs_carries_the_experiment_name():
+    experiment = Runs("list", "?", (BASE,))
+    assert [run.experiment for run in experiment.runs()] == ["list"] and experiment.held_out_flops is None
