@@ -38,7 +38,7 @@ EXPERIMENT = IsoFlop(
             tied_embeddings=True,
         ),
         data=DataConfig(vocab_size=272, train_tokens=16_000_000),
-        optimizer=OptimizerConfig(learning_rate=1.2e-2),
+        optimizer=OptimizerConfig(learning_rate=7e-3),
         training=TrainingConfig(batch_size=8, sequence_length=128),
         evaluation=EvaluationConfig(tokens=65_536, batch_size=64),
         checkpoint=CheckpointConfig(every=500),
@@ -61,6 +61,6 @@ EXPERIMENT = IsoFlop(
         (128, 4),
     ),
     tokens_per_param=(1.9, 130.0),
-    learning_rate_exponent=-0.5,
+    learning_rate_exponent=-1.0,
     held_out_factor=4.0,
 )

@@ -91,7 +91,9 @@ def write_report(experiment: Any, runs_dir: Path, fitted: Fitted, console: Conso
     if timings:
         console.print(_timings_table(timings))
     console.print(f"Written to {experiment_dir}:", style="dim", soft_wrap=True)
-    console.print("  " + " ".join(str(path.relative_to(experiment_dir)) for path in paths), style="dim", highlight=False)
+    console.print(
+        "  " + " ".join(str(path.relative_to(experiment_dir)) for path in paths), style="dim", highlight=False
+    )
 
 
 def _measured_loss(table: pandas.DataFrame) -> float | None:

@@ -20,6 +20,7 @@ from research.experiment_file import load, select
 from research.runs import Status, folder_of
 from research.tables import plan_table, status_table
 from research.timings import phase
+from research.values import check
 
 TRAINER = local.TRAINER
 
@@ -70,6 +71,7 @@ def run(request: Request, console: Console, workers: int | None = None, retry_fa
     """
     from research import conclusion  # brings jax and the analysis, which the other verbs do without
 
+    check(workers is None or workers >= 1, "--workers", workers, "must be at least 1", "leave it out for one per core")
     experiment = load(request.file, request.assignments)
     configs = experiment.runs()
     _check_held_out(experiment, configs)

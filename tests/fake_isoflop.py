@@ -1,4 +1,4 @@
-"""The isoflop command with a trainer that trains nothing and no data to prepare: `python fake_isoflop.py TRAINER run ...`."""
+"""The isoflop command on fakes, with no data to prepare: `python fake_isoflop.py TRAINER run FILE ...`."""
 
 import sys
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from fake_isoflop import pretend
 
 from analysis import runs_table
-from research import cli, prediction, verbs
+from research import cli, conclusion, prediction, timings, verbs
 from research.runs import Status, folder_of
 
 TESTS = Path(__file__).parent
@@ -52,6 +53,7 @@ def command(monkeypatch, tmp_path, experiment):
     """`isoflop VERB FILE ...` in this process, on fakes; returns the exit code."""
     monkeypatch.setattr(verbs, "TRAINER", verbs.TRAINER)  # both are put back at the end
     monkeypatch.setattr(verbs, "_prepare", verbs._prepare)
+    monkeypatch.setattr(conclusion, "fit_table", partial(conclusion.fit_table, bootstraps=50))
     pretend("train_unless_broken")
 
     def run(verb: str, *arguments: str) -> int:
@@ -114,21 +116,28 @@ def test_fit_needs_the_analysis_alone(tmp_path, experiment):
     assert "is not installed" in done.stderr and "pip install '.[train]'" in done.stderr
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["plan", "absent.py"], "FILE = 'absent.py': no such file"),
-    (["plan", "{tmp}/empty.py"], "defines no EXPERIMENT"),
-    (["plan", "{tmp}/text.txt"], "must be a Python file"),
-    (["plan", "{tmp}/number.py"], "EXPERIMENT = 'int': must be a plan"),
-    (["plan", "{tmp}/tiny.py", "--set", "base.model.widht=3"], "base.model.widht: unknown field 'widht'. Nearest: width"),
-    (["plan", "{tmp}/tiny.py", "--set", "min_steps=x"], "min_steps = 'x': must be int"),
-    (["plan", "{tmp}/tiny.py", "--set", "min_steps"], "--set = 'min_steps': must be key=value"),
-    (["plan", "{tmp}/tiny.py", "--set", "name=../up"], "name = '../up': must be usable as the name of a folder"),
-    (["plan", "{tmp}/tiny.py", "--set", "held_out_factor=1e6"], "training.steps = "),
-    (["run", "{tmp}/tiny.py", "--only", "transformer-1e10-w8-d9-seed0"], "Nearest: transformer-1e10-w8-d1-seed0"),
-    (["run", "{tmp}/tiny.py", "--workers", "0"], "--workers = 0: must be at least 1"),
-    (["fit", "{tmp}/absent.csv"], "no such file"),
-])
-def test_mistakes_are_answered_in_a_line_with_exit_code_2(arguments, words, experiment, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["plan", "absent.py"], "FILE = 'absent.py': no such file"),
+        (["plan", "{tmp}/empty.py"], "defines no EXPERIMENT"),
+        (["plan", "{tmp}/text.txt"], "must be a Python file"),
+        (["plan", "{tmp}/number.py"], "EXPERIMENT = 'int': must be a plan"),
+        (
+            ["plan", "{tmp}/tiny.py", "--set", "base.model.widht=3"],
+            "base.model.widht: unknown field 'widht'. Near",
+        ),
+        (["plan", "{tmp}/tiny.py", "--set", "min_steps=x"], "min_steps = 'x': must be int"),
+        (["plan", "{tmp}/tiny.py", "--set", "min_steps"], "--set = 'min_steps': must be key=value"),
+        (["plan", "{tmp}/tiny.py", "--set", "name=../up"], "name = '../up': must be usable as the name of a folder"),
+        (["plan", "{tmp}/tiny.py", "--set", "held_out_factor=1e6"], "training.steps = "),
+        (["run", "{tmp}/tiny.py", "--only", "transformer-1e10-w8-d9-seed0"], "Nearest: transformer-1e10-w8-d1-seed0"),
+        (["run", "{tmp}/tiny.py", "--workers", "0"], "--workers = 0: must be at least 1"),
+        (["fit", "{tmp}/absent.csv"], "no such file"),
+    ],
+)
+def test_mistakes_are_answered_in_a_line_with_exit_code_2(arguments, words, command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "text.txt").write_text("")
     (tmp_path / "number.py").write_text("EXPERIMENT = 3")
@@ -213,7 +222,7 @@ def test_failed_runs_are_retried_only_when_asked(command, tmp_path, capsys):
 def test_ctrl_c_and_again(experiment, tmp_path):
     runs_dir = tmp_path / "runs"
     script = [sys.executable, str(TESTS / "fake_isoflop.py"), "train"]
-    arguments = ["run", experiment, "--runs-dir", str(runs_dir), "--only", "*-w[18]*"]
+    arguments = ["run", experiment, "--runs-dir", str(runs_dir), "--only", "*-w8-*"]
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
     process = subprocess.Popen(
         [*script, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -227,12 +236,29 @@ def test_ctrl_c_and_again(experiment, tmp_path):
     assert f"go on with: isoflop run {experiment} --runs-dir {runs_dir}" in errors and "Traceback" not in errors
     first = sessions(runs_dir)
     done = [path.parent.name for path in runs_dir.glob("tiny/*/result.json")]
-    assert 1 <= len(done) < 6
+    assert len(done) == 1 and len(first) == 2
     assert json.loads((runs_dir / "tiny" / "timings.jsonl").read_text().splitlines()[-1])["phase"] == "sweep"
     again = subprocess.run([*script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
     second = sessions(runs_dir)
-    assert len(second) == 6 and all(second[run] == first[run] == 1 for run in done)
+    assert len(second) == 2 and second[done[0]] == 1 and sum(second.values()) == 3
+
+
+def test_account_of_time(tmp_path):
+    with timings.phase(tmp_path, "sweep") as notes:
+        notes.update(workers=2, worker_start_seconds=3.0)
+    record = timings.read_phases(tmp_path)[0]
+    (tmp_path / "timings.jsonl").write_text(json.dumps({**record, "seconds": 20.0}) + "\n")
+    phases = {f"{name}_seconds": [1.0, 2.0, np.nan] for name in timings.RUN_PHASES}
+    rates = {"flops": [4e10, 6e10, 9e99], "matmul_flops_per_second": [1e10, 2e10, np.nan]}
+    table = pd.DataFrame({"status": ["done", "done", "failed"], **rates, **phases})
+    account = timings.account(tmp_path, table)
+    assert account["wall_seconds"] == 20.0 and account["run_seconds"] == 40.0  # two workers
+    assert account["phase_seconds"] == {**dict.fromkeys(timings.RUN_PHASES, 3.0), "start": 6.0}
+    assert account["model_flops"] == 1e11 and account["ideal_share"] == (4 + 3) / 40
+    # Two workers, each at the rate that does all of 1e11 FLOPs in 4 + 3 seconds.
+    np.testing.assert_allclose(account["matmul_flops_per_second"], 2 * 1e11 / 7)
+    assert timings.account(tmp_path, table[table["status"] == "failed"]) is None
 
 
 def test_full_disk_is_said_so(command, capsys):

@@ -150,6 +150,7 @@ def _bury(worker: _Worker, folder: RunFolder | None) -> list[Event]:
     reason = f"its worker ended by {_cause_of_death(worker)}"
     if worker.process.returncode == -signal.SIGKILL:
         reason += ", as happens when memory runs out"
+    reason += f" (see {folder.log_path})"
     with open(folder.log_path, "a") as log:
         log.write(reason + "\n")
     return [Ended(folder.name, folder.status(), reason, is_error=True)]
