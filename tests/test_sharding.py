@@ -11,7 +11,7 @@ from research.config import MeshConfig
 from research.models import language_model
 from research.models.layers import Normal, Parameter
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
-from research.training.loop import _global_batch
+from research.training.feed import global_batch
 from research.training.step import make_program
 from research.values import ConfigError
 
@@ -35,7 +35,7 @@ def _losses(mesh_config, config):
         start = jax.device_get(state.params)
         losses = []
         for step in range(STEPS):
-            state, measured = program.train(state, _global_batch(config, tokens, step, program.batch_sharding))
+            state, measured = program.train(state, global_batch(config, tokens, step, program.batch_sharding))
             losses.append(float(measured["loss_nats"]))
     return start, np.array(losses)
 
@@ -93,12 +93,16 @@ def test_mesh_must_cover_the_devices():
         make_mesh(MeshConfig(data=3))
 
 
-def test_each_device_gets_its_rows(config):
+def test_several_processes_read_the_same_batch_by_device(config, monkeypatch):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     tokens = synthetic_tokens()
     with jax.set_mesh(mesh):
-        split = _global_batch(config, tokens, 3, make_program(config, mesh).batch_sharding)
-        alone = _global_batch(config, tokens, 3, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        sharding = make_program(config, mesh).batch_sharding
+        alone = global_batch(config, tokens, 3, sharding)
+        monkeypatch.setattr(
+            jax, "process_count", lambda: 2
+        )  # all devices are in this one
+        split = global_batch(config, tokens, 3, sharding)
     for name in split:
         np.testing.assert_array_equal(split[name], alone[name])
         assert {shard.data.shape for shard in split[name].addressable_shards} == {(2, 16)}

@@ -8,6 +8,7 @@ import jax
 from research.config import RunConfig
 from research.data.batches import validation_batches
 from research.data.token_file import TokenFile
+from research.training.feed import whole
 from research.training.step import Program
 
 
@@ -38,11 +39,6 @@ def _domain_loss(
         sequence_length=config.training.sequence_length,
         max_tokens=config.evaluation.tokens,
     )
-    sums = [program.evaluate(params, place(batch, program.batch_sharding)) for batch in held_out.batches]
+    sums = [program.evaluate(params, whole(batch, program.batch_sharding)) for batch in held_out.batches]
     nats = sum(float(s.nats) for s in jax.device_get(sums))
     return nats / held_out.tokens, nats / math.log(2) / held_out.text_bytes
-
-
-def place(batch: dict[str, Any], sharding: Any) -> dict[str, jax.Array]:
-    """Host arrays that every process holds in full, as arrays split by `sharding`."""
-    return {k: jax.make_array_from_callback(v.shape, sharding, lambda index, v=v: v[index]) for k, v in batch.items()}

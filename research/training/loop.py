@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from research.config import RunConfig
-from research.data.batches import batch
 from research.data.token_file import TokenFile
 from research.evaluation.held_out import held_out_losses
 from research.runs import RunFolder, Status
 from research.sharding import make_mesh
 from research.training import metrics
 from research.training.checkpoint import Checkpoints
+from research.training.feed import global_batch
 from research.training.runtime import matmul_flops_per_second
 from research.training.step import Program, TrainState, make_program
 
@@ -111,7 +111,7 @@ def _steps(
     began, aside = time.perf_counter(), sum(seconds.values())
     while step < last and not should_stop():
         with _timed(seconds, "data_seconds"):
-            placed = _global_batch(config, tokens, step, program.batch_sharding)
+            placed = global_batch(config, tokens, step, program.batch_sharding)
         with _timed(seconds, "compile_seconds") if step == first else contextlib.nullcontext():
             state, measured = program.train(state, placed)
             if step == first:  # the first call compiles; waiting for it here keeps that time apart from the steps'
@@ -129,30 +129,6 @@ def _steps(
     log.flush()
     seconds["train_seconds"] += time.perf_counter() - began - (sum(seconds.values()) - aside)
     return state, step
-
-
-def _global_batch(config: RunConfig, tokens: TokenFile, step: int, sharding: Any) -> dict[str, jax.Array]:
-    """The batch of `step` as sharded arrays; each device's rows are read for it alone, on the process that holds it."""
-    training = config.training
-    shape = (training.batch_size, training.sequence_length)
-    rows: dict[int, dict[str, np.ndarray]] = {}
-
-    def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
-        start, stop, _ = index[0].indices(training.batch_size)
-        if start not in rows:
-            rows[start] = batch(
-                tokens,
-                step,
-                batch_size=training.batch_size,
-                sequence_length=training.sequence_length,
-                seed=training.seed,
-                process_index=start // (stop - start),
-                process_count=training.batch_size // (stop - start),
-            )
-        return rows[start][name][:, index[1]]
-
-    names = ("inputs", "targets", "weights")
-    return {name: jax.make_array_from_callback(shape, sharding, lambda i, name=name: read(name, i)) for name in names}
 
 
 def _evaluate(

@@ -1,0 +1,56 @@
+"""Host batches as arguments of a compiled step.
+
+One process hands its numpy arrays over as they are, and the step's in_shardings split them: placing them here first
+costs three times as long, which a small model's step notices. Several processes each provide their devices' part.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.config import RunConfig
+from research.data.batches import batch
+from research.data.token_file import TokenFile
+
+Batch = dict[str, Any]  # {"inputs", "targets", "weights"}, each (B, L)
+
+
+def global_batch(config: RunConfig, tokens: TokenFile, step: int, sharding: Any) -> Batch:
+    """The batch of `step`; each device's rows are read for it alone, by the process that holds it."""
+    training = config.training
+
+    def rows(index: int, count: int) -> dict[str, np.ndarray]:
+        return batch(
+            tokens,
+            step,
+            batch_size=training.batch_size,
+            sequence_length=training.sequence_length,
+            seed=training.seed,
+            process_index=index,
+            process_count=count,
+        )
+
+    if jax.process_count() == 1:
+        return rows(0, 1)
+    parts: dict[int, dict[str, np.ndarray]] = {}
+
+    def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = index[0].indices(training.batch_size)
+        if start not in parts:
+            parts[start] = rows(start // (stop - start), training.batch_size // (stop - start))
+        return parts[start][name][:, index[1]]
+
+    shape = (training.batch_size, training.sequence_length)
+    names = ("inputs", "targets", "weights")
+    return {name: jax.make_array_from_callback(shape, sharding, lambda i, name=name: read(name, i)) for name in names}
+
+
+def whole(host_batch: dict[str, np.ndarray], sharding: Any) -> Batch:
+    """A batch that every process holds in full."""
+    if jax.process_count() == 1:
+        return host_batch
+    return {
+        name: jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: array[index])
+        for name, array in host_batch.items()
+    }
