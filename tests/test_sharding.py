@@ -99,9 +99,7 @@ def test_several_processes_read_the_same_batch_by_device(config, monkeypatch):
     with jax.set_mesh(mesh):
         sharding = make_program(config, mesh).batch_sharding
         alone = global_batch(config, tokens, 3, sharding)
-        monkeypatch.setattr(
-            jax, "process_count", lambda: 2
-        )  # all devices are in this one
+        monkeypatch.setattr(jax, "process_count", lambda: 2)  # all devices are in this one
         split = global_batch(config, tokens, 3, sharding)
     for name in split:
         np.testing.assert_array_equal(split[name], alone[name])
