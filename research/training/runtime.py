@@ -45,14 +45,14 @@ def _keep_freed_memory() -> None:
 def matmul_flops_per_second(dtype: str) -> float:
     """The best rate of a square matrix product of this process's first device, times its devices; measured once.
 
-    Width 1024 is large enough to be compute-bound on a CPU core and small enough to cost 0.1 s; accelerators take 8192.
+    Width 1024 is large enough to be compute-bound on a CPU core and small enough to cost 0.2 s; accelerators take 8192.
     """
     size = 1024 if jax.default_backend() == "cpu" else 8192
     square = jnp.ones((size, size), dtype)
     product = jax.jit(lambda a: a @ a)
     product(square).block_until_ready()
     best_seconds = float("inf")
-    for _ in range(5):
+    for _ in range(10):
         began = time.perf_counter()
         product(square).block_until_ready()
         best_seconds = min(best_seconds, time.perf_counter() - began)
