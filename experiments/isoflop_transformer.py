@@ -1,4 +1,4 @@
-"""How should compute be split between size and data for a Llama-style transformer on documentation and code?
+r"""How should compute be split between size and data for a Llama-style transformer on documentation and code?
 
 Question    Which size is best at each compute budget, what law do the losses follow, and does it hold at 4x?
 Method      IsoFLOP grids (approach 2) and the parametric law (approach 3) of Hoffmann 2022, arXiv 2203.15556, on bytes
@@ -6,10 +6,28 @@ Method      IsoFLOP grids (approach 2) and the parametric law (approach 3) of Ho
             trained.
 Prediction  Written before the first run: each budget's losses form a valley whose optimum moves to larger sizes with
             compute; loss at 4x is predicted within 3 % and inside the stated 90 % interval.
-Command     isoflop run experiments/isoflop_transformer.py          (`make demo`)
-At scale    isoflop run experiments/isoflop_transformer.py --set 'budgets=[1e18,6e18,3.6e19]' \
-                'sizes=[[512,6],[640,8],[768,10],[1024,12],[1280,16],[1536,20]]' base.model.attention.head_dim=64 \
-                base.data.tokenizer=sentencepiece base.data.vocab_size=32768 base.model.vocab_size=32768 ...
+Command     isoflop run experiments/isoflop_transformer.py, which is what `make demo` calls.
+Cost        1.77e13 training FLOPs (`isoflop plan`); 8 minutes on 2 cores of an AMD EPYC, installation included.
+At scale    The same file on a pod slice; `isoflop plan` with these settings prices 21 runs and trains nothing:
+
+    isoflop run experiments/isoflop_transformer.py --set budgets=1e18,6e18,3.6e19 \
+        'sizes=[[384,6],[512,6],[512,8],[640,8],[640,10],[768,10],[896,10],[1024,12],[1152,14],[1280,16],[1408,18],
+                [1536,20],[1792,22],[2048,24]]' \
+        base.model.width=512 base.model.mlp.hidden=1408 base.model.attention.head_dim=64 \
+        base.model.attention.heads=8 base.model.attention.kv_heads=8 base.model.vocab_size=32768 \
+        base.model.compute_dtype=bfloat16 base.model.scan_layers=true base.model.remat=dots \
+        base.data.tokenizer=sentencepiece base.data.vocab_size=32768 \
+        'base.data.sources=[{"name": "web", "tfds": "c4/en:3.1.0"}]' base.data.train_tokens=6e10 \
+        base.training.batch_size=128 base.training.sequence_length=1024 \
+        base.optimizer.learning_rate=3e-3 base.mesh.fsdp=8
+
+Tuning      The peak rate, 6.5e-3 at width 64 and 1 / width elsewhere, comes from a coarse one-seed sweep by factors
+            of 2 that is not in the repository.
+Result      `make demo`, one seed, jax 0.10.2, the corpus of the locked packages. Every valley has its minimum inside
+            the sizes trained: 1.37e4, 3.21e4 and 9.65e4 params at 5e10, 2.8e11 and 1.6e12 FLOPs. Optimal params grow as
+            flops^0.56 [0.44, 0.81] (approach 2) or ^0.54 [0.34, 0.70] (approach 3); both intervals are wide. The law
+            leaves residuals of 1.85 %. The run at 4.09x: predicted 1.4139 nats per token, 90 % interval 1.3512 to
+            1.4890; measured 1.4303, inside, off by -1.15 %.
 """
 
 from research.config import (
