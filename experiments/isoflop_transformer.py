@@ -7,7 +7,7 @@ Method      IsoFLOP grids (approach 2) and the parametric law (approach 3) of Ho
 Prediction  Written before the first run: each budget's losses form a valley whose optimum moves to larger sizes with
             compute; loss at 4x is predicted within 3 % and inside the stated 90 % interval.
 Command     isoflop run experiments/isoflop_transformer.py, which is what `make demo` calls.
-Cost        1.77e13 training FLOPs (`isoflop plan`); 8 minutes on 2 cores of an AMD EPYC, installation included.
+Cost        1.77e13 training FLOPs (`isoflop plan`); 8 minutes on 2 cores of an AMD EPYC after the installation.
 At scale    The same file on a pod slice; `isoflop plan` with these settings prices 21 runs and trains nothing:
 
     isoflop run experiments/isoflop_transformer.py --set budgets=1e18,6e18,3.6e19 \
