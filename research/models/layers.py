@@ -36,7 +36,7 @@ class Normal:
     std: float
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        # Drawn as a matrix: XLA's CPU compiler takes six times as long over threefry with three dimensions.
+        # Drawn as a matrix: XLA's CPU compiler takes far longer over threefry with three dimensions.
         matrix = jax.random.normal(key, (shape[0], math.prod(shape[1:])))
         return self.std * matrix.reshape(shape)
 
@@ -118,7 +118,7 @@ def project(x_BLD: jax.Array, weight: jax.Array, contracted: int = 1) -> jax.Arr
     """x times `weight`, over x's last `contracted` dimensions and as many leading ones of the weight, in x's dtype.
 
     Computed as one matrix product of (batch * length) rows: the three-dimensional form's gradients make XLA's CPU
-    compiler write transposed copies of every activation, which doubles the time of a small model's step. Where the
+    compiler write transposed copies of every activation, which a small model's step pays for dearly. Where the
     length is split over devices, merging it with the batch would undo the split, and the plain form is kept.
     """
     outer, inner = x_BLD.shape[:-contracted], weight.shape[contracted:]

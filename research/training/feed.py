@@ -1,7 +1,7 @@
 """Host batches as arguments of a compiled step.
 
 One process hands its numpy arrays over as they are, and the step's in_shardings split them: placing them here first
-costs three times as long, which a small model's step notices. Several processes each provide their devices' part.
+costs more than reading them, which a small model's step notices. Several processes each provide their devices' part.
 """
 
 from typing import Any
