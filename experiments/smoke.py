@@ -6,16 +6,8 @@ Cost        9e9 training FLOPs in all (`isoflop plan experiments/smoke.py`).
 Command     isoflop run experiments/smoke.py
 """
 
-from research.config import (
-    AttentionConfig,
-    DataConfig,
-    EvaluationConfig,
-    MlpConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from research.config import DataConfig, EvaluationConfig, OptimizerConfig, RunConfig, TrainingConfig
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.plan import IsoFlop
 
 EXPERIMENT = IsoFlop(

@@ -12,8 +12,12 @@ Embedding look-ups, norms, softmax and other elementwise work count nothing unde
 
 from dataclasses import dataclass
 
-from research.config import ModelConfig, RunConfig
-from research.models.blocks import layer_mixers
+import jax.numpy as jnp
+
+from research.config import RunConfig
+from research.model_config import ModelConfig
+from research.models.blocks import mixers
+from research.models.layers import norm_params
 
 TRAINING_OVER_FORWARD = 3  # backward: one product for the inputs' gradient, one for the weights'
 
@@ -23,11 +27,12 @@ class ModelCost:
     """Counts of one model; FLOPs are forward ones."""
 
     params: int
-    embedding_params: int  # the input table, and the head unless tied to it
+    embedding_params: int  # the input and position tables, and the head unless tied to the former
     active_params: int  # that one token uses
     matmul_params: int  # that one token is multiplied with, head included
     sequence_flops: int  # one whole sequence, beyond 2 * matmul_params a token
     sequence_flops_causal: int
+    elementwise_flops: int  # one whole sequence, of recurrences, convolutions and FFTs: in no other count
     length: int
 
     @property
@@ -47,26 +52,19 @@ class ModelCost:
 
 def model_cost(model: ModelConfig, length: int) -> ModelCost:
     """Closed-form counts of `model` on sequences of `length` tokens."""
-    V, D = model.vocab_size, model.width
-    params = matmul = sequence = causal = 0
-    for mixer, channel_mixer in layer_mixers(model):
-        params += mixer.params(model) + D  # each mixer has the gain of the norm before it
-        matmul += mixer.matmul_params(model)
-        sequence += mixer.sequence_flops(model, length)
-        causal += int(mixer.sequence_flops(model, length) * mixer.causal_share)
-        if channel_mixer is not None:
-            params += channel_mixer.params(model) + D
-            matmul += channel_mixer.matmul_params(model)
-    repeats = model.depth // len(model.layers)
-    embedding = V * D * (1 if model.tied_embeddings else 2)
-    total = repeats * params + embedding + D
+    stack = [mixer for layer in model.layers for mixer in mixers(layer, model)]
+    sequence = [mixer.sequence_flops(model, length) for mixer in stack]
+    table = model.vocab_size * model.width
+    embedding = table * (1 if model.tied_embeddings else 2) + model.width * (model.max_positions or 0)
+    norms = norm_params(model) * (len(stack) + 1 + model.embedding_norm)  # one a mixer, and the final one
     return ModelCost(
-        params=total,
+        params=sum(mixer.params(model) for mixer in stack) + norms + embedding,
         embedding_params=embedding,
-        active_params=total,
-        matmul_params=repeats * matmul + V * D,
-        sequence_flops=repeats * sequence,
-        sequence_flops_causal=repeats * causal,
+        active_params=sum((mixer.active_params or mixer.params)(model) for mixer in stack) + norms + embedding,
+        matmul_params=sum(mixer.matmul_params(model) for mixer in stack) + table,
+        sequence_flops=sum(sequence),
+        sequence_flops_causal=sum(int(flops * mixer.causal_share) for flops, mixer in zip(sequence, stack)),
+        elementwise_flops=sum(mixer.elementwise_flops(model, length) for mixer in stack),
         length=length,
     )
 
@@ -110,6 +108,6 @@ def train_state_bytes(config: RunConfig) -> int:
 
 def decode_state_bytes(model: ModelConfig, length: int) -> int:
     """Decode state of one sequence of `length` tokens in the compute dtype."""
-    bytes_per_value = 2 if model.compute_dtype == "bfloat16" else 4
-    period = sum(mixer.state_bytes(model, length, bytes_per_value) for mixer, _ in layer_mixers(model))
-    return period * (model.depth // len(model.layers))
+    bytes_per_value = jnp.dtype(model.compute_dtype).itemsize
+    stack = [mixer for layer in model.layers for mixer in mixers(layer, model)]
+    return sum(mixer.state_bytes(model, length, bytes_per_value) for mixer in stack)

@@ -7,8 +7,9 @@ a laptop and a pod.
 import math
 from dataclasses import dataclass, replace
 
-from research.config import AttentionConfig, ModelConfig, RunConfig
+from research.config import RunConfig
 from research.cost import model_cost, run_cost
+from research.model_config import AttentionConfig, ModelConfig
 from research.values import ConfigError, check
 
 HIDDEN_MULTIPLE = (

@@ -26,6 +26,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     # parameters; head and hidden axes serve activations too, which is what makes tensor parallelism Megatron's
     "width": ("fsdp",),
     "table_width": (),  # a table split over vocab and width makes XLA gather it whole (Involuntary full remat)
+    "positions": (),
     "vocab": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),

@@ -19,7 +19,8 @@ from research.runs import Status, folder_of
 
 TESTS = Path(__file__).parent
 EXPERIMENT = """
-from research.config import AttentionConfig, DataConfig, EvaluationConfig, MlpConfig, ModelConfig, RunConfig
+from research.config import DataConfig, EvaluationConfig, RunConfig
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.config import TrainingConfig
 from research.plan import IsoFlop
 

@@ -5,18 +5,16 @@ from dataclasses import replace
 import pytest
 
 from research.config import (
-    AttentionConfig,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
     MeshConfig,
-    MlpConfig,
-    ModelConfig,
     OptimizerConfig,
     RunConfig,
     SourceConfig,
     TrainingConfig,
 )
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.plan import IsoFlop
 from research.values import ConfigError, differences, fingerprint, from_json, identity, override, to_json
 

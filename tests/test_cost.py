@@ -10,9 +10,8 @@ import pytest
 from random_configs import random_model
 
 from research.config import RunConfig, TrainingConfig
-from research.cost import model_cost, run_cost, train_state_bytes
+from research.cost import decode_state_bytes, model_cost, run_cost, train_state_bytes
 from research.models import language_model
-from research.models.blocks import layer_mixers
 from research.training.step import gradients
 
 SEEDS = range(24)
@@ -26,8 +25,8 @@ def test_parameters_equal_the_leaves(seed):
     counted = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     cost = model_cost(model, LENGTH)
     assert cost.params == counted
-    head = 0 if model.tied_embeddings else math.prod(params["head"].shape)
-    assert cost.embedding_params == math.prod(params["embedding"].shape) + head
+    tables = [params[name].shape for name in ("embedding", "positions", "head") if name in params]
+    assert cost.embedding_params == sum(map(math.prod, tables))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -69,6 +68,4 @@ def test_decode_state_bytes_equal_the_arrays():
     model = random_model(3)
     states = jax.eval_shape(lambda: language_model.init_states(model, 1, 50))
     arrays = [leaf for leaf in jax.tree.leaves(states) if leaf.dtype == jnp.float32]
-    repeats = model.depth // len(model.layers)
-    counted = repeats * sum(mixer.state_bytes(model, 50, 4) for mixer, _ in layer_mixers(model))
-    assert counted == sum(4 * math.prod(leaf.shape) for leaf in arrays)
+    assert decode_state_bytes(model, 50) == sum(4 * math.prod(leaf.shape) for leaf in arrays)

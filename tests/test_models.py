@@ -1,6 +1,6 @@
 """The language model: causal, the same in every form of execution, and the same decoded from a state."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from random_configs import random_model
 
-from research.config import AttentionConfig, MlpConfig, ModelConfig
-from research.models import language_model
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.models import language_model, layers
 from research.models.layers import rotary_angles, rotate
 from research.values import ConfigError
 
@@ -72,6 +72,52 @@ def test_greedy_decoding_needs_no_state_to_agree():
         decoded.append(logits.argmax(-1)[:, None])
         logits, states = STEP(MODEL, params, decoded[-1], states)
     np.testing.assert_array_equal(grown, jnp.concatenate(decoded, axis=1))
+
+
+def test_padding_on_the_left_changes_nothing_at_the_tokens():
+    model = replace(MODEL, max_positions=16)
+    params, tokens = _params(model), _tokens(model)
+    padded = jnp.concatenate([jnp.full((2, 5), 7), tokens], axis=1)
+    mask = jnp.arange(16)[None, :].repeat(2, axis=0) >= 5
+    whole = LOGITS(model, params, tokens)
+    np.testing.assert_allclose(LOGITS(model, params, padded, mask)[:, 5:], whole, **REORDERED)
+    states = language_model.init_states(model, 2, 16)
+    logits, states = STEP(model, params, padded[:, :9], states, mask[:, :9])
+    np.testing.assert_allclose(logits, whole[:, 3], **REORDERED)
+    logits, _ = STEP(model, params, padded[:, 9:10], states)
+    np.testing.assert_allclose(logits, whole[:, 4], **REORDERED)
+
+
+def test_pattern_with_a_prefix_names_every_layer():
+    model = ModelConfig(depth=7, pattern="attention, 2*attention:mlp | attention:mlp, attention")
+    assert model.layers == (
+        *[("attention",), ("attention", "mlp"), ("attention", "mlp")],
+        *[("attention", "mlp"), ("attention",)] * 2,
+    )
+    with pytest.raises(ConfigError, match=r"model.depth = 6: must be 3 plus a multiple of the 2 layers"):
+        replace(model, depth=6)
+
+
+@dataclass(frozen=True)
+class _LayerNumber:
+    def __call__(self, key, shape, layer):
+        return jnp.full(shape, layer, jnp.float32)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_initialisers_are_told_their_layer(scan_layers):
+    model = replace(MODEL, depth=5, pattern="attention | attention, attention:mlp", scan_layers=scan_layers)
+    boxed = jax.tree.map(
+        lambda box: box.replace(init=_LayerNumber()), language_model.abstract(model), is_leaf=layers.is_boxed
+    )
+    params = layers.draw(boxed, jax.random.key(0))
+    if scan_layers:
+        found = [params["periods"][f"layer{i}_mixer"]["out"][:, 0, 0, 0] for i in (0, 1)]
+        np.testing.assert_array_equal(found, [[1, 3], [2, 4]])
+    else:
+        found = [params[f"period{j}"][f"layer{i}_mixer"]["out"][0, 0, 0] for j in (0, 1) for i in (0, 1)]
+        np.testing.assert_array_equal(found, [1, 2, 3, 4])
+    assert (params["prefix"]["layer0_mixer"]["out"] == 0).all()
 
 
 @pytest.mark.parametrize("pattern_length", [1, 2])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.config import AttentionConfig, MlpConfig, ModelConfig
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
 from research.training.loss import cross_entropy
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from research.config import AttentionConfig, MlpConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from research.config import OptimizerConfig, RunConfig, TrainingConfig
 from research.cost import run_cost
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.plan import IsoFlop, Runs, scaled
 from research.values import ConfigError, fingerprint
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from research.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from research.config import DataConfig, MeshConfig, OptimizerConfig, RunConfig, TrainingConfig
 from research.cost import run_cost
+from research.model_config import ModelConfig
 from research.runs import (
     ClaimError,
     RunFolder,

@@ -9,8 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.config import ModelConfig
-from research.models.layers import Normal, RMSNorm, parameter, project, rotary_angles, rotate
+from research.model_config import ModelConfig
+from research.models.layers import Normal, RMSNorm, Shared, parameter, project, rotary_angles, rotate
 from research.sharding import constrain
 
 MASKED_SCORE = -1e30  # finite, so that a row with nothing to see yields no NaN
@@ -21,6 +21,7 @@ class AttentionState(flax.struct.PyTreeNode):
 
     keys_BSGK: jax.Array
     values_BSGK: jax.Array
+    real_BS: jax.Array  # false where a slot holds padding
     seen: jax.Array  # int32 scalar
 
 
@@ -28,16 +29,19 @@ def init_state(config: ModelConfig, batch: int, max_length: int) -> AttentionSta
     """An empty cache of `max_length` slots in the compute dtype."""
     shape = (batch, max_length, config.attention.kv_heads, config.attention.head_dim)
     empty = jnp.zeros(shape, config.compute_dtype)
-    return AttentionState(empty, empty, jnp.zeros((), jnp.int32))
+    return AttentionState(empty, empty, jnp.ones((batch, max_length), bool), jnp.zeros((), jnp.int32))
 
 
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(K) + mask) v (Vaswani 2017), heads grouped as in Ainslie 2023."""
 
     config: ModelConfig
+    layer: int
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, state: AttentionState | None) -> tuple[jax.Array, AttentionState | None]:
+    def __call__(
+        self, x_BLD: jax.Array, state: AttentionState | None, shared: Shared
+    ) -> tuple[jax.Array, AttentionState | None, Shared]:
         cfg, D = self.config.attention, self.config.width
         H, G, K = cfg.heads, cfg.kv_heads, cfg.head_dim
         init = Normal(D**-0.5)
@@ -59,15 +63,19 @@ class Attention(nn.Module):
         angles = rotary_angles(positions_1L, K, cfg.rope_theta)
         q_BLHK, k_BLGK = rotate(q_BLHK, angles, cfg.rope_pairs), rotate(k_BLGK, angles, cfg.rope_pairs)
         if state is not None:
-            state = _append(state, k_BLGK, v_BLGK)
+            state = _append(state, k_BLGK, v_BLGK, shared.mask_BL)
             k_BLGK, v_BLGK = state.keys_BSGK, state.values_BSGK
-        mask_LS = _visible(positions_1L[0], k_BLGK.shape[1], cfg.window)
-        mixed_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, mask_LS)
-        return project(mixed_BLHK, out_HKD, contracted=2), state
+        visible_1LS = _visible(positions_1L[0], k_BLGK.shape[1], cfg.window)[None]
+        real_BS = shared.mask_BL if state is None else state.real_BS
+        mask_BLS = visible_1LS if real_BS is None else visible_1LS & real_BS[:, None, :]
+        mixed_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, mask_BLS)
+        return project(mixed_BLHK, out_HKD, contracted=2), state, shared
 
 
-def attend(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, mask_LS: jax.Array) -> jax.Array:
+def attend(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, mask_BLS: jax.Array) -> jax.Array:
     """Scaled dot-product attention; head h reads key-value head h // (H / G). Scores and softmax in float32.
+
+    mask_BLS is true where a query sees a source; its batch may be 1.
 
     The heads of one group are laid out as further queries of their key-value head, M = L * (H / G) rows, so that both
     products are plain batched matrix products with nothing repeated.
@@ -76,9 +84,11 @@ def attend(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, mask_LS: jax
     G = k_BSGK.shape[2]
     group = H // G
     q_BGMK = (q_BLHK * K**-0.5).reshape(B, L, G, group, K).transpose(0, 2, 1, 3, 4).reshape(B, G, L * group, K)
-    scores_BGMS = jnp.einsum("bgmk,bsgk->bgms", q_BGMK, k_BSGK, preferred_element_type=jnp.float32)
-    mask_MS = jnp.repeat(mask_LS, group, axis=0)
-    weights_BGMS = jax.nn.softmax(jnp.where(mask_MS[None, None], scores_BGMS, MASKED_SCORE), axis=-1)
+    scores_BGMS = jnp.einsum(
+        "bgmk,bsgk->bgms", q_BGMK, k_BSGK, preferred_element_type=jnp.promote_types(q_BLHK.dtype, jnp.float32)
+    )
+    mask_BMS = jnp.repeat(mask_BLS, group, axis=1)
+    weights_BGMS = jax.nn.softmax(jnp.where(mask_BMS[:, None], scores_BGMS, MASKED_SCORE), axis=-1)
     mixed_BGMK = jnp.einsum("bgms,bsgk->bgmk", weights_BGMS.astype(v_BSGK.dtype), v_BSGK)
     return mixed_BGMK.reshape(B, G, L, group, K).transpose(0, 2, 1, 3, 4).reshape(B, L, H, K)
 
@@ -90,11 +100,13 @@ def _visible(positions_L: jax.Array, sources: int, window: int | None) -> jax.Ar
     return causal_LS if window is None else causal_LS & (distance_LS < window)
 
 
-def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array) -> AttentionState:
+def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL: jax.Array | None) -> AttentionState:
     at = (0, state.seen, 0, 0)
+    real_BS = state.real_BS if mask_BL is None else jax.lax.dynamic_update_slice(state.real_BS, mask_BL, at[:2])
     return AttentionState(
         jax.lax.dynamic_update_slice(state.keys_BSGK, k_BLGK, at),
         jax.lax.dynamic_update_slice(state.values_BSGK, v_BLGK, at),
+        real_BS,
         state.seen + k_BLGK.shape[1],
     )
 

@@ -1,6 +1,11 @@
 """The names a block pattern may use: each maps to its module and the closed forms that count it.
 
-Adding an architecture is one file in this folder and one line here.
+Adding an architecture is one file in this folder and one line here. Every mixer has one signature,
+
+    module(config, layer)(x_BLD, state, shared) -> (y_BLD, state, shared)
+
+with state None for a whole sequence. With a state it reads any number of further tokens and returns the state after
+them. `shared` is handed on, changed only by a mixer whose values other layers read (layers.Shared).
 """
 
 import difflib
@@ -9,51 +14,50 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from research.config import ModelConfig
+from research.model_config import Layer, ModelConfig
 from research.models import attention, mlp
 from research.values import ConfigError
 
 
-class SequenceMixer(NamedTuple):
-    """Mixes along the sequence: `module(config)(x_BLD, state) -> (y_BLD, state)`; counts are per layer."""
+class Mixer(NamedTuple):
+    """A module and its counts, all of one layer; FLOPs are forward ones of matrix products, as executed.
 
-    module: type[nn.Module]
-    init_state: Callable[[ModelConfig, int, int], Any]  # (config, batch, max_length)
-    params: Callable[[ModelConfig], int]
-    matmul_params: Callable[[ModelConfig], int]  # multiplied with every token
-    sequence_flops: Callable[[ModelConfig, int], int]  # forward, beyond matmul_params, whole sequence of a length
-    causal_share: float  # of sequence_flops, that a causal kernel must execute
-    state_bytes: Callable[[ModelConfig, int, int], int]  # (config, length, bytes per value), one sequence
-
-
-class ChannelMixer(NamedTuple):
-    """Mixes channels at each position: `module(config)(x_BLD) -> y_BLD`; counts are per layer."""
+    A token is multiplied with `matmul_params` (2 FLOPs each); `sequence_flops` is everything beyond that over one whole
+    sequence, of which a causal kernel must execute `causal_share`. `elementwise_flops` counts what recurrences,
+    convolutions and FFTs do outside of matrix products, which no other column holds.
+    """
 
     module: type[nn.Module]
     params: Callable[[ModelConfig], int]
     matmul_params: Callable[[ModelConfig], int]
+    active_params: Callable[[ModelConfig], int] | None = None  # that one token passes through; None: all
+    sequence_flops: Callable[[ModelConfig, int], int] = lambda config, length: 0
+    causal_share: float = 1.0
+    elementwise_flops: Callable[[ModelConfig, int], int] = lambda config, length: 0
+    init_state: Callable[[ModelConfig, int, int], Any] = lambda config, batch, max_length: None
+    state_bytes: Callable[[ModelConfig, int, int], int] = lambda config, length, bytes_per_value: 0  # one sequence
 
 
 SEQUENCE_MIXERS = {
-    "attention": SequenceMixer(
+    "attention": Mixer(
         attention.Attention,
-        attention.init_state,
         attention.params,
         attention.matmul_params,
-        attention.sequence_flops,
-        0.5,
-        attention.state_bytes,
+        sequence_flops=attention.sequence_flops,
+        causal_share=0.5,
+        init_state=attention.init_state,
+        state_bytes=attention.state_bytes,
     ),
 }
-CHANNEL_MIXERS = {"mlp": ChannelMixer(mlp.Mlp, mlp.params, mlp.matmul_params)}
+CHANNEL_MIXERS = {"mlp": Mixer(mlp.Mlp, mlp.params, mlp.matmul_params)}
 
 
-def layer_mixers(config: ModelConfig) -> tuple[tuple[SequenceMixer, ChannelMixer | None], ...]:
-    """The mixers of one period of the pattern, or ConfigError naming the nearest known names."""
-    return tuple(
-        (_find(SEQUENCE_MIXERS, layer[0], config), _find(CHANNEL_MIXERS, layer[1], config) if layer[1:] else None)
-        for layer in config.layers
-    )
+def mixers(layer: Layer, config: ModelConfig) -> tuple[Mixer, ...]:
+    """The layer's sequence mixer and, if it has one, its channel mixer.
+
+    Raises ConfigError naming the nearest known names.
+    """
+    return tuple(_find(known, name, config) for known, name in zip((SEQUENCE_MIXERS, CHANNEL_MIXERS), layer))
 
 
 def _find(known: Mapping[str, Any], name: str, config: ModelConfig) -> Any:

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
-from research.config import ModelConfig
-from research.models.blocks import layer_mixers
-from research.models.layers import STACKED_AXIS, Normal, RMSNorm, draw, parameter
+from research.model_config import Layer, ModelConfig
+from research.models.blocks import mixers
+from research.models.layers import STACKED_AXIS, Normal, Shared, draw, norm, parameter
 from research.sharding import constrain
 
 REMAT_POLICIES = {
@@ -22,62 +22,105 @@ REMAT_POLICIES = {
 }
 
 
-class Period(nn.Module):
-    """One repetition of the pattern: x + mixer(norm(x)), then x + channel_mixer(norm(x)), for each of its layers."""
+class Layers(nn.Module):
+    """Residual layers in a row: x + mixer(norm(x)) for each mixer of each, or as norm_placement and the like say."""
 
     config: ModelConfig
+    layers: tuple[Layer, ...]
+    first: int  # number of the first of them in the stack
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, states: tuple | None) -> tuple[jax.Array, tuple | None]:
-        new_states = []
-        for i, (mixer, channel_mixer) in enumerate(layer_mixers(self.config)):
-            normed_BLD = RMSNorm(self.config.norm_epsilon, name=f"layer{i}_mixer_norm")(x_BLD)
-            state = None if states is None else states[i]
-            mixed_BLD, state = mixer.module(self.config, name=f"layer{i}_mixer")(normed_BLD, state)
-            x_BLD = constrain(x_BLD + mixed_BLD, "batch length activation")
-            new_states.append(state)
-            if channel_mixer is not None:
-                normed_BLD = RMSNorm(self.config.norm_epsilon, name=f"layer{i}_channel_norm")(x_BLD)
-                mixed_BLD = channel_mixer.module(self.config, name=f"layer{i}_channel")(normed_BLD)
+    def __call__(self, stream: tuple[jax.Array, Shared], states: tuple | None) -> tuple[tuple, tuple | None]:
+        cfg, (x_BLD, shared), new_states = self.config, stream, []
+        for i, layer in enumerate(self.layers):
+            residual_BLD, layer_states = x_BLD, []
+            for j, (part, mixer) in enumerate(zip(("mixer", "channel"), mixers(layer, cfg))):
+                module = mixer.module(cfg, self.first + i, name=f"layer{i}_{part}")
+                layer_norm = norm(cfg, name=f"layer{i}_{part}_norm")
+                read_BLD = residual_BLD if cfg.parallel_mixers else x_BLD
+                state = None if states is None else states[i][j]
+                if cfg.norm_placement == "pre":
+                    mixed_BLD, state, shared = module(layer_norm(read_BLD), state, shared)
+                else:
+                    mixed_BLD, state, shared = module(read_BLD, state, shared)
+                    mixed_BLD = layer_norm(mixed_BLD)
                 x_BLD = constrain(x_BLD + mixed_BLD, "batch length activation")
-        return x_BLD, None if states is None else tuple(new_states)
+                layer_states.append(state)
+            new_states.append(tuple(layer_states))
+        return (x_BLD, shared), None if states is None else tuple(new_states)
 
 
 class LanguageModel(nn.Module):
-    """Tokens (B, L) int32 to final hidden states (B, L, D) in the compute dtype, and the head's matrix (D, V)."""
+    """Tokens (B, L) int32 to final hidden states (B, L, D) in the compute dtype, and the head's matrix (D, V).
+
+    states: {"prefix": of each prefix layer, "periods": of each repetition (stacked when scanned), "read": tokens read}.
+    """
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, tokens_BL: jax.Array, states: Any = None) -> tuple[jax.Array, jax.Array, Any]:
+    def __call__(
+        self, tokens_BL: jax.Array, states: Any = None, mask_BL: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, Any]:
         cfg = self.config
         V, D = cfg.vocab_size, cfg.width
         table_VD = parameter(self, "embedding", (V, D), "vocab table_width", Normal(D**-0.5), "embedding")
         x_BLD = jnp.take(table_VD.astype(cfg.compute_dtype), tokens_BL, axis=0)
+        if cfg.max_positions is not None:
+            x_BLD += self._positions(tokens_BL, states, mask_BL)
+        if cfg.embedding_norm:
+            x_BLD = norm(cfg, name="embedding_norm")(x_BLD)
         x_BLD = constrain(x_BLD, "batch length activation")
-        period = Period if cfg.remat == "none" else nn.remat(Period, policy=REMAT_POLICIES[cfg.remat])
-        repeats = cfg.depth // len(cfg.layers)
+        (x_BLD, _), states = self._stack((x_BLD, Shared(mask_BL=mask_BL)), states, tokens_BL.shape[1])
+        x_BLD = norm(cfg, name="final_norm")(x_BLD)
+        if cfg.tied_embeddings:
+            return x_BLD, table_VD.T, states
+        return x_BLD, parameter(self, "head", (D, V), "width vocab", Normal(D**-0.5), "output"), states
+
+    def _positions(self, tokens_BL: jax.Array, states: Any, mask_BL: jax.Array | None) -> jax.Array:
+        """Rows of the learned position table, counted from the first real token."""
+        cfg = self.config
+        shape = (cfg.max_positions, cfg.width)
+        table_LD = parameter(self, "positions", shape, "positions table_width", Normal(0.01), "embedding")
+        if mask_BL is None:
+            numbers_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
+        else:
+            numbers_BL = jnp.maximum(jnp.cumsum(mask_BL, axis=1) - 1, 0)
+        if states is not None:
+            numbers_BL += states["read"][:, None]
+        return jnp.take(table_LD.astype(cfg.compute_dtype), numbers_BL, axis=0)
+
+    def _stack(self, stream: tuple, states: Any, length: int) -> tuple[tuple, Any]:
+        """The prefix, then the periods, scanned or written out."""
+        cfg = self.config
+        layers = Layers if cfg.remat == "none" else nn.remat(Layers, policy=REMAT_POLICIES[cfg.remat])
+        of_prefix, of_periods = (None, None) if states is None else (states["prefix"], states["periods"])
+        if cfg.prefix:
+            stream, of_prefix = layers(cfg, cfg.prefix, 0, name="prefix")(stream, of_prefix)
+        first, step = len(cfg.prefix), len(cfg.period)
         if cfg.scan_layers:
             scanned = nn.scan(
-                period,
+                layers,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=0,
                 out_axes=0,
-                length=repeats,
-                metadata_params={nn.PARTITION_NAME: STACKED_AXIS},
+                length=cfg.repeats,
+                metadata_params={nn.PARTITION_NAME: STACKED_AXIS, "layer_step": step},
             )
-            x_BLD, states = scanned(cfg, name="periods")(x_BLD, states)
+            stream, of_periods = scanned(cfg, cfg.period, first, name="periods")(stream, of_periods)
         else:
             new_states = []
-            for i in range(repeats):
-                x_BLD, state = period(cfg, name=f"period{i}")(x_BLD, None if states is None else states[i])
+            for i in range(cfg.repeats):
+                state = None if of_periods is None else of_periods[i]
+                stream, state = layers(cfg, cfg.period, first + i * step, name=f"period{i}")(stream, state)
                 new_states.append(state)
-            states = None if states is None else new_states
-        x_BLD = RMSNorm(cfg.norm_epsilon, name="final_norm")(x_BLD)
-        if cfg.tied_embeddings:
-            return x_BLD, table_VD.T, states
-        return x_BLD, parameter(self, "head", (D, V), "width vocab", Normal(D**-0.5), "output"), states
+            of_periods = None if of_periods is None else new_states
+        if states is None:
+            return stream, None
+        mask_BL = stream[1].mask_BL
+        read = states["read"] + (length if mask_BL is None else jnp.sum(mask_BL, axis=1, dtype=jnp.int32))
+        return stream, {"prefix": of_prefix, "periods": of_periods, "read": read}
 
 
 def abstract(config: ModelConfig) -> Any:
@@ -96,35 +139,51 @@ def unbox(boxed: Any) -> Any:
     return meta.unbox(boxed)
 
 
-def hidden(config: ModelConfig, params: Any, tokens_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(x_BLD, head_DV): final hidden states in the compute dtype and the float32 head; the loss joins them."""
-    x_BLD, head_DV, _ = LanguageModel(config).apply({"params": params}, tokens_BL)
+def hidden(
+    config: ModelConfig, params: Any, tokens_BL: jax.Array, mask_BL: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """(x_BLD, head_DV): final hidden states in the compute dtype and the float32 head; the loss joins them.
+
+    mask_BL: false at padding, which must stand left of a sequence's tokens and changes nothing at them.
+    """
+    x_BLD, head_DV, _ = LanguageModel(config).apply({"params": params}, tokens_BL, None, mask_BL)
     return x_BLD, head_DV
 
 
-def logits(config: ModelConfig, params: Any, tokens_BL: jax.Array) -> jax.Array:
+def logits(config: ModelConfig, params: Any, tokens_BL: jax.Array, mask_BL: jax.Array | None = None) -> jax.Array:
     """Next-token logits (B, L, V), float32."""
-    x_BLD, head_DV = hidden(config, params, tokens_BL)
+    x_BLD, head_DV = hidden(config, params, tokens_BL, mask_BL)
     return _project(x_BLD, head_DV)
 
 
 def init_states(config: ModelConfig, batch: int, max_length: int) -> Any:
-    """Empty decode states of every layer for sequences of at most `max_length` tokens."""
-    period = tuple(mixer.init_state(config, batch, max_length) for mixer, _ in layer_mixers(config))
-    repeats = config.depth // len(config.layers)
+    """Empty decode states of every layer for sequences of at most `max_length` tokens, and how many each has read."""
+
+    def of(layers: tuple[Layer, ...]) -> tuple:
+        return tuple(
+            tuple(mixer.init_state(config, batch, max_length) for mixer in mixers(layer, config)) for layer in layers
+        )
+
+    period = of(config.period)
     if config.scan_layers:
-        return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], repeats, axis=0), period)
-    return [period] * repeats
+        periods = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], config.repeats, axis=0), period)
+    else:
+        periods = [period] * config.repeats
+    return {"prefix": of(config.prefix), "periods": periods, "read": jnp.zeros(batch, jnp.int32)}
 
 
-def decode_step(config: ModelConfig, params: Any, tokens_BL: jax.Array, states: Any) -> tuple[jax.Array, Any]:
+def decode_step(
+    config: ModelConfig, params: Any, tokens_BL: jax.Array, states: Any, mask_BL: jax.Array | None = None
+) -> tuple[jax.Array, Any]:
     """Logits (B, V) after reading tokens_BL (one token, or a whole prompt) from `states`, and the states after it.
 
-    The caller keeps the total within the `max_length` of `init_states`: there is one slot a token.
+    Prompts of unequal length are padded on the left, where mask_BL is false. The caller keeps the total within the
+    `max_length` of `init_states`: there is one slot a token.
     """
-    x_BLD, head_DV, states = LanguageModel(config).apply({"params": params}, tokens_BL, states)
+    x_BLD, head_DV, states = LanguageModel(config).apply({"params": params}, tokens_BL, states, mask_BL)
     return _project(x_BLD[:, -1:], head_DV)[:, 0], states
 
 
 def _project(x_BLD: jax.Array, head_DV: jax.Array) -> jax.Array:
-    return jnp.einsum("bld,dv->blv", x_BLD, head_DV.astype(x_BLD.dtype), preferred_element_type=jnp.float32)
+    precise = jnp.promote_types(x_BLD.dtype, jnp.float32)
+    return jnp.einsum("bld,dv->blv", x_BLD, head_DV.astype(x_BLD.dtype), preferred_element_type=precise)

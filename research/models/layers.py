@@ -21,12 +21,25 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
+from research.model_config import ModelConfig
 from research.sharding import is_split
 
 STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack
 
 Role = Literal["embedding", "hidden", "output", "vector"]
-Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]  # hashable
+# (key, shape, layer) -> array. Hashable; `layer` counts from the bottom of the stack and may be traced.
+Initializer = Callable[[jax.Array, tuple[int, ...], jax.Array | int], jax.Array]
+
+
+class Shared(flax.struct.PyTreeNode):
+    """What all layers of one pass share, beside the residual stream.
+
+    mask_BL: true at real tokens, false at padding, which must change nothing at real ones; None without padding.
+    first_value_BLD: the first layer's values, which later layers of RWKV-7 mix in (value residual).
+    """
+
+    mask_BL: jax.Array | None = None
+    first_value_BLD: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -35,28 +48,36 @@ class Normal:
 
     std: float
 
-    def __call__(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
         # Drawn as a matrix: XLA's CPU compiler takes far longer over threefry with three dimensions.
         matrix = jax.random.normal(key, (shape[0], math.prod(shape[1:])))
         return self.std * matrix.reshape(shape)
 
 
-def ones(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def ones(key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
     """Initialiser of gains."""
     return jnp.ones(shape)
+
+
+def zeros(key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
+    """Initialiser of biases."""
+    return jnp.zeros(shape)
 
 
 class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
     """A parameter with what the rest of the code must know of it: how it starts, its logical axes and its role.
 
     `role` is `embedding` (rows looked up), `hidden` (a matrix between widths), `output` (the head) or `vector` (norm
-    gains and biases, never decayed). Boxes exist only in abstract trees; arrays are made by `draw`.
+    gains and biases, never decayed). `layer` is the one that owns it, counted from the bottom; of a stacked parameter
+    the lowest one, with the others `layer_step` apart. Boxes exist only in abstract trees; arrays are made by `draw`.
     """
 
     value: Any
     axes: tuple[str | None, ...] = flax.struct.field(pytree_node=False)
     role: Role = flax.struct.field(pytree_node=False)
     init: Initializer = flax.struct.field(pytree_node=False)
+    layer: int = flax.struct.field(pytree_node=False, default=0)
+    layer_step: int = flax.struct.field(pytree_node=False, default=0)
 
     def unbox(self) -> Any:
         return self.value
@@ -66,7 +87,8 @@ class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
 
     def add_axis(self, index: int, params: dict[Any, Any]) -> "Parameter":
         """Called by nn.scan when it stacks layers: the new axis is named `params[nn.PARTITION_NAME]`."""
-        return self.replace(axes=(*self.axes[:index], params[nn.PARTITION_NAME], *self.axes[index:]))
+        axes = (*self.axes[:index], params[nn.PARTITION_NAME], *self.axes[index:])
+        return self.replace(axes=axes, layer_step=params["layer_step"])
 
     def remove_axis(self, index: int, params: dict[Any, Any]) -> "Parameter":
         return self.replace(axes=(*self.axes[:index], *self.axes[index + 1 :]))
@@ -75,11 +97,14 @@ class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
 def parameter(
     module: nn.Module, name: str, shape: tuple[int, ...], axes: str, init: Initializer, role: Role
 ) -> jax.Array:
-    """Declare (or read) a float32 parameter of `shape`; `axes` names its dimensions, separated by spaces."""
-    names = tuple(axes.split())
+    """Declare (or read) a float32 parameter of `shape`; `axes` names its dimensions, separated by spaces.
+
+    A module with an attribute `layer` says by it which layer of the stack it is, for initialisers that depend on it.
+    """
+    names, layer = tuple(axes.split()), getattr(module, "layer", 0)
     if len(names) != len(shape):
         raise ValueError(f"parameter {name}: {len(shape)} dimensions {shape} but {len(names)} axes {axes!r}")
-    return module.param(name, lambda key: Parameter(jnp.zeros(shape), names, role, init))
+    return module.param(name, lambda key: Parameter(jnp.zeros(shape, jnp.float32), names, role, init, layer))
 
 
 def draw(boxed: Any, key: jax.Array, shardings: Any = None) -> Any:
@@ -94,7 +119,7 @@ def draw(boxed: Any, key: jax.Array, shardings: Any = None) -> Any:
     for (path, box), placement in zip(leaves, placements, strict=True):
         own_key = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
         stacked = box.axes[0] == STACKED_AXIS
-        drawn.append(_drawer(box.init, box.value.shape, stacked, placement)(own_key))
+        drawn.append(_drawer(box.init, box.value.shape, stacked, placement)(own_key, box.layer, box.layer_step))
     return structure.unflatten(drawn)
 
 
@@ -102,10 +127,14 @@ def draw(boxed: Any, key: jax.Array, shardings: Any = None) -> Any:
 def _drawer(init: Initializer, shape: tuple[int, ...], stacked: bool, placement: Any) -> Any:
     """A compiled initialiser; of a parameter stacked over layers it draws each layer by itself."""
 
-    def one(key: jax.Array) -> jax.Array:
+    def one(key: jax.Array, layer: int, layer_step: int) -> jax.Array:
         if not stacked:
-            return init(key, shape)
-        return jax.vmap(lambda layer: init(jax.random.fold_in(key, layer), shape[1:]))(jnp.arange(shape[0]))
+            return init(key, shape, layer)
+
+        def of_slot(slot: jax.Array) -> jax.Array:
+            return init(jax.random.fold_in(key, slot), shape[1:], layer + slot * layer_step)
+
+        return jax.vmap(of_slot)(jnp.arange(shape[0]))
 
     return jax.jit(one, out_shardings=placement)
 
@@ -129,6 +158,11 @@ def project(x_BLD: jax.Array, weight: jax.Array, contracted: int = 1) -> jax.Arr
     return (rows @ weight.reshape(rows.shape[1], -1)).reshape(*outer, *inner)
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """x in float32, or as it is in float64: where norms, softmax, recurrences and losses are computed."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * gain over the last axis (Zhang & Sennrich 2019): statistics in float32, gain after the cast back."""
 
@@ -138,10 +172,42 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         gain_D = parameter(self, "gain", x_BLD.shape[-1:], self.axis, ones, "vector")
-        x32_BLD = x_BLD.astype(jnp.float32)
+        x32_BLD = at_least_float32(x_BLD)
         scale_BL1 = jax.lax.rsqrt(jnp.mean(x32_BLD * x32_BLD, axis=-1, keepdims=True) + self.epsilon)
-        normed_BLD = (x32_BLD * scale_BL1).astype(x_BLD.dtype)
-        return normed_BLD * gain_D.astype(x_BLD.dtype).reshape((1,) * (x_BLD.ndim - 1) + gain_D.shape)
+        return along_last(jnp.multiply, (x32_BLD * scale_BL1).astype(x_BLD.dtype), gain_D)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / std * gain + bias over the last axis (Ba 2016): statistics in float32."""
+
+    epsilon: float
+    axis: str = "width"
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        gain_D = parameter(self, "gain", x_BLD.shape[-1:], self.axis, ones, "vector")
+        bias_D = parameter(self, "bias", x_BLD.shape[-1:], self.axis, zeros, "vector")
+        x32_BLD = at_least_float32(x_BLD)
+        centred_BLD = x32_BLD - x32_BLD.mean(axis=-1, keepdims=True)
+        scale_BL1 = jax.lax.rsqrt(jnp.mean(centred_BLD * centred_BLD, axis=-1, keepdims=True) + self.epsilon)
+        return along_last(
+            jnp.add, along_last(jnp.multiply, (centred_BLD * scale_BL1).astype(x_BLD.dtype), gain_D), bias_D
+        )
+
+
+def norm(config: ModelConfig, name: str | None = None) -> nn.Module:
+    """The model's norm over the width."""
+    return (RMSNorm if config.norm == "rms" else LayerNorm)(config.norm_epsilon, name=name)
+
+
+def norm_params(config: ModelConfig) -> int:
+    """Parameters of one `norm`."""
+    return config.width * (1 if config.norm == "rms" else 2)
+
+
+def along_last(operation: Callable, x: jax.Array, vector: jax.Array) -> jax.Array:
+    """operation(x, vector) in x's dtype, the vector laid along x's last axis: ranks are never promoted silently."""
+    return operation(x, vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + vector.shape))
 
 
 def rotary_angles(positions_BL: jax.Array, channels: int, theta: float) -> tuple[jax.Array, jax.Array]:
@@ -158,7 +224,7 @@ def rotate(x_BLHK: jax.Array, angles: tuple[jax.Array, jax.Array], pairs: str) -
     Meta's Llama files `interleaved`.
     """
     cos, sin = angles
-    x32 = x_BLHK.astype(jnp.float32)
+    x32 = at_least_float32(x_BLHK)
     if pairs == "half":
         first, second = jnp.split(x32, 2, axis=-1)
     else:

@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax
 
-from research.config import ModelConfig
-from research.models.layers import Normal, parameter, project
+from research.model_config import ModelConfig
+from research.models.layers import Normal, Shared, parameter, project
 from research.sharding import constrain
 
 
@@ -12,9 +12,10 @@ class Mlp(nn.Module):
     """down(silu(x gate) * (x up)) or down(gelu(x up)); no biases."""
 
     config: ModelConfig
+    layer: int
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, state: None, shared: Shared) -> tuple[jax.Array, None, Shared]:
         D, F = self.config.width, self.config.mlp.hidden
         up_DF = parameter(self, "up", (D, F), "width hidden", Normal(D**-0.5), "hidden")
         down_init = Normal((F * 2 * self.config.depth) ** -0.5)
@@ -26,7 +27,7 @@ class Mlp(nn.Module):
         else:
             hidden_BLF = jax.nn.gelu(hidden_BLF, approximate=True)
         hidden_BLF = constrain(hidden_BLF, "batch length hidden")
-        return project(hidden_BLF, down_FD)
+        return project(hidden_BLF, down_FD), None, shared
 
 
 def params(config: ModelConfig) -> int:

@@ -1,0 +1,139 @@
+"""What a model is: frozen dataclasses, validated when made; one section for each mixer that a pattern may name.
+
+Widths follow from `width` wherever the literature writes them so (heads of `head_dim` channels, `expand` times the
+width): a ladder of sizes then differs in `width` and `depth` alone.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from research.values import check, check_positive, check_range
+
+Layer = tuple[str, ...]  # (sequence mixer, channel mixer), or one mixer alone
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Causal self-attention (Vaswani 2017) with grouped queries (Ainslie 2023) and rotary positions (Su 2021)."""
+
+    heads: int = 4
+    kv_heads: int = 4
+    head_dim: int = 64
+    rope_theta: float = 10_000.0
+    rope_pairs: Literal["half", "interleaved"] = "half"  # half: Hugging Face; interleaved: Meta's Llama and RoFormer
+    qk_norm: bool = False  # RMSNorm over each head's channels, as in Qwen3
+    window: int | None = None  # tokens a query sees, itself included; none sees all of the past
+
+    def __post_init__(self):
+        check_range(self, "model.attention", "heads kv_heads window", 1)
+        check_positive(self, "model.attention", "rope_theta")
+        check(
+            self.heads % self.kv_heads == 0,
+            "model.attention.kv_heads",
+            self.kv_heads,
+            f"must divide heads = {self.heads}",
+            "choose a divisor",
+        )
+        check(
+            self.head_dim >= 2 and self.head_dim % 2 == 0,
+            "model.attention.head_dim",
+            self.head_dim,
+            "must be even, since rotary positions turn pairs of channels",
+            "round it up to an even number",
+        )
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """Channel mixer: SwiGLU (Shazeer 2020) has three matrices, GELU two."""
+
+    hidden: int = 688
+    activation: Literal["swiglu", "gelu"] = "swiglu"
+
+    def __post_init__(self):
+        check_range(self, "model.mlp", "hidden", 1)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A language model: embedding, `depth` residual layers following `pattern`, final norm, head.
+
+    `pattern` is comma-separated layers, each `sequence_mixer:channel_mixer` or one mixer alone; `3 * layer` writes a
+    layer three times. The pattern repeats to fill `depth`; layers before a `|` stand once, at the bottom of the stack
+    (`3 * attention:mlp | attention:moe`).
+    """
+
+    vocab_size: int = 259
+    width: int = 256
+    depth: int = 4
+    pattern: str = "attention:mlp"
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    mlp: MlpConfig = field(default_factory=MlpConfig)
+    norm: Literal["rms", "layer"] = "rms"  # RMSNorm (Zhang 2019), or LayerNorm (Ba 2016) with a bias
+    norm_epsilon: float = 1e-5
+    norm_placement: Literal["pre", "post"] = "pre"  # of each mixer's input, or of its output (OLMo 2, section 3.2)
+    parallel_mixers: bool = False  # x + sequence mixer + channel mixer, both reading x (GPT-NeoX, PaLM)
+    embedding_norm: bool = False  # a norm right after the embedding, as in RWKV
+    max_positions: int | None = None  # rows of a learned position table added to the embedding (GPT-2); none: no table
+    tied_embeddings: bool = False
+    scan_layers: bool = False  # one compiled period: compile time flat in depth, 5 to 15 % slower steps on CPU
+    remat: Literal["none", "dots", "full"] = "none"
+    compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # float64: for proofs, with jax_enable_x64
+
+    def __post_init__(self):
+        check_range(self, "model", "vocab_size width depth max_positions", 1)
+        for layer in (*self.prefix, *self.period):
+            check(
+                len(layer) in (1, 2) and all(layer),
+                "model.pattern",
+                self.pattern,
+                "every layer must be mixer:channel_mixer, or one mixer alone",
+                "write for example attention:mlp",
+            )
+        check(
+            len(self.prefix) <= self.depth and (self.depth - len(self.prefix)) % len(self.period) == 0,
+            "model.depth",
+            self.depth,
+            f"must be {f'{len(self.prefix)} plus ' if self.prefix else ''}a multiple of the {len(self.period)} layers "
+            f"in pattern {self.pattern!r}",
+            "round it up",
+        )
+        check_positive(self, "model", "norm_epsilon")
+        for name in sorted({mixer for layer in self.layers for mixer in layer}):
+            section = getattr(self, MIXER_SECTIONS.get(name, ""), None)
+            if hasattr(section, "check_fits"):
+                section.check_fits(self)
+
+    @property
+    def prefix(self) -> tuple[Layer, ...]:
+        """The layers that stand once, before the repeated ones."""
+        before, bar, _ = self.pattern.rpartition("|")
+        return _parse(before) if bar else ()
+
+    @property
+    def period(self) -> tuple[Layer, ...]:
+        """One repetition of the pattern."""
+        return _parse(self.pattern.rpartition("|")[2])
+
+    @property
+    def repeats(self) -> int:
+        """How often the period stands in the stack."""
+        return (self.depth - len(self.prefix)) // len(self.period)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer of the stack, bottom first; the names are those of models/blocks.py."""
+        return (*self.prefix, *(self.period * self.repeats))
+
+
+MIXER_SECTIONS = {"attention": "attention", "mlp": "mlp"}  # mixer -> the section of ModelConfig that it reads
+
+
+def _parse(pattern: str) -> tuple[Layer, ...]:
+    layers = []
+    for part in pattern.split(","):
+        times = re.match(r"\s*(\d+)\s*\*", part)
+        layer = tuple(name.strip() for name in part[times.end() if times else 0 :].split(":"))
+        layers += [layer] * (int(times[1]) if times else 1)
+    return tuple(layers)
