@@ -32,6 +32,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "kv_heads": ("tensor",),
     "head_dim": (),
     "hidden": ("tensor",),
+    "inner": ("tensor",),  # channels of a recurrence or convolution
+    "taps": (),
     "experts": ("expert",),
     "layers": (),
 }

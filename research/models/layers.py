@@ -26,7 +26,7 @@ from research.sharding import is_split
 
 STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack
 
-Role = Literal["embedding", "hidden", "output", "vector"]
+Role = Literal["embedding", "hidden", "output", "kernel", "vector"]
 # (key, shape, layer) -> array. Hashable; `layer` counts from the bottom of the stack and may be traced.
 Initializer = Callable[[jax.Array, tuple[int, ...], jax.Array | int], jax.Array]
 
@@ -54,6 +54,17 @@ class Normal:
         return self.std * matrix.reshape(shape)
 
 
+@dataclass(frozen=True)
+class Uniform:
+    """Initialiser: uniform in [-bound, bound]."""
+
+    bound: float
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
+        matrix = jax.random.uniform(key, (shape[0], math.prod(shape[1:])), minval=-self.bound, maxval=self.bound)
+        return matrix.reshape(shape)
+
+
 def ones(key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
     """Initialiser of gains."""
     return jnp.ones(shape)
@@ -67,8 +78,9 @@ def zeros(key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax
 class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
     """A parameter with what the rest of the code must know of it: how it starts, its logical axes and its role.
 
-    `role` is `embedding` (rows looked up), `hidden` (a matrix between widths), `output` (the head) or `vector` (norm
-    gains and biases, never decayed). `layer` is the one that owns it, counted from the bottom; of a stacked parameter
+    `role` is `embedding` (rows looked up), `hidden` (a matrix between widths), `output` (the head), `kernel` (a fixed
+    number of taps a channel: decayed, but no matrix that grows with the width) or `vector` (norm gains and biases,
+    never decayed). `layer` is the one that owns it, counted from the bottom; of a stacked parameter
     the lowest one, with the others `layer_step` apart. Boxes exist only in abstract trees; arrays are made by `draw`.
     """
 
