@@ -42,7 +42,7 @@ class CausalConvolution(nn.Module):
 
 
 def convolve(x_BLP: jax.Array, kernel_WP: jax.Array, state_BWP: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """(y_BLP, the inputs read: W - 1 earlier ones and x), as a sum of W shifted products, which XLA fuses into one loop.
+    """(y_BLP, the inputs read: W - 1 earlier ones and x): a sum of W shifted products, which XLA fuses into one loop.
 
     On CPU its grouped convolution is many times slower, forward and in both gradients.
     """
