@@ -216,6 +216,9 @@ class RunConfig:
             f"must equal data.vocab_size = {self.data.vocab_size}",
             "set both to the same number",
         )
+        for section in self.model.sections:
+            if hasattr(section, "check_length"):
+                section.check_length(self.training.sequence_length)
         allowed = self.training.max_epochs * self.data.train_tokens
         epochs = self.training.tokens / self.data.train_tokens
         check(

@@ -6,8 +6,9 @@ width): a ladder of sizes then differs in `width` and `depth` alone.
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from research.mamba_config import Mamba2Config, MambaConfig
 from research.values import check, check_positive, check_range
 
 Layer = tuple[str, ...]  # (sequence mixer, channel mixer), or one mixer alone
@@ -70,6 +71,8 @@ class ModelConfig:
     pattern: str = "attention:mlp"
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     mlp: MlpConfig = field(default_factory=MlpConfig)
+    mamba: MambaConfig = field(default_factory=MambaConfig)
+    mamba2: Mamba2Config = field(default_factory=Mamba2Config)
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm (Zhang 2019), or LayerNorm (Ba 2016) with a bias
     norm_epsilon: float = 1e-5
     norm_placement: Literal["pre", "post"] = "pre"  # of each mixer's input, or of its output (OLMo 2, section 3.2)
@@ -100,10 +103,15 @@ class ModelConfig:
             "round it up",
         )
         check_positive(self, "model", "norm_epsilon")
-        for name in sorted({mixer for layer in self.layers for mixer in layer}):
-            section = getattr(self, MIXER_SECTIONS.get(name, ""), None)
+        for section in self.sections:
             if hasattr(section, "check_fits"):
                 section.check_fits(self)
+
+    @property
+    def sections(self) -> tuple[Any, ...]:
+        """The sections that the pattern's mixers read, in alphabetical order of the mixers."""
+        names = sorted({mixer for layer in self.layers for mixer in layer} & MIXER_SECTIONS.keys())
+        return tuple(getattr(self, MIXER_SECTIONS[name]) for name in names)
 
     @property
     def prefix(self) -> tuple[Layer, ...]:
@@ -127,7 +135,12 @@ class ModelConfig:
         return (*self.prefix, *(self.period * self.repeats))
 
 
-MIXER_SECTIONS = {"attention": "attention", "mlp": "mlp"}  # mixer -> the section of ModelConfig that it reads
+MIXER_SECTIONS = {  # mixer -> the section of ModelConfig that it reads
+    "attention": "attention",
+    "mlp": "mlp",
+    "mamba": "mamba",
+    "mamba2": "mamba2",
+}
 
 
 def _parse(pattern: str) -> tuple[Layer, ...]:

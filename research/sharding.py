@@ -34,6 +34,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "hidden": ("tensor",),
     "inner": ("tensor",),  # channels of a recurrence or convolution
     "taps": (),
+    "state": (),
+    "rank": (),
     "experts": ("expert",),
     "layers": (),
 }

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 # further left.
 STREET = (
     "research.values",
+    "research.mamba_config",
     "research.model_config",
     "research.config",
     "research.presets",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from research.model_config import Layer, ModelConfig
-from research.models import attention, mlp
+from research.models import attention, mamba, mlp
 from research.values import ConfigError
 
 
@@ -47,6 +47,14 @@ SEQUENCE_MIXERS = {
         causal_share=0.5,
         init_state=attention.init_state,
         state_bytes=attention.state_bytes,
+    ),
+    "mamba": Mixer(
+        mamba.Mamba,
+        mamba.params,
+        mamba.matmul_params,
+        elementwise_flops=mamba.elementwise_flops,
+        init_state=mamba.init_state,
+        state_bytes=mamba.state_bytes,
     ),
 }
 CHANNEL_MIXERS = {"mlp": Mixer(mlp.Mlp, mlp.params, mlp.matmul_params)}

@@ -180,13 +180,17 @@ class RMSNorm(nn.Module):
 
     epsilon: float
     axis: str = "width"
+    learned: bool = True  # has a gain
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        gain_D = parameter(self, "gain", x_BLD.shape[-1:], self.axis, ones, "vector")
         x32_BLD = at_least_float32(x_BLD)
         scale_BL1 = jax.lax.rsqrt(jnp.mean(x32_BLD * x32_BLD, axis=-1, keepdims=True) + self.epsilon)
-        return along_last(jnp.multiply, (x32_BLD * scale_BL1).astype(x_BLD.dtype), gain_D)
+        normed_BLD = (x32_BLD * scale_BL1).astype(x_BLD.dtype)
+        if not self.learned:
+            return normed_BLD
+        gain_D = parameter(self, "gain", x_BLD.shape[-1:], self.axis, ones, "vector")
+        return along_last(jnp.multiply, normed_BLD, gain_D)
 
 
 class LayerNorm(nn.Module):

@@ -1,0 +1,93 @@
+"""The sections of ModelConfig that Mamba and Mamba-2 read."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from research.values import check, check_positive, check_range
+
+
+@dataclass(frozen=True)
+class MambaConfig:
+    """Selective state space (Gu & Dao 2023); inner channels and the step's rank follow from the model's width."""
+
+    state_size: int = 16
+    expand: int = 2  # inner channels over width
+    conv_width: int = 4
+    step_rank: int | None = None  # of the step's projection; none: width / 16, rounded up
+    inner_norms: Literal["none", "fixed", "learned"] = (
+        "none"  # of step, B and C: FalconMamba's have no gains, Jamba's do
+    )
+    inner_norm_epsilon: float = 1e-6
+    # One function; timed on CPU by tests/benchmarks/mamba.py, where chunked is no slower and keeps the least memory.
+    algorithm: Literal["sequential", "chunked", "associative"] = "chunked"
+    chunk: int = 32  # tokens between the states that chunked keeps for the gradient
+
+    def __post_init__(self):
+        check_range(self, "model.mamba", "state_size expand conv_width step_rank chunk", 1)
+        check_positive(self, "model.mamba", "inner_norm_epsilon")
+
+    def inner(self, width: int) -> int:
+        """Channels of the recurrence."""
+        return self.expand * width
+
+    def rank(self, width: int) -> int:
+        """Rank of the step's projection."""
+        return self.step_rank or math.ceil(width / 16)
+
+    def check_length(self, length: int) -> None:
+        """Raise ConfigError if a training sequence is shorter than one chunk."""
+        if self.algorithm == "chunked":
+            _check_chunk("model.mamba", self.chunk, length)
+
+
+@dataclass(frozen=True)
+class Mamba2Config:
+    """State space duality (Dao & Gu 2024): one decay a head, heads of `head_dim` channels, B and C shared by groups."""
+
+    state_size: int = 128
+    expand: int = 2  # inner channels over width
+    head_dim: int = 64
+    groups: int = 1
+    conv_width: int = 4
+    algorithm: Literal["chunked", "recurrent"] = "chunked"  # one function; chunked is matrix products
+    chunk: int = 64  # tokens a chunk
+
+    def __post_init__(self):
+        check_range(self, "model.mamba2", "state_size expand head_dim groups conv_width chunk", 1)
+
+    def inner(self, width: int) -> int:
+        """Channels of the recurrence."""
+        return self.expand * width
+
+    def heads(self, width: int) -> int:
+        """Heads of the recurrence."""
+        return self.inner(width) // self.head_dim
+
+    def check_fits(self, model: Any) -> None:
+        """Raise ConfigError unless the inner channels are whole heads and the heads whole groups."""
+        inner, heads = self.inner(model.width), self.heads(model.width)
+        check(
+            inner % self.head_dim == 0,
+            "model.mamba2.head_dim",
+            self.head_dim,
+            f"must divide the expand * width = {inner} inner channels",
+            "choose a divisor",
+        )
+        check(
+            heads % self.groups == 0,
+            "model.mamba2.groups",
+            self.groups,
+            f"must divide the {heads} heads",
+            "choose a divisor",
+        )
+
+    def check_length(self, length: int) -> None:
+        """Raise ConfigError if a training sequence is shorter than one chunk."""
+        if self.algorithm == "chunked":
+            _check_chunk("model.mamba2", self.chunk, length)
+
+
+def _check_chunk(section: str, chunk: int, length: int) -> None:
+    rule = f"must not exceed training.sequence_length = {length}"
+    check(chunk <= length, f"{section}.chunk", chunk, rule, f"use at most {length}")

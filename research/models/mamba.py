@@ -1,0 +1,154 @@
+"""Mamba (Gu & Dao 2023): a gated recurrence whose step, input and output weights depend on the token.
+
+A block is [input, gate] = x W, a short causal convolution and silu on the input, the selective scan of it, and
+out((y + D input) * silu(gate)). Jamba adds norms of the step, B and C (`inner_norms`).
+"""
+
+import math
+from dataclasses import dataclass
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from research.model_config import ModelConfig
+from research.models import convolution
+from research.models.convolution import CausalConvolution
+from research.models.layers import (
+    RMSNorm,
+    Shared,
+    Uniform,
+    along_last,
+    at_least_float32,
+    ones,
+    parameter,
+    project,
+)
+from research.models.selective_scan import selective_scan
+from research.sharding import constrain
+
+FLOPS_PER_STATE_ENTRY = 7  # decay and its exponential 2, input 1, update 2, read-out 2
+
+
+class MambaState(flax.struct.PyTreeNode):
+    """What decoding carries, of one size at any length."""
+
+    conv_BWP: jax.Array  # the last W - 1 inputs of the convolution
+    scan_BNP: jax.Array  # float32, as the recurrence
+
+
+def init_state(config: ModelConfig, batch: int, max_length: int) -> MambaState:
+    """Zeros: nothing read yet. `max_length` does not matter."""
+    cfg, P = config.mamba, config.mamba.inner(config.width)
+    conv_BWP = convolution.init_state(batch, cfg.conv_width, P, config.compute_dtype)
+    return MambaState(conv_BWP, at_least_float32(jnp.zeros((batch, cfg.state_size, P), config.compute_dtype)))
+
+
+class Mamba(nn.Module):
+    """The block of figure 3, without its norm and residual."""
+
+    config: ModelConfig
+    layer: int
+
+    @nn.compact
+    def __call__(
+        self, x_BLD: jax.Array, state: MambaState | None, shared: Shared
+    ) -> tuple[jax.Array, MambaState | None, Shared]:
+        cfg, D = self.config.mamba, self.config.width
+        N, P = cfg.state_size, cfg.inner(D)
+        input_DP = parameter(self, "input", (D, P), "width inner", Uniform(D**-0.5), "hidden")
+        gate_DP = parameter(self, "gate", (D, P), "width inner", Uniform(D**-0.5), "hidden")
+        rate_log_NP = parameter(self, "rate_log", (N, P), "state inner", log_of_counts, "vector")
+        skip_P = parameter(self, "skip", (P,), "inner", ones, "vector")
+        out_init = Uniform((P * residual_writes(self.config)) ** -0.5)
+        out_PD = parameter(self, "out", (P, D), "inner width", out_init, "hidden")
+
+        before = init_state(self.config, x_BLD.shape[0], 0) if state is None else state
+        convolved_BLP, conv_BWP = CausalConvolution(cfg.conv_width, self.layer, name="conv")(
+            project(x_BLD, input_DP), None if state is None else state.conv_BWP, shared.mask_BL
+        )
+        convolved_BLP = constrain(jax.nn.silu(convolved_BLP), "batch length inner")
+        step_BLP, write_BLN, read_BLN = self._selection(convolved_BLP, shared.mask_BL)
+        rate_NP = -jnp.exp(rate_log_NP.astype(before.scan_BNP.dtype))
+        y_BLP, scan_BNP = selective_scan(
+            cfg.algorithm, cfg.chunk, convolved_BLP, step_BLP, rate_NP, write_BLN, read_BLN, before.scan_BNP
+        )
+        y_BLP = y_BLP.astype(x_BLD.dtype) + along_last(jnp.multiply, convolved_BLP, skip_P)
+        y_BLP = constrain(y_BLP * jax.nn.silu(project(x_BLD, gate_DP)), "batch length inner")
+        state = None if state is None else MambaState(conv_BWP, scan_BNP)
+        return project(y_BLP, out_PD), state, shared
+
+    def _selection(self, convolved_BLP: jax.Array, mask_BL: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(step_BLP, write_BLN, read_BLN) of each token; the step is float32, and 0 at padding."""
+        cfg = self.config.mamba
+        N, P, R = cfg.state_size, convolved_BLP.shape[-1], cfg.rank(self.config.width)
+        selection_PR = parameter(self, "selection", (P, R + 2 * N), "inner rank", Uniform(P**-0.5), "hidden")
+        step_RP = parameter(self, "step", (R, P), "rank inner", Uniform(R**-0.5), "hidden")
+        bias_P = parameter(self, "step_bias", (P,), "inner", StepBias(), "vector")
+        low_BLR, write_BLN, read_BLN = jnp.split(project(convolved_BLP, selection_PR), (R, R + N), axis=-1)
+        if cfg.inner_norms != "none":
+            learned = cfg.inner_norms == "learned"
+            low_BLR = RMSNorm(cfg.inner_norm_epsilon, "rank", learned, name="step_norm")(low_BLR)
+            write_BLN = RMSNorm(cfg.inner_norm_epsilon, "state", learned, name="write_norm")(write_BLN)
+            read_BLN = RMSNorm(cfg.inner_norm_epsilon, "state", learned, name="read_norm")(read_BLN)
+        step_BLP = jax.nn.softplus(along_last(jnp.add, at_least_float32(project(low_BLR, step_RP)), bias_P))
+        if mask_BL is not None:
+            step_BLP = jnp.where(mask_BL[:, :, None], step_BLP, 0)
+        return step_BLP, write_BLN, read_BLN
+
+
+@dataclass(frozen=True)
+class StepBias:
+    """Initialiser: softplus of it is log-uniform in [low, high] (section 3.6), not below the code's floor."""
+
+    low: float = 1e-3
+    high: float = 1e-1
+    floor: float = 1e-4
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
+        logs = jax.random.uniform(key, shape, minval=math.log(self.low), maxval=math.log(self.high))
+        steps = jnp.maximum(jnp.exp(logs), self.floor)
+        return steps + jnp.log(-jnp.expm1(-steps))
+
+
+def log_of_counts(key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
+    """Initialiser S4D-Real (section 3.6): state entry n of every channel decays at rate n, counted from 1."""
+    counts_N1 = jnp.arange(1, shape[0] + 1, dtype=jnp.float32)[:, None]
+    return jnp.broadcast_to(jnp.log(counts_N1), shape)
+
+
+def residual_writes(config: ModelConfig) -> int:
+    """How many mixers add to the residual stream; the published code divides their last matrix by its root."""
+    return sum(map(len, config.layers))
+
+
+def params(config: ModelConfig) -> int:
+    """Parameters of one layer: matrices, convolution, step bias, rates, skip and, if there are any, the inner norms."""
+    cfg = config.mamba
+    N, P, R = cfg.state_size, cfg.inner(config.width), cfg.rank(config.width)
+    norms = R + 2 * N if cfg.inner_norms == "learned" else 0
+    return matmul_params(config) + convolution.params(cfg.conv_width, P) + P * (N + 2) + norms
+
+
+def matmul_params(config: ModelConfig) -> int:
+    """Parameters each token is multiplied with: input, gate, selection, step and out."""
+    cfg, D = config.mamba, config.width
+    N, P, R = cfg.state_size, cfg.inner(config.width), cfg.rank(config.width)
+    return 3 * D * P + P * (R + 2 * N) + R * P
+
+
+def elementwise_flops(config: ModelConfig, length: int) -> int:
+    """L * (7 N P + 3 P + 2 W P): the recurrence, step * x and the skip, the convolution.
+
+    It is the recurrence that is counted, as `sequential` executes it forward; the associative algorithm executes more.
+    """
+    cfg, P = config.mamba, config.mamba.inner(config.width)
+    scan = length * P * (FLOPS_PER_STATE_ENTRY * cfg.state_size + 3)
+    return scan + convolution.elementwise_flops(cfg.conv_width, P, length)
+
+
+def state_bytes(config: ModelConfig, length: int, bytes_per_value: int) -> int:
+    """Decode state of one layer: the convolution's in the compute dtype, the recurrence's in at least float32."""
+    cfg, P = config.mamba, config.mamba.inner(config.width)
+    return convolution.state_bytes(cfg.conv_width, P, bytes_per_value) + P * cfg.state_size * max(4, bytes_per_value)

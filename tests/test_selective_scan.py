@@ -1,0 +1,93 @@
+"""The selective scan: every algorithm and chunk size is the recurrence written out, in values and in all gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.models.selective_scan import ALGORITHMS, selective_scan
+
+BATCH, LENGTH, CHANNELS, STATES = 2, 13, 6, 4
+NAMES = ("x", "step", "rate", "write", "read", "state")
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    keys = jax.random.split(jax.random.key(0), 6)
+    shape = (BATCH, LENGTH, CHANNELS)
+    return (
+        jax.random.normal(keys[0], shape),
+        jax.nn.softplus(jax.random.normal(keys[1], shape)),
+        -jnp.exp(jax.random.normal(keys[2], (STATES, CHANNELS))),
+        jax.random.normal(keys[3], (BATCH, LENGTH, STATES)),
+        jax.random.normal(keys[4], (BATCH, LENGTH, STATES)),
+        jax.random.normal(keys[5], (BATCH, STATES, CHANNELS)),
+    )
+
+
+def _written_out(x, step, rate, write, read, state):
+    x, step, rate, write, read, state = (np.asarray(a, np.float64) for a in (x, step, rate, write, read, state))
+    y = np.zeros_like(x)
+    for t in range(x.shape[1]):
+        for n in range(rate.shape[0]):
+            decay = np.exp(step[:, t] * rate[n])
+            state[:, n] = decay * state[:, n] + step[:, t] * write[:, t, n, None] * x[:, t]
+            y[:, t] += read[:, t, n, None] * state[:, n]
+    return y, state
+
+
+CASES = [("sequential", 1), ("associative", 1), *(("chunked", chunk) for chunk in (1, 4, 13, 64))]
+
+
+@pytest.mark.parametrize(("algorithm", "chunk"), CASES)
+def test_equals_the_recurrence_written_out(algorithm, chunk, inputs):
+    assert {name for name, _ in CASES} == set(ALGORITHMS)
+    for found, expected in zip(selective_scan(algorithm, chunk, *inputs), _written_out(*inputs), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)  # float32 sums of a dozen terms of order one
+
+
+@pytest.mark.parametrize(("algorithm", "chunk"), CASES[1:])
+def test_gradients_by_every_input_equal_the_sequential_ones(algorithm, chunk, inputs):
+    def gradients(algorithm, chunk):
+        def loss(*inputs):
+            y, state = selective_scan(algorithm, chunk, *inputs)
+            return jnp.sum(jnp.sin(y)) + jnp.sum(jnp.cos(state))
+
+        return jax.jit(jax.grad(loss, argnums=range(6)))(*inputs)
+
+    expected = gradients("sequential", 1)
+    for name, found, want in zip(NAMES, gradients(algorithm, chunk), expected, strict=True):
+        assert float(jnp.abs(want).max()) > 0
+        np.testing.assert_allclose(found, want, atol=1e-5 * np.abs(want).max(), rtol=0, err_msg=name)
+
+
+def test_the_recurrence_stays_float32_under_bfloat16_inputs(inputs):
+    x, step, rate, write, read, state = inputs
+    halves = (x.astype(jnp.bfloat16), step, rate, write.astype(jnp.bfloat16), read.astype(jnp.bfloat16), state)
+    y, after = selective_scan("chunked", 4, *halves)
+    assert y.dtype == after.dtype == jnp.float32
+    # The inputs alone are rounded: the result is that of the rounded inputs in float32.
+    exact = [a.astype(jnp.float32) for a in halves]
+    np.testing.assert_array_equal(y, selective_scan("chunked", 4, *exact)[0])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_step_of_zero_leaves_the_state(algorithm, inputs):
+    x, step, rate, write, read, state = inputs
+    _, after = selective_scan(algorithm, 4, x, 0 * step, rate, write, read, state)
+    np.testing.assert_array_equal(after, state)
+
+
+def test_chunks_keep_fewer_states_for_the_gradient():
+    batch, length, channels, states = 2, 1024, 64, 16
+    shapes = [(batch, length, channels)] * 2 + [(states, channels)] + [(batch, length, states)] * 2
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (*shapes, (batch, states, channels))]
+
+    def temporary_bytes(algorithm):
+        gradient = jax.grad(lambda *inputs: selective_scan(algorithm, 32, *inputs)[0].sum(), argnums=range(6))
+        return jax.jit(gradient).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    one_state_a_token = 4 * batch * length * channels * states
+    assert temporary_bytes("sequential") > one_state_a_token
+    assert temporary_bytes("chunked") < one_state_a_token / 2
+    assert temporary_bytes("associative") > 2 * one_state_a_token
