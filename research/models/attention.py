@@ -60,7 +60,7 @@ class Attention(nn.Module):
             k_BLGK = RMSNorm(self.config.norm_epsilon, "head_dim", name="key_norm")(k_BLGK)
         start = jnp.zeros((), jnp.int32) if state is None else state.seen
         positions_1L = (start + jnp.arange(x_BLD.shape[1]))[None, :]
-        angles = rotary_angles(positions_1L, K, cfg.rope_theta)
+        angles = rotary_angles(positions_1L, K, cfg.rope_theta, jnp.promote_types(x_BLD.dtype, jnp.float32))
         q_BLHK, k_BLGK = rotate(q_BLHK, angles, cfg.rope_pairs), rotate(k_BLGK, angles, cfg.rope_pairs)
         if state is not None:
             state = _append(state, k_BLGK, v_BLGK, shared.mask_BL)

@@ -19,6 +19,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core import meta
 
 from research.model_config import ModelConfig
@@ -226,10 +227,12 @@ def along_last(operation: Callable, x: jax.Array, vector: jax.Array) -> jax.Arra
     return operation(x, vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + vector.shape))
 
 
-def rotary_angles(positions_BL: jax.Array, channels: int, theta: float) -> tuple[jax.Array, jax.Array]:
-    """(cos, sin) of position * theta^(-2i/K), each (B, L, 1, K/2) float32 (Su 2021, section 3.2.2)."""
-    frequencies_K = theta ** (-jnp.arange(0, channels, 2, dtype=jnp.float32) / channels)
-    angles_BLK = positions_BL.astype(jnp.float32)[:, :, None] * frequencies_K[None, None, :]
+def rotary_angles(
+    positions_BL: jax.Array, channels: int, theta: float, dtype: Any = jnp.float32
+) -> tuple[jax.Array, jax.Array]:
+    """(cos, sin) of position * theta^(-2i/K), each (B, L, 1, K/2), computed in `dtype` (Su 2021, section 3.2.2)."""
+    frequencies_K = jnp.asarray(theta ** (-np.arange(0, channels, 2) / channels), dtype)
+    angles_BLK = positions_BL.astype(dtype)[:, :, None] * frequencies_K[None, None, :]
     return jnp.cos(angles_BLK)[:, :, None, :], jnp.sin(angles_BLK)[:, :, None, :]
 
 

@@ -1,0 +1,86 @@
+"""How a checkpoint's tensors are made of our parameters and back.
+
+A family of checkpoints is a table of `Tensor`s, which states both directions at once. Our parameters are named by their
+path in the written-out layout (`period0/layer0_mixer/query`), also when the model itself is scanned.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+from research.model_config import ModelConfig
+from research.models import language_model
+
+SCANNED = "periods/"  # the stacked parameters of a scanned model
+
+
+class Tensor(NamedTuple):
+    """One tensor of a checkpoint: its name, the paths of our parameters it holds, and the way there and back."""
+
+    name: str
+    paths: tuple[str, ...]
+    join: Callable[[Sequence[np.ndarray]], np.ndarray]  # our arrays, in the order of `paths`, to theirs
+    split: Callable[[np.ndarray, Sequence[tuple[int, ...]]], Sequence[np.ndarray]]  # theirs, by our shapes, to ours
+
+
+def same(name: str, path: str) -> Tensor:
+    """A tensor that is our parameter as it is."""
+    return Tensor(name, (path,), lambda ours: ours[0], lambda theirs, shapes: [theirs.reshape(shapes[0])])
+
+
+def linear(name: str, path: str, inputs: int = 1) -> Tensor:
+    """A torch.nn.Linear weight (out, in) of our matrix, whose first `inputs` dimensions are contracted."""
+    return Tensor(
+        name,
+        (path,),
+        lambda ours: ours[0].reshape(math.prod(ours[0].shape[:inputs]), -1).T,
+        lambda theirs, shapes: [theirs.T.reshape(shapes[0])],
+    )
+
+
+def bias(name: str, path: str) -> Tensor:
+    """A flat vector of our bias, which may be split into heads."""
+    return Tensor(name, (path,), lambda ours: ours[0].reshape(-1), lambda theirs, shapes: [theirs.reshape(shapes[0])])
+
+
+def layer_paths(config: ModelConfig) -> list[str]:
+    """What the paths of each layer's parameters begin with, bottom first: append `_mixer/query` and the like."""
+    prefix = [f"prefix/layer{i}" for i in range(len(config.prefix))]
+    return prefix + [f"period{j}/layer{i}" for j in range(config.repeats) for i in range(len(config.period))]
+
+
+def flatten(config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
+    """Our parameters (or their gradients) by path, written out layer by layer."""
+    flat = {}
+    for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
+        array = np.asarray(leaf)
+        if path.startswith(SCANNED):
+            flat |= {f"period{i}/{path.removeprefix(SCANNED)}": part for i, part in enumerate(array)}
+        else:
+            flat[path] = array
+    return flat
+
+
+def unflatten(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> Any:
+    """Inverse of `flatten`: stacked again if the model is scanned."""
+    params = dict(flat)
+    if config.scan_layers:
+        for rest in [path.removeprefix("period0/") for path in flat if path.startswith("period0/")]:
+            params[SCANNED + rest] = np.stack([params.pop(f"period{i}/{rest}") for i in range(config.repeats)])
+    return traverse_util.unflatten_dict(params, sep="/")
+
+
+def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter by path, written out; nothing is allocated."""
+    scanned = language_model.unbox(language_model.abstract(replace(config, scan_layers=True)))
+    flat = {}
+    for path, leaf in traverse_util.flatten_dict(scanned, sep="/").items():
+        if path.startswith(SCANNED):
+            flat |= {f"period{i}/{path.removeprefix(SCANNED)}": leaf.shape[1:] for i in range(config.repeats)}
+        else:
+            flat[path] = leaf.shape
+    return flat

@@ -1,0 +1,63 @@
+"""Write the frozen fixtures: weights, tokens and an oracle's logits, small enough to be committed (200 kB each).
+
+    .venv-oracles/bin/python tests/oracles/freeze.py [NAME ...]
+
+tests/test_frozen_oracles.py holds our models to them without torch. Each file has the model's config as JSON, our
+parameters by path (`params/...`), the tokens and the float32 logits of the oracle at those weights.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))
+
+from oracle_tools import load, logits_of, perturbed, random_tokens  # noqa: E402
+
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig  # noqa: E402
+from research.models.checkpoints.tensors import flatten  # noqa: E402
+from research.values import to_json  # noqa: E402
+
+MOST_BYTES = 200_000
+
+
+class Fixture(NamedTuple):
+    model: ModelConfig
+    params: dict  # as the model takes them
+    tokens: np.ndarray
+    logits: np.ndarray  # the oracle's
+
+
+def of_transformers(family: str, **fields) -> Fixture:
+    """Of a family in research/models/checkpoints with a class in `transformers`; `fields` change the tiny model."""
+    model = ModelConfig(**{
+        "vocab_size": 97, "width": 32, "depth": 2, "attention": AttentionConfig(4, 2, 8), "mlp": MlpConfig(64), **fields
+    })  # fmt: skip
+    params, tokens = perturbed(model), random_tokens(model)
+    return Fixture(model, params, tokens, logits_of(load(family, model, params), tokens).detach().numpy())
+
+
+FIXTURES: dict[str, Callable[[], Fixture]] = {
+    "llama": lambda: of_transformers("llama", attention=AttentionConfig(4, 2, 8, rope_theta=5e5)),
+}
+
+
+def freeze(name: str) -> None:
+    fixture = FIXTURES[name]()
+    file = FOLDER / f"{name}.npz"
+    arrays = {f"params/{path}": array for path, array in flatten(fixture.model, fixture.params).items()}
+    arrays |= {"config": np.array(to_json(fixture.model)), "tokens": fixture.tokens, "logits": fixture.logits}
+    np.savez_compressed(file, **arrays)
+    size = file.stat().st_size
+    print(f"{file.name}: {size:,} bytes")
+    if size > MOST_BYTES:
+        raise SystemExit(f"{file.name} = {size} bytes: must be at most {MOST_BYTES}. Fix: make its model smaller.")
+
+
+if __name__ == "__main__":
+    for fixture_name in sys.argv[1:] or FIXTURES:
+        freeze(fixture_name)

@@ -1,0 +1,86 @@
+"""Checkpoints of other projects: what is written reads back bit for bit, and what does not fit is refused by name."""
+
+import json
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.models.checkpoints import (
+    FAMILIES,
+    CheckpointError,
+    from_hugging_face,
+    read_checkpoint,
+    settings_of,
+    to_hugging_face,
+    write_checkpoint,
+    write_safetensors,
+)
+from research.models.checkpoints.tensors import shapes, unflatten
+
+SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
+EXAMPLES = {
+    "llama": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 8, rope_theta=5e5), mlp=MlpConfig(48)),
+}
+
+
+@pytest.fixture(params=EXAMPLES)
+def family(request):
+    return request.param
+
+
+def _params(model):
+    rng = np.random.default_rng(0)
+    return unflatten(model, {path: rng.normal(size=size).astype(np.float32) for path, size in shapes(model).items()})
+
+
+def test_every_family_has_an_example():
+    assert EXAMPLES.keys() == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_a_written_folder_reads_back_bit_for_bit(family, scan_layers, tmp_path):
+    model = ModelConfig(**{**vars(EXAMPLES[family]), "scan_layers": scan_layers})
+    params = _params(model)
+    write_checkpoint(tmp_path, family, model, params)
+    read_model, read_params = read_checkpoint(tmp_path)
+    assert settings_of(family, read_model) == settings_of(family, model)
+    written_out = from_hugging_face(read_model, to_hugging_face(model, params, family), family)
+    jax.tree.map(np.testing.assert_array_equal, read_params, written_out)
+    for name, tensor in to_hugging_face(read_model, read_params, family).items():
+        np.testing.assert_array_equal(tensor, to_hugging_face(model, params, family)[name])
+
+
+def test_bfloat16_shards_are_read_exactly(family, tmp_path):
+    model = EXAMPLES[family]
+    tensors = to_hugging_face(model, _params(model), family)
+    halves = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
+    (tmp_path / "config.json").write_text(json.dumps(settings_of(family, model)))
+    for i, name in enumerate(halves):
+        write_safetensors(tmp_path / f"model-{i:05d}.safetensors", {name: halves[name]})
+    model, params = read_checkpoint(tmp_path)
+    for name, tensor in to_hugging_face(model, params, family).items():
+        assert tensor.dtype == np.float32
+        np.testing.assert_array_equal(tensor, halves[name].astype(np.float32))
+
+
+def test_tensors_that_do_not_fit_are_named(family):
+    model = EXAMPLES[family]
+    tensors = to_hugging_face(model, _params(model), family)
+    name = sorted(tensors)[0]
+    with pytest.raises(CheckpointError, match=f"1 missing, the first '{name}'"):
+        from_hugging_face(model, {key: value for key, value in tensors.items() if key != name}, family)
+    with pytest.raises(CheckpointError, match="1 of no known meaning, the first 'unheard_of'"):
+        from_hugging_face(model, {**tensors, "unheard_of": tensors[name]}, family)
+    with pytest.raises(CheckpointError, match=rf"{name} = \(3,\): the model asks for"):
+        from_hugging_face(model, {**tensors, name: np.ones(3, np.float32)}, family)
+
+
+def test_a_model_the_family_cannot_say_is_refused():
+    model = EXAMPLES["llama"]
+    with pytest.raises(CheckpointError, match=r"model.norm = 'layer': a llama checkpoint can only say 'rms'"):
+        settings_of("llama", ModelConfig(**{**vars(model), "norm": "layer"}))
+    with pytest.raises(CheckpointError, match=r"model_type = 'lama': no such family. Known: .*llama"):
+        settings_of("lama", model)

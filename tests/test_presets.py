@@ -1,0 +1,39 @@
+"""Published sizes to the digit: the real module's shapes, the closed form and the expected number are one."""
+
+import math
+import re
+
+import jax
+import pytest
+
+from research.cost import model_cost
+from research.models import language_model
+from research.presets import PRESETS, preset
+from research.values import ConfigError
+
+UNITS = {"": 1, "M": 10**6, "B": 10**9}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_counts_are_one_number(name):
+    expected = PRESETS[name]
+    assert expected.model.scan_layers  # one period is traced, whatever the depth
+    shapes = language_model.unbox(language_model.abstract(expected.model))
+    cost = model_cost(expected.model, 1)
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == expected.params
+    assert cost.params == expected.params
+    assert cost.active_params == (expected.active_params or expected.params)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_published_number_agrees_to_its_last_digit(name):
+    digits, unit = re.fullmatch(r"([\d.,]+)([MB]?)", PRESETS[name].published).groups()
+    whole, _, decimals = digits.replace(",", "").partition(".")
+    insignificant = 0 if decimals or not unit else len(whole) - len(whole.rstrip("0"))
+    last_digit = UNITS[unit] * 10**insignificant / 10 ** len(decimals)
+    assert abs(PRESETS[name].params - float(f"{whole}.{decimals}") * UNITS[unit]) < max(last_digit, 1)
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="'llama2-7': unknown. Nearest: llama2-7b"):
+        preset("llama2-7")
