@@ -63,6 +63,59 @@ class DataConfig:
         check_range(self, "data", "train_tokens validation_tokens", 1)
 
 
+TASK_CONTROL_IDS = 3  # padding, begin and end of a synthetic task's target; its symbols come after them
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A synthetic task in place of text (data/synthetic.py). `lengths` are those of its source, or pairs to recall."""
+
+    name: Literal["copy", "reverse", "recall"]
+    lengths: tuple[int, int] = (5, 60)  # shortest and longest in training, drawn evenly
+    evaluated: tuple[int, ...] = (5, 10, 20, 30, 40, 50, 60)  # each is a held-out domain of its own
+    symbols: int = 32  # to draw from; recall: half of them keys, half values
+    recall_length: int = 64  # recall: tokens of a sequence, pairs and queries
+
+    def __post_init__(self):
+        low, high = self.lengths
+        check(1 <= low <= high, "task.lengths", self.lengths, "must be 1 <= shortest <= longest", "order them")
+        check(
+            len(self.evaluated) > 0 and all(1 <= length <= high for length in self.evaluated),
+            "task.evaluated",
+            self.evaluated,
+            f"must be lengths from 1 to the longest, {high}",
+            "drop the others, or train longer ones",
+        )
+        check_range(self, "task", "symbols", 2)
+        if self.name == "recall":
+            fewest = max(high, *self.evaluated)
+            check(
+                self.symbols >= 2 * fewest,
+                "task.symbols",
+                self.symbols,
+                f"must be at least 2 * {fewest}: each pair has a key of its own, and half of the symbols are keys",
+                "raise it",
+            )
+            check(
+                self.recall_length >= 4 * fewest,
+                "task.recall_length",
+                self.recall_length,
+                f"must be at least 4 * {fewest}: a pair takes two tokens and its query two more",
+                "raise it",
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids in use."""
+        return TASK_CONTROL_IDS + self.symbols
+
+    def sequence_length(self, encoder_decoder: bool) -> int:
+        """Tokens of an example's inputs, padding included."""
+        if self.name == "recall":
+            return self.recall_length
+        return self.lengths[1] + 1 if encoder_decoder else 2 * self.lengths[1] + 1
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW (Loshchilov 2019): decoupled decay on matrices only, global-norm clipping before the moments."""
@@ -135,8 +188,10 @@ class EvaluationConfig:
     every: int | None = None
     tokens: int = 131_072  # per domain, from the start of its validation file
     batch_size: int = 32
+    seed: int = 0  # of a synthetic task's held-out examples
 
     def __post_init__(self):
+        check_range(self, "evaluation", "seed", 0)
         check_range(self, "evaluation", "every tokens batch_size", 1)
 
 
@@ -201,6 +256,7 @@ class RunConfig:
     held_out: bool = not_identity(False)  # kept away from every fit
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig | None = None  # in place of the text of `data`
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -208,7 +264,27 @@ class RunConfig:
     checkpoint: CheckpointConfig = not_identity(factory=CheckpointConfig)
     logging: LoggingConfig = not_identity(factory=LoggingConfig)
 
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the held-out domains."""
+        if self.task is None:
+            return tuple(source.name for source in self.data.sources)
+        return tuple(f"{self.task.name}_{length}" for length in self.task.evaluated)
+
     def __post_init__(self):
+        if self.task is None:
+            self._check_text()
+        else:
+            self._check_task()
+
+    def _check_text(self) -> None:
+        check(
+            self.model.encoder is None,
+            "model.pattern",
+            self.model.pattern,
+            "an encoder-decoder needs pairs of source and target, and text is one stream for a decoder-only model",
+            "set task.name=copy (or reverse), or write the decoder's layers alone",
+        )
         check(
             self.model.vocab_size == self.data.vocab_size,
             "model.vocab_size",
@@ -228,4 +304,36 @@ class RunConfig:
             f"asks for {self.training.tokens:,} tokens, which is {epochs:.2f} epochs of the {self.data.train_tokens:,} "
             f"in data.train_tokens, more than training.max_epochs = {self.training.max_epochs:g}",
             "raise data.train_tokens, or allow repetition with a larger training.max_epochs",
+        )
+
+    def _check_task(self) -> None:
+        encoder = self.model.encoder
+        check(
+            encoder is None or self.task.name != "recall",
+            "task.name",
+            self.task.name,
+            "has no source apart from its target, which an encoder-decoder needs",
+            "use copy or reverse, or a decoder-only pattern",
+        )
+        check(
+            self.model.vocab_size >= self.task.vocab_size,
+            "model.vocab_size",
+            self.model.vocab_size,
+            f"must be at least the {self.task.vocab_size} ids of the task",
+            "raise it",
+        )
+        length = self.task.sequence_length(encoder is not None)
+        check(
+            self.training.sequence_length == length,
+            "training.sequence_length",
+            self.training.sequence_length,
+            f"must be {length}, what the longest example of task {self.task.name!r} takes",
+            "set it to that",
+        )
+        check(
+            encoder is None or self.model.source_length == self.task.lengths[1],
+            "model.source_length",
+            self.model.source_length,
+            f"must be the task's longest source, {self.task.lengths[1]}",
+            "set it to that",
         )

@@ -10,7 +10,7 @@ FLOP conventions, all raw (a multiply-add is 2):
 Embedding look-ups, norms, softmax and other elementwise work count nothing under each of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 
@@ -51,13 +51,16 @@ class ModelCost:
 
 
 def model_cost(model: ModelConfig, length: int) -> ModelCost:
-    """Closed-form counts of `model` on sequences of `length` tokens."""
+    """Closed-form counts of `model` on sequences of `length` tokens.
+
+    An encoder is counted with `sequence_flops`: it reads a whole source (model.source_length) for each sequence.
+    """
     stack = [mixer for layer in model.layers for mixer in mixers(layer, model)]
     sequence = [mixer.sequence_flops(model, length) for mixer in stack]
     table = model.vocab_size * model.width
     embedding = table * (1 if model.tied_embeddings else 2) + model.width * (model.max_positions or 0)
     norms = norm_params(model) * (len(stack) + 1 + model.embedding_norm)  # one a mixer, and the final one
-    return ModelCost(
+    cost = ModelCost(
         params=sum(mixer.params(model) for mixer in stack) + norms + embedding,
         embedding_params=embedding,
         active_params=sum((mixer.active_params or mixer.params)(model) for mixer in stack) + norms + embedding,
@@ -66,6 +69,22 @@ def model_cost(model: ModelConfig, length: int) -> ModelCost:
         sequence_flops_causal=sum(int(flops * mixer.causal_share) for flops, mixer in zip(sequence, stack)),
         elementwise_flops=sum(mixer.elementwise_flops(model, length) for mixer in stack),
         length=length,
+    )
+    return cost if model.encoder is None else _with_encoder(cost, model.encoder, table, model.source_length)
+
+
+def _with_encoder(cost: ModelCost, encoder: ModelConfig, table: int, source_length: int) -> ModelCost:
+    """The decoder's counts and those of its encoder, which shares the embedding table and has no head."""
+    own = model_cost(replace(encoder, tied_embeddings=True), source_length)
+    flops = 2 * (own.matmul_params - table) * source_length + own.sequence_flops  # every score: it sees both ways
+    return replace(
+        cost,
+        params=cost.params + own.params - table,
+        embedding_params=cost.embedding_params + own.embedding_params - table,
+        active_params=cost.active_params + own.active_params - table,
+        sequence_flops=cost.sequence_flops + flops,
+        sequence_flops_causal=cost.sequence_flops_causal + flops,
+        elementwise_flops=cost.elementwise_flops + own.elementwise_flops,
     )
 
 

@@ -140,7 +140,7 @@ def _prepare(configs: Sequence[RunConfig], console: Console) -> None:
     """Build the token files that are missing; says so, since the first time takes minutes."""
     from research.data.prepare import prepare  # imports tensorflow, when it has anything to build
 
-    for data in dict.fromkeys(config.data for config in configs):
+    for data in dict.fromkeys(config.data for config in configs if config.task is None):
         with console.status("preparing data"):
             prepare(data, report=lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from research.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
+from research.data.batches import Examples, text_examples
 from research.data.token_file import TokenFile
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 
@@ -24,6 +25,11 @@ def synthetic_tokens(train: int = 20_000, validation: int = 1_000) -> TokenFile:
         {"prose": held_out[: validation // 2], "code": held_out[validation // 2 :]},
         np.ones(VOCAB, np.uint16),
     )
+
+
+def synthetic_examples(config: RunConfig) -> Examples:
+    """The run's batches of those tokens."""
+    return text_examples(config, synthetic_tokens())
 
 
 def tiny_run(**training) -> RunConfig:

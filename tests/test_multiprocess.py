@@ -17,18 +17,19 @@ import jax
 jax.config.update("jax_num_cpu_devices", devices)
 if processes > 1:
     jax.distributed.initialize(coordinator, processes, index)
-from synthetic_tokens import synthetic_tokens, tiny_run
+from synthetic_tokens import synthetic_examples, tiny_run
 from research.config import MeshConfig
 from research.sharding import make_mesh
 from research.training.feed import global_batch
 from research.training.step import make_program
-config, tokens = tiny_run(), synthetic_tokens()
+config = tiny_run()
+examples = synthetic_examples(config)
 mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
 with jax.set_mesh(mesh):
     program = make_program(config, mesh)
     state = program.init()
     for step in range(20):
-        state, measured = program.train(state, global_batch(config, tokens, step, program.batch_sharding))
+        state, measured = program.train(state, global_batch(config, examples, step, program.batch_sharding))
         if index == 0:
             print("loss", float(measured["loss_nats"]).hex(), flush=True)
 """

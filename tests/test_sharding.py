@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from synthetic_tokens import synthetic_tokens, tiny_run
+from synthetic_tokens import synthetic_examples, tiny_run
 
 from research.config import MeshConfig
 from research.models import language_model
@@ -28,14 +28,14 @@ STEPS = 20
 def _losses(mesh_config, config):
     devices = jax.devices()[:1] if mesh_config == MESHES["1"] else None
     mesh = make_mesh(mesh_config, devices)
-    tokens = synthetic_tokens()
+    examples = synthetic_examples(config)
     with jax.set_mesh(mesh):
         program = make_program(config, mesh)
         state = program.init()
         start = jax.device_get(state.params)
         losses = []
         for step in range(STEPS):
-            state, measured = program.train(state, global_batch(config, tokens, step, program.batch_sharding))
+            state, measured = program.train(state, global_batch(config, examples, step, program.batch_sharding))
             losses.append(float(measured["loss_nats"]))
     return start, np.array(losses)
 
@@ -95,12 +95,12 @@ def test_mesh_must_cover_the_devices():
 
 def test_several_processes_read_the_same_batch_by_device(config, monkeypatch):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    tokens = synthetic_tokens()
+    examples = synthetic_examples(config)
     with jax.set_mesh(mesh):
         sharding = make_program(config, mesh).batch_sharding
-        alone = global_batch(config, tokens, 3, sharding)
+        alone = global_batch(config, examples, 3, sharding)
         monkeypatch.setattr(jax, "process_count", lambda: 2)  # all devices are in this one
-        split = global_batch(config, tokens, 3, sharding)
+        split = global_batch(config, examples, 3, sharding)
     for name in split:
         np.testing.assert_array_equal(split[name], alone[name])
         assert {shard.data.shape for shard in split[name].addressable_shards} == {(2, 16)}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from synthetic_tokens import synthetic_tokens, tiny_run
+from synthetic_tokens import synthetic_examples, tiny_run
 
 from research.config import CheckpointConfig, LoggingConfig, MeshConfig, RunConfig
 from research.runs import Status, open_run
@@ -23,15 +23,14 @@ from research.training.loop import PHASES, train
 from research.training.step import gradients, make_program
 from research.values import ConfigError, to_json
 
-TOKENS = synthetic_tokens()
-
 
 def _train(config: RunConfig, runs_dir, stop_at=None):
     """Train in `runs_dir`, asking to stop once `stop_at` steps have been reported."""
     folder = open_run(runs_dir, config)
     seen = [0]
+    examples = synthetic_examples(config)
     status = train(
-        config, folder, TOKENS, lambda step, _: seen.append(step), lambda: stop_at is not None and seen[-1] >= stop_at
+        config, folder, examples, lambda step, _: seen.append(step), lambda: stop_at is not None and seen[-1] >= stop_at
     )
     return folder, status
 
@@ -81,14 +80,14 @@ def _training_lines(folder):
 KILLED = """
 import sys
 sys.path[:0] = [{tests!r}]
-from synthetic_tokens import synthetic_tokens
+from synthetic_tokens import synthetic_examples
 from research.config import RunConfig
 from research.runs import open_run
 from research.training.loop import train
 from research.values import from_json
 config = from_json(RunConfig, open({config!r}).read())
 folder = open_run({runs!r}, config)
-train(config, folder, synthetic_tokens(), lambda step, loss: print(step, flush=True), lambda: False)
+train(config, folder, synthetic_examples(config), lambda step, loss: print(step, flush=True), lambda: False)
 """
 
 

@@ -5,10 +5,13 @@ later. Step after step walks through a pseudo-random permutation of the windows;
 begins, with another permutation, at the very next row. Never imports tensorflow.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from research.config import RunConfig
 from research.data.permutation import epoch_key, permute
 from research.data.token_file import TokenFile
 from research.values import check
@@ -16,11 +19,54 @@ from research.values import check
 
 @dataclass(frozen=True)
 class Validation:
-    """A domain's held-out text: batches of one shape, how many tokens they predict, the bytes of text those are."""
+    """A domain's held-out examples: batches of one shape, how many tokens they predict, the bytes of text those are.
+
+    text_bytes is None where the tokens stand for no text.
+    """
 
     batches: tuple[dict[str, np.ndarray], ...]
     tokens: int
-    text_bytes: int
+    text_bytes: int | None
+
+
+class Examples(NamedTuple):
+    """Where a run's examples come from: a token file, or a synthetic task.
+
+    batch(step, process_index, process_count) is a pure function; validation(domain) are held-out examples; domains maps
+    each to its share in the mean.
+    """
+
+    batch: Callable[[int, int, int], dict[str, np.ndarray]]
+    validation: Callable[[str], Validation]
+    domains: Mapping[str, float]
+
+
+def text_examples(config: RunConfig, tokens: TokenFile) -> Examples:
+    """The windows of a token file, for the run's batches. Raises ConfigError for a file of another vocabulary."""
+    tokens.check_vocabulary(config.model.vocab_size)
+    training, evaluation = config.training, config.evaluation
+
+    def of_step(step: int, process_index: int, process_count: int) -> dict[str, np.ndarray]:
+        return batch(
+            tokens,
+            step,
+            batch_size=training.batch_size,
+            sequence_length=training.sequence_length,
+            seed=training.seed,
+            process_index=process_index,
+            process_count=process_count,
+        )
+
+    def of_domain(domain: str) -> Validation:
+        return validation_batches(
+            tokens,
+            domain,
+            batch_size=evaluation.batch_size,
+            sequence_length=training.sequence_length,
+            max_tokens=evaluation.tokens,
+        )
+
+    return Examples(of_step, of_domain, {source.name: source.rate for source in config.data.sources})
 
 
 def windows(tokens: TokenFile, sequence_length: int) -> int:

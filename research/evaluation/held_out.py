@@ -1,44 +1,45 @@
-"""Loss on held-out documents, per domain, in nats per token and bits per byte."""
+"""Loss and accuracy on held-out examples, per domain: nats per token, bits per byte, shares of right answers."""
 
 import math
 from typing import Any
 
 import jax
 
-from research.config import RunConfig
-from research.data.batches import validation_batches
-from research.data.token_file import TokenFile
+from research.data.batches import Examples
 from research.training.feed import whole
+from research.training.loss import LossSums
 from research.training.step import Program
 
 
-def held_out_losses(config: RunConfig, program: Program, params: Any, tokens: TokenFile) -> dict[str, float]:
-    """`loss_nats_<domain>` and `bits_per_byte_<domain>`, and their means `loss_nats` and `bits_per_byte`.
+def held_out_measures(program: Program, params: Any, examples: Examples) -> dict[str, float]:
+    """Each measure as `<measure>_<domain>`, and its mean over domains as `<measure>`.
 
-    Means weigh domains by the sources' mixture rates. The tokens are the first `evaluation.tokens` of each domain's
-    validation file, the same for every run on that file; a bit per byte is the loss of a token in bits, times tokens
-    per byte of the text those tokens stand for, so it compares models of different tokenizers.
+    Measures are loss_nats, accuracy (share of tokens whose most probable value is right, the text before given),
+    exact_match (share of examples with every token right, which is what greedy decoding would reproduce) and, for
+    text, bits_per_byte: the loss of a token in bits, times tokens per byte of the text those tokens stand for, so it
+    compares models of different tokenizers. Means weigh domains by `examples.domains`. The examples are the same for
+    every run on the same data.
     """
-    total_rate = sum(source.rate for source in config.data.sources)
-    found = {"loss_nats": 0.0, "bits_per_byte": 0.0}
-    for source in config.data.sources:
-        nats_per_token, bits_per_byte = _domain_loss(config, program, params, tokens, source.name)
-        found[f"loss_nats_{source.name}"], found[f"bits_per_byte_{source.name}"] = nats_per_token, bits_per_byte
-        found["loss_nats"] += nats_per_token * source.rate / total_rate
-        found["bits_per_byte"] += bits_per_byte * source.rate / total_rate
+    total = sum(examples.domains.values())
+    found: dict[str, float] = {}
+    for domain, rate in examples.domains.items():
+        for measure, value in _of_domain(program, params, examples, domain).items():
+            found[measure] = found.get(measure, 0.0) + value * rate / total
+            found[f"{measure}_{domain}"] = value
     return found
 
 
-def _domain_loss(
-    config: RunConfig, program: Program, params: Any, tokens: TokenFile, domain: str
-) -> tuple[float, float]:
-    held_out = validation_batches(
-        tokens,
-        domain,
-        batch_size=config.evaluation.batch_size,
-        sequence_length=config.training.sequence_length,
-        max_tokens=config.evaluation.tokens,
+def _of_domain(program: Program, params: Any, examples: Examples, domain: str) -> dict[str, float]:
+    held_out = examples.validation(domain)
+    sums = jax.device_get(
+        [program.evaluate(params, whole(batch, program.batch_sharding)) for batch in held_out.batches]
     )
-    sums = [program.evaluate(params, whole(batch, program.batch_sharding)) for batch in held_out.batches]
-    nats = sum(float(s.nats) for s in jax.device_get(sums))
-    return nats / held_out.tokens, nats / math.log(2) / held_out.text_bytes
+    total = LossSums(*(sum(map(float, column)) for column in zip(*sums, strict=True)))
+    measures = {
+        "loss_nats": total.nats / held_out.tokens,
+        "accuracy": total.correct / held_out.tokens,
+        "exact_match": total.exact / total.rows,
+    }
+    if held_out.text_bytes is not None:
+        measures["bits_per_byte"] = total.nats / math.log(2) / held_out.text_bytes
+    return measures

@@ -88,7 +88,7 @@ def _run_state(config: RunConfig, runs_dir: Path) -> RunState:
 def evaluation_flops(config: RunConfig) -> float:
     """FLOPs of one held-out evaluation over all domains."""
     per_token = model_cost(config.model, config.training.sequence_length).forward_flops_per_token
-    return per_token * config.evaluation.tokens * len(config.data.sources)
+    return per_token * config.evaluation.tokens * len(config.domains)
 
 
 def run_work(config: RunConfig) -> Work:

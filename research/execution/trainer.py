@@ -1,10 +1,12 @@
-"""What a worker does with a run by default: open its token file and train."""
+"""What a worker does with a run by default: open its examples and train."""
 
 from collections.abc import Callable
 
 import jax
 
 from research.config import RunConfig
+from research.data.batches import text_examples
+from research.data.synthetic import task_examples
 from research.data.token_file import TokenFile, folder_of
 from research.runs import RunFolder, Status
 from research.training import runtime
@@ -22,7 +24,10 @@ def train_run(
     The data must have been prepared: nothing here imports tensorflow.
     """
     runtime.configure()
-    tokens = TokenFile.open(folder_of(config.data))
-    status = train(config, folder, tokens, on_progress, should_stop)
+    if config.task is None:
+        examples = text_examples(config, TokenFile.open(folder_of(config.data)))
+    else:
+        examples = task_examples(config)
+    status = train(config, folder, examples, on_progress, should_stop)
     jax.clear_caches()  # the next run has other shapes: what was compiled for this one would only fill memory
     return status

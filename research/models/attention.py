@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.model_config import AttentionConfig, ModelConfig
 from research.models.layers import Normal, RMSNorm, Shared, parameter, project, rotary_angles, rotate
 from research.sharding import constrain
 
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         if state is not None:
             state = _append(state, k_BLGK, v_BLGK, shared.mask_BL)
             k_BLGK, v_BLGK = state.keys_BSGK, state.values_BSGK
-        visible_1LS = _visible(positions_1L[0], k_BLGK.shape[1], cfg.window)[None]
+        visible_1LS = _visible(positions_1L[0], k_BLGK.shape[1], cfg)[None]
         real_BS = shared.mask_BL if state is None else state.real_BS
         mask_BLS = visible_1LS if real_BS is None else visible_1LS & real_BS[:, None, :]
         mixed_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, mask_BLS)
@@ -93,11 +93,11 @@ def attend(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, mask_BLS: ja
     return mixed_BGMK.reshape(B, G, L, group, K).transpose(0, 2, 1, 3, 4).reshape(B, L, H, K)
 
 
-def _visible(positions_L: jax.Array, sources: int, window: int | None) -> jax.Array:
-    """mask_LS: which source positions each query may see: none in the future, none older than the window."""
+def _visible(positions_L: jax.Array, sources: int, config: AttentionConfig) -> jax.Array:
+    """mask_LS: which source positions each query may see: none in the future if causal, none outside the window."""
     distance_LS = positions_L[:, None] - jnp.arange(sources)[None, :]
-    causal_LS = distance_LS >= 0
-    return causal_LS if window is None else causal_LS & (distance_LS < window)
+    seen_LS = distance_LS >= 0 if config.causal else jnp.ones_like(distance_LS, bool)
+    return seen_LS if config.window is None else seen_LS & (jnp.abs(distance_LS) < config.window)
 
 
 def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL: jax.Array | None) -> AttentionState:

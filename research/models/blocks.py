@@ -16,7 +16,7 @@ import flax.linen as nn
 
 from research.model_config import Layer, ModelConfig
 from research.models import attention, mamba, mlp
-from research.values import ConfigError
+from research.values import ConfigError, check
 
 
 class Mixer(NamedTuple):
@@ -36,6 +36,7 @@ class Mixer(NamedTuple):
     elementwise_flops: Callable[[ModelConfig, int], int] = lambda config, length: 0
     init_state: Callable[[ModelConfig, int, int], Any] = lambda config, batch, max_length: None
     state_bytes: Callable[[ModelConfig, int, int], int] = lambda config, length, bytes_per_value: 0  # one sequence
+    start_from: Callable[[Any], Any] | None = None  # the encoder layer's final state -> this decoder layer's first
 
 
 SEQUENCE_MIXERS = {
@@ -66,6 +67,22 @@ def mixers(layer: Layer, config: ModelConfig) -> tuple[Mixer, ...]:
     Raises ConfigError naming the nearest known names.
     """
     return tuple(_find(known, name, config) for known, name in zip((SEQUENCE_MIXERS, CHANNEL_MIXERS), layer))
+
+
+def check_hand_over(config: ModelConfig) -> None:
+    """Raise ConfigError unless each mixer that starts from the encoder's final state has one like it at its place."""
+    for i, layer in enumerate(config.layers if config.encoder else ()):
+        for j, mixer in enumerate(mixers(layer, config)):
+            facing = config.encoder.layers[i : i + 1]
+            starts = [other.start_from is not None for row in facing for other in mixers(row, config)[j : j + 1]]
+            check(
+                mixer.start_from is None or starts == [True],
+                "model.pattern",
+                config.pattern,
+                f"layer {i} of the decoder, {layer[j]!r}, starts from the final state of layer {i} of the encoder, "
+                f"which is {facing[0] if facing else 'not there'}",
+                "give the encoder the same recurrent layers and depth",
+            )
 
 
 def _find(known: Mapping[str, Any], name: str, config: ModelConfig) -> Any:

@@ -1,9 +1,10 @@
-"""A decoder-only language model: embedding, a stack of residual blocks that repeats a pattern, norm, head.
+"""A language model: embedding, a stack of residual blocks that repeats a pattern, norm, head; perhaps an encoder.
 
 The stack is one `nn.scan` over periods of the pattern (`scan_layers`) or written out; both are the same function. Use
 it through `init`, `hidden`, `logits` and `decode_step` on plain pytrees.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax.core import meta
 
 from research.model_config import Layer, ModelConfig
-from research.models.blocks import mixers
+from research.models.blocks import Mixer, check_hand_over, mixers
 from research.models.layers import STACKED_AXIS, Normal, Shared, draw, norm, parameter
 from research.sharding import constrain
 
@@ -50,83 +51,163 @@ class Layers(nn.Module):
         return (x_BLD, shared), None if states is None else tuple(new_states)
 
 
-class LanguageModel(nn.Module):
-    """Tokens (B, L) int32 to final hidden states (B, L, D) in the compute dtype, and the head's matrix (D, V).
+def stack(config: ModelConfig, stream: tuple, states: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """The prefix, then the periods, scanned or written out, as parts of the module that calls this.
 
-    states: {"prefix": of each prefix layer, "periods": of each repetition (stacked when scanned), "read": tokens read}.
+    states: {"prefix", "periods"}, of each prefix layer and of each repetition (stacked when scanned), or None for both.
+    """
+    layers = Layers if config.remat == "none" else nn.remat(Layers, policy=REMAT_POLICIES[config.remat])
+    of_prefix, of_periods = states["prefix"], states["periods"]
+    if config.prefix:
+        stream, of_prefix = layers(config, config.prefix, 0, name="prefix")(stream, of_prefix)
+    first, step = len(config.prefix), len(config.period)
+    if config.scan_layers:
+        scanned = nn.scan(
+            layers,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=0,
+            out_axes=0,
+            length=config.repeats,
+            metadata_params={nn.PARTITION_NAME: STACKED_AXIS, "layer_step": step},
+        )
+        stream, of_periods = scanned(config, config.period, first, name="periods")(stream, of_periods)
+    else:
+        new_states = []
+        for i in range(config.repeats):
+            state = None if of_periods is None else of_periods[i]
+            stream, state = layers(config, config.period, first + i * step, name=f"period{i}")(stream, state)
+            new_states.append(state)
+        of_periods = None if of_periods is None else new_states
+    return stream, {"prefix": of_prefix, "periods": of_periods}
+
+
+class Encoder(nn.Module):
+    """Sources (B, S) and true at their tokens (B, S) to what the decoder reads (B, S, D), and the final states.
+
+    The states are those of mixers that hand theirs to the decoder (Mixer.start_from), None elsewhere.
     """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(
-        self, tokens_BL: jax.Array, states: Any = None, mask_BL: jax.Array | None = None
+        self, table_VD: jax.Array, tokens_BS: jax.Array, mask_BS: jax.Array
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        cfg, batch = self.config, len(tokens_BS)
+        x_BSD = embed(self, table_VD, tokens_BS, None, None)
+        states = layer_states(cfg, lambda mixer: mixer.init_state(cfg, batch, 0) if mixer.start_from else None)
+        (x_BSD, _), states = stack(cfg, (x_BSD, Shared(mask_BL=mask_BS)), states)
+        return norm(cfg, name="final_norm")(x_BSD), states
+
+
+class LanguageModel(nn.Module):
+    """Tokens (B, L) int32 to final hidden states (B, L, D) in the compute dtype, and the head's matrix (D, V).
+
+    states: {"prefix", "periods": see `stack`, "read": tokens read (B,), "source": what an encoder wrote, and its mask}.
+    sources: an encoder-decoder's source tokens (B, S) int32 and true where they are real (B, S); None where `states`
+    hold what the encoder wrote.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        states: Any = None,
+        mask_BL: jax.Array | None = None,
+        sources: tuple[jax.Array, jax.Array] | None = None,
     ) -> tuple[jax.Array, jax.Array, Any]:
         cfg = self.config
         V, D = cfg.vocab_size, cfg.width
         table_VD = parameter(self, "embedding", (V, D), "vocab table_width", Normal(D**-0.5), "embedding")
-        x_BLD = jnp.take(table_VD.astype(cfg.compute_dtype), tokens_BL, axis=0)
-        if cfg.max_positions is not None:
-            x_BLD += self._positions(tokens_BL, states, mask_BL)
-        if cfg.embedding_norm:
-            x_BLD = norm(cfg, name="embedding_norm")(x_BLD)
-        x_BLD = constrain(x_BLD, "batch length activation")
-        (x_BLD, _), states = self._stack((x_BLD, Shared(mask_BL=mask_BL)), states, tokens_BL.shape[1])
+        inner = {"prefix": None, "periods": None} if states is None else states
+        source = None if states is None else states.get("source")
+        if sources is not None:
+            source_BSD, final = Encoder(cfg.encoder, name="encoder")(table_VD, *sources)
+            source, inner = (source_BSD, sources[1]), hand_over(cfg, final, inner)
+        read_B = None if states is None else states["read"]
+        x_BLD = embed(self, table_VD, tokens_BL, mask_BL, read_B)
+        shared = Shared(mask_BL=mask_BL)
+        if source is not None:
+            shared = shared.replace(source_BSD=source[0], source_mask_BS=source[1])
+        (x_BLD, _), inner = stack(cfg, (x_BLD, shared), inner)
+        if states is not None:
+            read_B += tokens_BL.shape[1] if mask_BL is None else jnp.sum(mask_BL, axis=1, dtype=jnp.int32)
+            states = {**inner, "read": read_B} | ({} if source is None else {"source": source})
         x_BLD = norm(cfg, name="final_norm")(x_BLD)
         if cfg.tied_embeddings:
             return x_BLD, table_VD.T, states
         return x_BLD, parameter(self, "head", (D, V), "width vocab", Normal(D**-0.5), "output"), states
 
-    def _positions(self, tokens_BL: jax.Array, states: Any, mask_BL: jax.Array | None) -> jax.Array:
-        """Rows of the learned position table, counted from the first real token."""
-        cfg = self.config
+
+def embed(
+    module: LanguageModel | Encoder,
+    table_VD: jax.Array,
+    tokens_BL: jax.Array,
+    mask_BL: jax.Array | None,
+    read_B: jax.Array | None,
+) -> jax.Array:
+    """(B, L, D): rows of the table, with learned positions (counted from the first real token) and a norm if any."""
+    cfg = module.config
+    x_BLD = jnp.take(table_VD.astype(cfg.compute_dtype), tokens_BL, axis=0)
+    if cfg.max_positions is not None:
         shape = (cfg.max_positions, cfg.width)
-        table_LD = parameter(self, "positions", shape, "positions table_width", Normal(0.01), "embedding")
+        table_LD = parameter(module, "positions", shape, "positions table_width", Normal(0.01), "embedding")
         if mask_BL is None:
             numbers_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
         else:
             numbers_BL = jnp.maximum(jnp.cumsum(mask_BL, axis=1) - 1, 0)
-        if states is not None:
-            numbers_BL += states["read"][:, None]
-        return jnp.take(table_LD.astype(cfg.compute_dtype), numbers_BL, axis=0)
+        if read_B is not None:
+            numbers_BL += read_B[:, None]
+        x_BLD += jnp.take(table_LD.astype(cfg.compute_dtype), numbers_BL, axis=0)
+    if cfg.embedding_norm:
+        x_BLD = norm(cfg, name="embedding_norm")(x_BLD)
+    return constrain(x_BLD, "batch length activation")
 
-    def _stack(self, stream: tuple, states: Any, length: int) -> tuple[tuple, Any]:
-        """The prefix, then the periods, scanned or written out."""
-        cfg = self.config
-        layers = Layers if cfg.remat == "none" else nn.remat(Layers, policy=REMAT_POLICIES[cfg.remat])
-        of_prefix, of_periods = (None, None) if states is None else (states["prefix"], states["periods"])
-        if cfg.prefix:
-            stream, of_prefix = layers(cfg, cfg.prefix, 0, name="prefix")(stream, of_prefix)
-        first, step = len(cfg.prefix), len(cfg.period)
-        if cfg.scan_layers:
-            scanned = nn.scan(
-                layers,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                in_axes=0,
-                out_axes=0,
-                length=cfg.repeats,
-                metadata_params={nn.PARTITION_NAME: STACKED_AXIS, "layer_step": step},
+
+def layer_states(config: ModelConfig, of: Callable[[Mixer], Any]) -> dict[str, Any]:
+    """{"prefix", "periods"}: what `of` makes for each mixer, stacked over repetitions where these are scanned."""
+    prefix, period = (
+        tuple(tuple(of(mixer) for mixer in mixers(layer, config)) for layer in layers)
+        for layers in (config.prefix, config.period)
+    )
+    if config.scan_layers:
+        return {"prefix": prefix, "periods": jax.tree.map(lambda a: jnp.repeat(a[None], config.repeats, 0), period)}
+    return {"prefix": prefix, "periods": [period] * config.repeats}
+
+
+def hand_over(config: ModelConfig, final: dict[str, Any], states: dict[str, Any]) -> dict[str, Any]:
+    """The decoder's states (or Nones) with those mixers started that start from the encoder's layer at their place."""
+    stack_mixers = [mixer for layer in config.layers for mixer in mixers(layer, config)]
+    if not any(mixer.start_from for mixer in stack_mixers):
+        return states
+
+    def started(layers: tuple[Layer, ...], of_encoder: Any, own: Any) -> tuple:
+        return tuple(
+            tuple(
+                mixer.start_from(of_encoder[i][j]) if mixer.start_from else (None if own is None else own[i][j])
+                for j, mixer in enumerate(mixers(layer, config))
             )
-            stream, of_periods = scanned(cfg, cfg.period, first, name="periods")(stream, of_periods)
-        else:
-            new_states = []
-            for i in range(cfg.repeats):
-                state = None if of_periods is None else of_periods[i]
-                stream, state = layers(cfg, cfg.period, first + i * step, name=f"period{i}")(stream, state)
-                new_states.append(state)
-            of_periods = None if of_periods is None else new_states
-        if states is None:
-            return stream, None
-        mask_BL = stream[1].mask_BL
-        read = states["read"] + (length if mask_BL is None else jnp.sum(mask_BL, axis=1, dtype=jnp.int32))
-        return stream, {"prefix": of_prefix, "periods": of_periods, "read": read}
+            for i, layer in enumerate(layers)
+        )
+
+    prefix = started(config.prefix, final["prefix"], states["prefix"])
+    if config.scan_layers:
+        return {"prefix": prefix, "periods": started(config.period, final["periods"], states["periods"])}
+    own = states["periods"] or [None] * config.repeats
+    periods = [started(config.period, final["periods"][i], own[i]) for i in range(config.repeats)]
+    return {"prefix": prefix, "periods": periods}
 
 
 def abstract(config: ModelConfig) -> Any:
     """The tree of `layers.Parameter`s, whose values are shapes and dtypes; nothing is allocated."""
+    check_hand_over(config)
+    tokens_BL = jnp.zeros((1, 1), jnp.int32)
+    sources = None if config.encoder is None else (tokens_BL, jnp.ones((1, 1), bool))
     model = LanguageModel(config)
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"])
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), tokens_BL, sources=sources)["params"])
 
 
 def init(config: ModelConfig, key: jax.Array, shardings: Any = None) -> Any:
@@ -140,47 +221,54 @@ def unbox(boxed: Any) -> Any:
 
 
 def hidden(
-    config: ModelConfig, params: Any, tokens_BL: jax.Array, mask_BL: jax.Array | None = None
+    config: ModelConfig,
+    params: Any,
+    tokens_BL: jax.Array,
+    mask_BL: jax.Array | None = None,
+    sources: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """(x_BLD, head_DV): final hidden states in the compute dtype and the float32 head; the loss joins them.
 
-    mask_BL: false at padding, which must stand left of a sequence's tokens and changes nothing at them.
+    mask_BL: false at padding, which must stand left of a sequence's tokens and changes nothing at them. sources: what
+    an encoder-decoder's encoder reads: tokens (B, S), and true at the real ones (B, S), which may end early.
     """
-    x_BLD, head_DV, _ = LanguageModel(config).apply({"params": params}, tokens_BL, None, mask_BL)
+    x_BLD, head_DV, _ = LanguageModel(config).apply({"params": params}, tokens_BL, None, mask_BL, sources)
     return x_BLD, head_DV
 
 
-def logits(config: ModelConfig, params: Any, tokens_BL: jax.Array, mask_BL: jax.Array | None = None) -> jax.Array:
-    """Next-token logits (B, L, V), float32."""
-    x_BLD, head_DV = hidden(config, params, tokens_BL, mask_BL)
+def logits(
+    config: ModelConfig,
+    params: Any,
+    tokens_BL: jax.Array,
+    mask_BL: jax.Array | None = None,
+    sources: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """Next-token logits (B, L, V), float32; arguments as of `hidden`."""
+    x_BLD, head_DV = hidden(config, params, tokens_BL, mask_BL, sources)
     return _project(x_BLD, head_DV)
 
 
 def init_states(config: ModelConfig, batch: int, max_length: int) -> Any:
     """Empty decode states of every layer for sequences of at most `max_length` tokens, and how many each has read."""
-
-    def of(layers: tuple[Layer, ...]) -> tuple:
-        return tuple(
-            tuple(mixer.init_state(config, batch, max_length) for mixer in mixers(layer, config)) for layer in layers
-        )
-
-    period = of(config.period)
-    if config.scan_layers:
-        periods = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], config.repeats, axis=0), period)
-    else:
-        periods = [period] * config.repeats
-    return {"prefix": of(config.prefix), "periods": periods, "read": jnp.zeros(batch, jnp.int32)}
+    states = layer_states(config, lambda mixer: mixer.init_state(config, batch, max_length))
+    return {**states, "read": jnp.zeros(batch, jnp.int32)}
 
 
 def decode_step(
-    config: ModelConfig, params: Any, tokens_BL: jax.Array, states: Any, mask_BL: jax.Array | None = None
+    config: ModelConfig,
+    params: Any,
+    tokens_BL: jax.Array,
+    states: Any,
+    mask_BL: jax.Array | None = None,
+    sources: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, Any]:
     """Logits (B, V) after reading tokens_BL (one token, or a whole prompt) from `states`, and the states after it.
 
     Prompts of unequal length are padded on the left, where mask_BL is false. The caller keeps the total within the
-    `max_length` of `init_states`: there is one slot a token.
+    `max_length` of `init_states`: there is one slot a token. An encoder-decoder is given its `sources` (as in `hidden`)
+    at the first step, and none after it.
     """
-    x_BLD, head_DV, states = LanguageModel(config).apply({"params": params}, tokens_BL, states, mask_BL)
+    x_BLD, head_DV, states = LanguageModel(config).apply({"params": params}, tokens_BL, states, mask_BL, sources)
     return _project(x_BLD[:, -1:], head_DV)[:, 0], states
 
 

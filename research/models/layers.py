@@ -37,10 +37,13 @@ class Shared(flax.struct.PyTreeNode):
 
     mask_BL: true at real tokens, false at padding, which must change nothing at real ones; None without padding.
     first_value_BLD: the first layer's values, which later layers of RWKV-7 mix in (value residual).
+    source_BSD, source_mask_BS: what the encoder wrote, and true at its real tokens; None in a decoder-only model.
     """
 
     mask_BL: jax.Array | None = None
     first_value_BLD: jax.Array | None = None
+    source_BSD: jax.Array | None = None
+    source_mask_BS: jax.Array | None = None
 
 
 @dataclass(frozen=True)

@@ -10,40 +10,29 @@ import jax
 import numpy as np
 
 from research.config import RunConfig
-from research.data.batches import batch
-from research.data.token_file import TokenFile
+from research.data.batches import Examples
 
-Batch = dict[str, Any]  # {"inputs", "targets", "weights"}, each (B, L)
+Batch = dict[str, Any]  # {"inputs", "targets", "weights"}, each (B, L); "sources", "source_weights", each (B, S)
 
 
-def global_batch(config: RunConfig, tokens: TokenFile, step: int, sharding: Any) -> Batch:
+def global_batch(config: RunConfig, examples: Examples, step: int, sharding: Any) -> Batch:
     """The batch of `step`; each device's rows are read for it alone, by the process that holds it."""
-    training = config.training
-
-    def rows(index: int, count: int) -> dict[str, np.ndarray]:
-        return batch(
-            tokens,
-            step,
-            batch_size=training.batch_size,
-            sequence_length=training.sequence_length,
-            seed=training.seed,
-            process_index=index,
-            process_count=count,
-        )
-
+    batch_size = config.training.batch_size
     if jax.process_count() == 1:
-        return rows(0, 1)
+        return examples.batch(step, 0, 1)
     parts: dict[int, dict[str, np.ndarray]] = {}
 
     def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
-        start, stop, _ = index[0].indices(training.batch_size)
+        start, stop, _ = index[0].indices(batch_size)
         if start not in parts:
-            parts[start] = rows(start // (stop - start), training.batch_size // (stop - start))
+            parts[start] = examples.batch(step, start // (stop - start), batch_size // (stop - start))
         return parts[start][name][:, index[1]]
 
-    shape = (training.batch_size, training.sequence_length)
-    names = ("inputs", "targets", "weights")
-    return {name: jax.make_array_from_callback(shape, sharding, lambda i, name=name: read(name, i)) for name in names}
+    shapes = {name: (batch_size, array.shape[1]) for name, array in examples.batch(step, 0, batch_size).items()}
+    return {
+        name: jax.make_array_from_callback(shape, sharding, lambda i, name=name: read(name, i))
+        for name, shape in shapes.items()
+    }
 
 
 def whole(host_batch: dict[str, np.ndarray], sharding: Any) -> Batch:

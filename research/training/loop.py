@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from research.config import RunConfig
-from research.data.token_file import TokenFile
-from research.evaluation.held_out import held_out_losses
+from research.data.batches import Examples
+from research.evaluation.held_out import held_out_measures
 from research.runs import RunFolder, Status
 from research.sharding import make_mesh
 from research.training import metrics
@@ -33,7 +33,7 @@ PHASES = (
 def train(
     config: RunConfig,
     folder: RunFolder,
-    tokens: TokenFile,
+    examples: Examples,
     on_progress: Callable[[int, float], None],
     should_stop: Callable[[], bool],
 ) -> Status:
@@ -43,11 +43,10 @@ def train(
     failure.json holds the step. PARTIAL: `should_stop()` turned true; the state is saved. `on_progress(steps done,
     loss)` is called at every flush of the metrics. Resumed and uninterrupted runs have bit-identical parameters.
 
-    Raises ConfigError for a token file of another vocabulary or a mesh that does not fit, OSError for a full disk.
+    Raises ConfigError for a mesh that does not fit, OSError for a full disk.
     """
     seconds: Counter[str] = Counter()
     began = time.perf_counter()
-    tokens.check_vocabulary(config.model.vocab_size)
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints_path, config.checkpoint) as checkpoints:
         program = make_program(config, mesh)
@@ -58,14 +57,14 @@ def train(
             seconds["start_seconds"] += time.perf_counter() - began
             try:
                 state, step = _steps(
-                    config, program, tokens, state, first, log, checkpoints, seconds, on_progress, should_stop
+                    config, program, examples, state, first, log, checkpoints, seconds, on_progress, should_stop
                 )
             except metrics.NonFiniteLossError as error:
                 folder.write_failure(error.step, str(error))
                 return Status.FAILED
             finished = step == config.training.steps
             if finished:
-                losses = _evaluate(config, program, tokens, state, step, log, seconds)
+                losses = _evaluate(config, program, examples, state, step, log, seconds)
                 log.flush()
         with _timed(seconds, "checkpoint_seconds"):
             checkpoints.save(step, state, seconds)
@@ -97,7 +96,7 @@ def _start(program: Program, checkpoints: Checkpoints, seconds: Counter[str]) ->
 def _steps(
     config: RunConfig,
     program: Program,
-    tokens: TokenFile,
+    examples: Examples,
     state: TrainState,
     first: int,
     log: metrics.MetricsLog,
@@ -111,7 +110,7 @@ def _steps(
     began, aside = time.perf_counter(), sum(seconds.values())
     while step < last and not should_stop():
         with _timed(seconds, "data_seconds"):
-            placed = global_batch(config, tokens, step, program.batch_sharding)
+            placed = global_batch(config, examples, step, program.batch_sharding)
         with _timed(seconds, "compile_seconds") if step == first else contextlib.nullcontext():
             state, measured = program.train(state, placed)
             if step == first:  # the first call compiles; waiting for it here keeps that time apart from the steps'
@@ -121,7 +120,7 @@ def _steps(
         if step % config.logging.every == 0 or step == last:
             on_progress(step, log.flush())
         if step < last and config.evaluation.every and step % config.evaluation.every == 0:
-            _evaluate(config, program, tokens, state, step, log, seconds)
+            _evaluate(config, program, examples, state, step, log, seconds)
         if step < last and checkpoints.due(step):
             log.flush()  # first, so that no checkpoint is ever ahead of its metrics
             with _timed(seconds, "checkpoint_seconds"):
@@ -134,7 +133,7 @@ def _steps(
 def _evaluate(
     config: RunConfig,
     program: Program,
-    tokens: TokenFile,
+    examples: Examples,
     state: TrainState,
     step: int,
     log: metrics.MetricsLog,
@@ -142,7 +141,7 @@ def _evaluate(
 ) -> dict[str, float]:
     log.flush()  # waits for the steps before, whose time is not evaluation's
     with _timed(seconds, "evaluation_seconds"):
-        losses = held_out_losses(config, program, state.params, tokens)
+        losses = held_out_measures(program, state.params, examples)
     log.add("evaluation", step, losses)
     return losses
 

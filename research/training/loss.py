@@ -15,11 +15,14 @@ MAX_CHUNK_LOGITS = 16_777_216  # float32 logits alive at once (64 MiB); measured
 
 
 class LossSums(NamedTuple):
-    """Sums over tokens, each token weighted by its weight; divide by `weight` for means."""
+    """Sums over tokens, each token weighted by its weight; divide by `weight` for means. The last two count rows."""
 
     loss: jax.Array  # nats, with the z-loss: what is differentiated
     nats: jax.Array  # cross-entropy alone
     weight: jax.Array
+    correct: jax.Array  # tokens whose target has the highest logit
+    exact: jax.Array  # rows in which every token of weight above zero is correct
+    rows: jax.Array  # rows with such a token
 
 
 def cross_entropy(
@@ -32,8 +35,11 @@ def cross_entropy(
     """
     B, L = targets_BL.shape
     chunks = _chunks(B, L, head_DV.shape[1])
-    total, nats = _chunked(x_BLD, head_DV, targets_BL, weights_BL, z_loss, chunks)
-    return LossSums(total, nats, weights_BL.sum())
+    total, nats, wrong_B = _chunked(x_BLD, head_DV, targets_BL, weights_BL, z_loss, chunks)
+    weight_B = weights_BL.sum(axis=1)
+    exact, rows = jnp.sum((wrong_B == 0) & (weight_B > 0)), jnp.sum(weight_B > 0)
+    weight = weight_B.sum()
+    return LossSums(total, nats, weight, weight - wrong_B.sum(), exact.astype(jnp.float32), rows.astype(jnp.float32))
 
 
 def _chunks(B: int, L: int, V: int) -> int:
@@ -45,15 +51,16 @@ def _chunks(B: int, L: int, V: int) -> int:
 def _chunked(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_loss: float, chunks: int) -> Any:
     def one(sums: Any, chunk: Any) -> Any:
         x_NLD, targets_NL, weights_NL = chunk
-        _, nats, loss = _chunk_losses(x_NLD, head_DV.astype(x_NLD.dtype), targets_NL, weights_NL, z_loss)
-        return (sums[0] + loss, sums[1] + nats), None
+        _, *found = _chunk_losses(x_NLD, head_DV.astype(x_NLD.dtype), targets_NL, weights_NL, z_loss)
+        return tuple(map(jnp.add, sums, found)), None
 
-    sums, _ = jax.lax.scan(one, (jnp.float32(0), jnp.float32(0)), _split(chunks, x_BLD, targets_BL, weights_BL))
+    start = (jnp.float32(0), jnp.float32(0), jnp.zeros(x_BLD.shape[0], jnp.float32))
+    sums, _ = jax.lax.scan(one, start, _split(chunks, x_BLD, targets_BL, weights_BL))
     return sums
 
 
 def _chunk_losses(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_loss: float) -> Any:
-    """(what the gradient needs, sum of nats, sum of loss) of one chunk."""
+    """(what the gradient needs, sum of loss, sum of nats, weight of the wrong tokens of each row) of one chunk."""
     logits_BLV = jnp.einsum("bld,dv->blv", x_BLD, head_DV, preferred_element_type=jnp.float32)
     top_BL1 = logits_BLV.max(axis=-1, keepdims=True)
     exps_BLV = jnp.exp(logits_BLV - top_BL1)
@@ -63,16 +70,18 @@ def _chunk_losses(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_
     nats_BL = logsumexp_BL - target_logit_BL
     nats = (weights_BL * nats_BL).sum()
     loss = (weights_BL * (nats_BL + z_loss * logsumexp_BL**2)).sum() if z_loss else nats
-    return (exps_BLV, total_BL1, logsumexp_BL), nats, loss
+    # A tie counts as right: the target is among the most probable.
+    wrong_B = (weights_BL * (target_logit_BL < top_BL1[..., 0])).sum(axis=1)
+    return (exps_BLV, total_BL1, logsumexp_BL), loss, nats, wrong_B
 
 
 def _forward(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_loss: float, chunks: int) -> Any:
     head_cast_DV = head_DV.astype(x_BLD.dtype)
 
     def one(carry: Any, chunk: Any) -> Any:
-        loss_sum, nats_sum, dhead_DV = carry
+        sums, dhead_DV = carry
         x_BLD, targets_BL, weights_BL = chunk
-        kept, nats, loss = _chunk_losses(x_BLD, head_cast_DV, targets_BL, weights_BL, z_loss)
+        kept, *found = _chunk_losses(x_BLD, head_cast_DV, targets_BL, weights_BL, z_loss)
         exps_BLV, total_BL1, logsumexp_BL = kept
         scale_BL = weights_BL * (1 + 2 * z_loss * logsumexp_BL) if z_loss else weights_BL
         is_target_BLV = targets_BL[..., None] == jnp.arange(head_DV.shape[1])[None, None, :]
@@ -82,15 +91,16 @@ def _forward(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_loss:
         dlogits_BLV = dlogits_BLV.astype(x_BLD.dtype)
         dx_BLD = jnp.einsum("blv,dv->bld", dlogits_BLV, head_cast_DV)
         dhead_DV += jnp.einsum("bld,blv->dv", x_BLD, dlogits_BLV, preferred_element_type=jnp.float32)
-        return (loss_sum + loss, nats_sum + nats, dhead_DV), dx_BLD
+        return (tuple(map(jnp.add, sums, found)), dhead_DV), dx_BLD
 
-    start = (jnp.float32(0), jnp.float32(0), jnp.zeros(head_DV.shape, jnp.float32))
+    sums = (jnp.float32(0), jnp.float32(0), jnp.zeros(x_BLD.shape[0], jnp.float32))
+    start = (sums, jnp.zeros(head_DV.shape, jnp.float32))
     if chunks == 1:
-        (loss, nats, dhead_DV), dx_BLD = one(start, (x_BLD, targets_BL, weights_BL))
+        (sums, dhead_DV), dx_BLD = one(start, (x_BLD, targets_BL, weights_BL))
     else:
-        (loss, nats, dhead_DV), dx_CBLD = jax.lax.scan(one, start, _split(chunks, x_BLD, targets_BL, weights_BL))
+        (sums, dhead_DV), dx_CBLD = jax.lax.scan(one, start, _split(chunks, x_BLD, targets_BL, weights_BL))
         dx_BLD = jnp.moveaxis(dx_CBLD, 0, 1).reshape(x_BLD.shape)
-    return (loss, nats), (dx_BLD, dhead_DV)
+    return sums, (dx_BLD, dhead_DV)
 
 
 def _backward(z_loss: float, chunks: int, kept: Any, cotangents: Any) -> Any:

@@ -29,7 +29,8 @@ class Program(NamedTuple):
     """The pure functions of a run, compiled for a mesh.
 
     `init()` -> state; `train(state, batch)` -> (state, metrics), consuming the state; `evaluate(params, batch)` ->
-    LossSums. A batch is {"inputs", "targets": int32 (B, L), "weights": float32 (B, L)}.
+    LossSums. A batch is {"inputs", "targets": int32 (B, L), "weights": float32 (B, L)}, and for an encoder-decoder
+    {"sources": int32 (B, S), "source_weights": float32 (B, S), zero at padding} beside them.
     """
 
     init: Any
@@ -41,7 +42,8 @@ class Program(NamedTuple):
 
 def loss_sums(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> LossSums:
     """Sums over the batch's tokens."""
-    x_BLD, head_DV = language_model.hidden(config.model, params, batch["inputs"])
+    sources = (batch["sources"], batch["source_weights"] > 0) if "sources" in batch else None
+    x_BLD, head_DV = language_model.hidden(config.model, params, batch["inputs"], sources=sources)
     return cross_entropy(x_BLD, head_DV, batch["targets"], batch["weights"], config.training.z_loss)
 
 
@@ -99,7 +101,8 @@ def make_program(config: RunConfig, mesh: Mesh) -> Program:
         }
         return TrainState(optax.apply_updates(state.params, updates), moments, state.step + 1), metrics
 
-    batch_shardings = dict.fromkeys(("inputs", "targets", "weights"), batch_sharding(mesh))
+    arrays = ("inputs", "targets", "weights", *(() if config.model.encoder is None else ("sources", "source_weights")))
+    batch_shardings = dict.fromkeys(arrays, batch_sharding(mesh))
     return Program(
         init=init,
         train=jax.jit(
