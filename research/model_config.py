@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from research.mamba_config import Mamba2Config, MambaConfig
+from research.recurrent_config import RecurrentConfig
 from research.values import check, check_positive, check_range
 
 Layer = tuple[str, ...]  # (sequence mixer, channel mixer), or one mixer alone
@@ -75,6 +76,7 @@ class ModelConfig:
     mlp: MlpConfig = field(default_factory=MlpConfig)
     mamba: MambaConfig = field(default_factory=MambaConfig)
     mamba2: Mamba2Config = field(default_factory=Mamba2Config)
+    recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm (Zhang 2019), or LayerNorm (Ba 2016) with a bias
     norm_epsilon: float = 1e-5
     norm_placement: Literal["pre", "post"] = "pre"  # of each mixer's input, or of its output (OLMo 2, section 3.2)
@@ -170,6 +172,8 @@ MIXER_SECTIONS = {  # mixer -> the section of ModelConfig that it reads
     "mlp": "mlp",
     "mamba": "mamba",
     "mamba2": "mamba2",
+    "lstm": "recurrent",
+    "gru": "recurrent",
 }
 
 

@@ -32,6 +32,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "kv_heads": ("tensor",),
     "head_dim": (),
     "hidden": ("tensor",),
+    "gates": (),
     "inner": ("tensor",),  # channels of a recurrence or convolution
     "taps": (),
     "state": (),

@@ -4,18 +4,35 @@ import numpy as np
 
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 
+ATTENTION = "attention:mlp"
+# What a test must hold for beside it: one pattern a line, without a prefix where the prefix is not part of the model.
+OTHER_PATTERNS = ("lstm:mlp, gru",)
 
-def random_model(seed: int) -> ModelConfig:
+
+def cases(seeds: int, seeds_of_others: int) -> list[tuple[int, str]]:
+    """(seed, pattern) for `random_model`: attention with more seeds than each of the other patterns."""
+    return [(seed, ATTENTION) for seed in range(seeds)] + [
+        (seed, pattern) for pattern in OTHER_PATTERNS for seed in range(seeds_of_others)
+    ]
+
+
+def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
+    """The pattern with everything else drawn, with a prefix of 0 to 2 of its own layers unless it has one."""
     rng = np.random.default_rng(seed)
     kv_heads, group = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     heads = kv_heads * group
     head_dim = 2 * int(rng.integers(1, 9))
     prefix = int(rng.integers(3))
+    before, bar, period = pattern.rpartition("|")
+    if not bar and prefix:
+        first = period.split(",")[0]
+        before, bar = ", ".join([first] * prefix), "|"
+    layers = len(period.split(","))
     return ModelConfig(
         vocab_size=int(rng.integers(11, 300)),
         width=int(rng.integers(3, 60)),
-        depth=prefix + int(rng.integers(1, 5)),
-        pattern=f"{prefix} * attention:mlp | attention:mlp" if prefix else "attention:mlp",
+        depth=(len(before.split(",")) if bar else 0) + layers * int(rng.integers(1, max(2, 5 // layers))),
+        pattern=f"{before} {bar} {period}",
         attention=AttentionConfig(
             heads,
             kv_heads,

@@ -7,20 +7,20 @@ import jax
 import jax.numpy as jnp
 import jaxpr_flops
 import pytest
-from random_configs import random_model
+from random_configs import OTHER_PATTERNS, cases, random_model
 
 from research.config import RunConfig, TrainingConfig
 from research.cost import decode_state_bytes, model_cost, run_cost, train_state_bytes
 from research.models import language_model
 from research.training.step import gradients
 
-SEEDS = range(24)
+CASES = cases(24, 4)
 LENGTH = 12
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_parameters_equal_the_leaves(seed):
-    model = random_model(seed)
+@pytest.mark.parametrize(("seed", "pattern"), CASES)
+def test_parameters_equal_the_leaves(seed, pattern):
+    model = random_model(seed, pattern)
     params = language_model.unbox(language_model.abstract(model))
     counted = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     cost = model_cost(model, LENGTH)
@@ -29,20 +29,20 @@ def test_parameters_equal_the_leaves(seed):
     assert cost.embedding_params == sum(map(math.prod, tables))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_forward_flops_equal_the_jaxpr(seed):
-    model = random_model(seed)
+@pytest.mark.parametrize(("seed", "pattern"), CASES)
+def test_forward_flops_equal_the_jaxpr(seed, pattern):
+    model = random_model(seed, pattern)
     params = language_model.unbox(language_model.abstract(model))
     tokens = jax.ShapeDtypeStruct((3, LENGTH), jnp.int32)
     counted = jaxpr_flops.count(lambda p, t: language_model.logits(model, p, t), params, tokens)
     assert counted == 3 * LENGTH * model_cost(model, LENGTH).forward_flops_per_token
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("seed", "pattern"), CASES)
 @pytest.mark.parametrize("microbatches", [1, 2])
-def test_training_flops_equal_the_jaxpr(seed, microbatches):
+def test_training_flops_equal_the_jaxpr(seed, pattern, microbatches):
     config = RunConfig(
-        model=replace(random_model(seed), vocab_size=259),
+        model=replace(random_model(seed, pattern), vocab_size=259),
         training=TrainingConfig(steps=7, batch_size=4, sequence_length=LENGTH, microbatches=microbatches),
     )
     params = language_model.unbox(language_model.abstract(config.model))
@@ -64,8 +64,9 @@ def test_conventions_differ_as_documented():
     assert train_state_bytes(config) == 16 * cost.params
 
 
-def test_decode_state_bytes_equal_the_arrays():
-    model = random_model(3)
+@pytest.mark.parametrize("pattern", ["attention:mlp", *OTHER_PATTERNS])
+def test_decode_state_bytes_equal_the_arrays(pattern):
+    model = random_model(3, pattern)
     states = jax.eval_shape(lambda: language_model.init_states(model, 1, 50))
     arrays = [leaf for leaf in jax.tree.leaves(states) if leaf.dtype == jnp.float32]
     assert decode_state_bytes(model, 50) == sum(4 * math.prod(leaf.shape) for leaf in arrays)

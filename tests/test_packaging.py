@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 STREET = (
     "research.values",
     "research.mamba_config",
+    "research.recurrent_config",
     "research.model_config",
     "research.config",
     "research.presets",

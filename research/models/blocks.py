@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from research.model_config import Layer, ModelConfig
-from research.models import attention, mamba, mlp
+from research.models import attention, mamba, mlp, recurrent
 from research.values import ConfigError, check
 
 
@@ -56,6 +56,22 @@ SEQUENCE_MIXERS = {
         elementwise_flops=mamba.elementwise_flops,
         init_state=mamba.init_state,
         state_bytes=mamba.state_bytes,
+    ),
+    "lstm": Mixer(
+        recurrent.Lstm,
+        recurrent.lstm_params,
+        recurrent.lstm_matmul_params,
+        elementwise_flops=recurrent.lstm_elementwise_flops,
+        init_state=recurrent.init_lstm,
+        state_bytes=recurrent.lstm_state_bytes,
+    ),
+    "gru": Mixer(
+        recurrent.Gru,
+        recurrent.gru_params,
+        recurrent.gru_matmul_params,
+        elementwise_flops=recurrent.gru_elementwise_flops,
+        init_state=recurrent.init_gru,
+        state_bytes=recurrent.gru_state_bytes,
     ),
 }
 CHANNEL_MIXERS = {"mlp": Mixer(mlp.Mlp, mlp.params, mlp.matmul_params)}
