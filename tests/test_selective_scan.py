@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models.selective_scan import ALGORITHMS, selective_scan
+from research.models import selective_scan as module
+from research.models.selective_scan import ALGORITHMS
+
+selective_scan = jax.jit(module.selective_scan, static_argnums=(0, 1))
 
 BATCH, LENGTH, CHANNELS, STATES = 2, 13, 6, 4
 NAMES = ("x", "step", "rate", "write", "read", "state")

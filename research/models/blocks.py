@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from research.model_config import Layer, ModelConfig
-from research.models import attention, mamba, mlp, recurrent
+from research.models import attention, mamba, mamba2, mlp, recurrent
 from research.values import ConfigError, check
 
 
@@ -56,6 +56,15 @@ SEQUENCE_MIXERS = {
         elementwise_flops=mamba.elementwise_flops,
         init_state=mamba.init_state,
         state_bytes=mamba.state_bytes,
+    ),
+    "mamba2": Mixer(
+        mamba2.Mamba2,
+        mamba2.params,
+        mamba2.matmul_params,
+        sequence_flops=mamba2.sequence_flops,
+        elementwise_flops=mamba2.elementwise_flops,
+        init_state=mamba2.init_state,
+        state_bytes=mamba2.state_bytes,
     ),
     "lstm": Mixer(
         recurrent.Lstm,

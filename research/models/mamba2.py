@@ -1,0 +1,174 @@
+"""Mamba-2 (Dao & Gu 2024): one decay a head, so that the recurrence is matrix products over chunks of tokens.
+
+A block is [gate, input, B, C, step] = x W, a short causal convolution and silu on input, B and C, the recurrence of
+models/ssd.py, and out(norm((y + D input) * silu(gate))). B and C are made beside the input, not from it as in Mamba.
+"""
+
+import math
+from dataclasses import dataclass
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from research.model_config import ModelConfig
+from research.models import convolution
+from research.models.convolution import CausalConvolution
+from research.models.layers import (
+    RMSNorm,
+    Shared,
+    Uniform,
+    along_last,
+    at_least_float32,
+    ones,
+    parameter,
+    project,
+)
+from research.models.mamba import StepBias, residual_writes
+from research.models.ssd import ssd
+from research.sharding import constrain
+
+
+class Mamba2State(flax.struct.PyTreeNode):
+    """What decoding carries, of one size at any length."""
+
+    conv_input_BWP: jax.Array  # the last W - 1 inputs of each convolution
+    conv_selection_BWC: jax.Array
+    scan_BGNM: jax.Array  # float32, as the recurrence
+
+
+def init_state(config: ModelConfig, batch: int, max_length: int) -> Mamba2State:
+    """Zeros: nothing read yet. `max_length` does not matter."""
+    cfg, P = config.mamba2, config.mamba2.inner(config.width)
+    G, N = cfg.groups, cfg.state_size
+    conv_input, conv_selection = (
+        convolution.init_state(batch, cfg.conv_width, channels, config.compute_dtype) for channels in (P, 2 * G * N)
+    )
+    scan_BGNM = at_least_float32(jnp.zeros((batch, G, N, P // G), config.compute_dtype))
+    return Mamba2State(conv_input, conv_selection, scan_BGNM)
+
+
+class Mamba2(nn.Module):
+    """The block of figure 6 (right), without its norm and residual."""
+
+    config: ModelConfig
+    layer: int
+
+    @nn.compact
+    def __call__(
+        self, x_BLD: jax.Array, state: Mamba2State | None, shared: Shared
+    ) -> tuple[jax.Array, Mamba2State | None, Shared]:
+        cfg, D = self.config.mamba2, self.config.width
+        P, H = cfg.inner(D), cfg.heads(D)
+        gate_DP = parameter(self, "gate", (D, P), "width inner", Uniform(D**-0.5), "hidden")
+        rate_log_H = parameter(self, "rate_log", (H,), "heads", LogUniformRate(), "vector")
+        skip_H = parameter(self, "skip", (H,), "heads", ones, "vector")
+        gain_P = parameter(self, "gain", (P,), "inner", ones, "vector")
+        out_init = Uniform((P * residual_writes(self.config)) ** -0.5)
+        out_PD = parameter(self, "out", (P, D), "inner width", out_init, "hidden")
+
+        before = init_state(self.config, x_BLD.shape[0], 0) if state is None else state
+        input_BLHK, write_BLGN, read_BLGN, conv_states = self._convolved(x_BLD, state, shared.mask_BL)
+        step_BLH = self._step(x_BLD, shared.mask_BL)
+        rate_H = -jnp.exp(rate_log_H.astype(before.scan_BGNM.dtype))
+        y_BLHK, scan_BGNM = ssd(
+            cfg.algorithm, cfg.chunk, input_BLHK, step_BLH, rate_H, write_BLGN, read_BLGN, before.scan_BGNM
+        )
+        y_BLHK = y_BLHK.astype(x_BLD.dtype) + input_BLHK * skip_H.astype(x_BLD.dtype)[None, None, :, None]
+        y_BLP = y_BLHK.reshape(*x_BLD.shape[:2], P) * jax.nn.silu(project(x_BLD, gate_DP))
+        by_group_BLGM = y_BLP.reshape(*x_BLD.shape[:2], cfg.groups, P // cfg.groups)
+        normed_BLGM = RMSNorm(self.config.norm_epsilon, "inner", learned=False, name="norm")(by_group_BLGM)
+        y_BLP = along_last(jnp.multiply, normed_BLGM.reshape(y_BLP.shape), gain_P)
+        y_BLP = constrain(y_BLP, "batch length inner")
+        state = None if state is None else Mamba2State(*conv_states, scan_BGNM)
+        return project(y_BLP, out_PD), state, shared
+
+    def _convolved(
+        self, x_BLD: jax.Array, state: Mamba2State | None, mask_BL: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array, tuple]:
+        """(input_BLHK, write_BLGN, read_BLGN, the states of both convolutions)."""
+        cfg, D = self.config.mamba2, self.config.width
+        B, L, P, G, N = *x_BLD.shape[:2], cfg.inner(D), cfg.groups, cfg.state_size
+        init = Uniform(D**-0.5)
+        input_DP = parameter(self, "input", (D, P), "width inner", init, "hidden")
+        selection_DC = parameter(self, "selection", (D, 2 * G * N), "width state", init, "hidden")
+        input_BLP, conv_input = CausalConvolution(cfg.conv_width, self.layer, name="conv_input")(
+            project(x_BLD, input_DP), None if state is None else state.conv_input_BWP, mask_BL
+        )
+        selection_BLC, conv_selection = CausalConvolution(
+            cfg.conv_width, self.layer, axis="state", name="conv_selection"
+        )(project(x_BLD, selection_DC), None if state is None else state.conv_selection_BWC, mask_BL)
+        input_BLHK = jax.nn.silu(input_BLP).reshape(B, L, cfg.heads(D), cfg.head_dim)
+        input_BLHK = constrain(input_BLHK, "batch length heads head_dim")
+        selection_BLGN = jax.nn.silu(selection_BLC).reshape(B, L, 2 * G, N)
+        return input_BLHK, selection_BLGN[:, :, :G], selection_BLGN[:, :, G:], (conv_input, conv_selection)
+
+    def _step(self, x_BLD: jax.Array, mask_BL: jax.Array | None) -> jax.Array:
+        """step_BLH, float32, and 0 at padding."""
+        D, H = self.config.width, self.config.mamba2.heads(self.config.width)
+        step_DH = parameter(self, "step", (D, H), "width heads", Uniform(D**-0.5), "hidden")
+        bias_H = parameter(self, "step_bias", (H,), "heads", StepBias(), "vector")
+        step_BLH = jax.nn.softplus(along_last(jnp.add, at_least_float32(project(x_BLD, step_DH)), bias_H))
+        return step_BLH if mask_BL is None else jnp.where(mask_BL[:, :, None], step_BLH, 0)
+
+
+@dataclass(frozen=True)
+class LogUniformRate:
+    """Initialiser: the logarithm of rates drawn evenly from [low, high], as in the published code."""
+
+    low: float = 1.0
+    high: float = 16.0
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
+        return jnp.log(jax.random.uniform(key, shape, minval=self.low, maxval=self.high))
+
+
+def params(config: ModelConfig) -> int:
+    """Parameters of one layer: matrices, both convolutions, gain, and a step bias, rate and skip a head."""
+    cfg, P = config.mamba2, config.mamba2.inner(config.width)
+    convolved = convolution.params(cfg.conv_width, P + 2 * cfg.groups * cfg.state_size)
+    return matmul_params(config) + convolved + P + 3 * cfg.heads(config.width)
+
+
+def matmul_params(config: ModelConfig) -> int:
+    """Parameters each token is multiplied with: gate, input, selection, step and out."""
+    cfg, D = config.mamba2, config.width
+    return D * (3 * cfg.inner(D) + 2 * cfg.groups * cfg.state_size + cfg.heads(D))
+
+
+def sequence_flops(config: ModelConfig, length: int) -> int:
+    """2 L (Q G N + Q P + 2 N P) for `chunked`: scores, mixing, writing and reading states; L rounded up to chunks.
+
+    Every score of a chunk is counted. `recurrent` has no matrix products.
+    """
+    cfg, P = config.mamba2, config.mamba2.inner(config.width)
+    if cfg.algorithm == "recurrent":
+        return 0
+    N, Q = cfg.state_size, min(cfg.chunk, length)
+    return 2 * math.ceil(length / Q) * Q * (Q * cfg.groups * N + Q * P + 2 * N * P)
+
+
+def elementwise_flops(config: ModelConfig, length: int) -> int:
+    """The convolutions, 2 W (P + 2 G N) a token, step * x, the skip and the recurrence outside of matrix products.
+
+    `recurrent`: 5 N P a token (decay 1, write 2, read 2). `chunked`: 3 H Q a token for the decays between a chunk's
+    tokens and their product with the scores, 3 P for decays to the chunk's end and from its start, and the states'
+    own recurrence, 2 N P a chunk.
+    """
+    cfg, P = config.mamba2, config.mamba2.inner(config.width)
+    N, Q = cfg.state_size, min(cfg.chunk, length)
+    convolved = convolution.elementwise_flops(cfg.conv_width, P + 2 * cfg.groups * N, length)
+    if cfg.algorithm == "recurrent":
+        scan = length * 5 * N * P
+    else:
+        chunks = math.ceil(length / Q)
+        scan = chunks * (Q * (3 * cfg.heads(config.width) * Q + 3 * P) + 2 * N * P)
+    return convolved + 3 * length * P + scan
+
+
+def state_bytes(config: ModelConfig, length: int, bytes_per_value: int) -> int:
+    """Decode state of one layer: the convolutions' in the compute dtype, the recurrence's in at least float32."""
+    cfg, P = config.mamba2, config.mamba2.inner(config.width)
+    convolved = convolution.state_bytes(cfg.conv_width, P + 2 * cfg.groups * cfg.state_size, bytes_per_value)
+    return convolved + P * cfg.state_size * max(4, bytes_per_value)
