@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from research.mamba_config import Mamba2Config, MambaConfig
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 
 ATTENTION = "attention:mlp"
 # What a test must hold for beside it: one pattern a line, without a prefix where the prefix is not part of the model.
-OTHER_PATTERNS = ("lstm:mlp, gru",)
+OTHER_PATTERNS = ("lstm:mlp, gru", "mamba, mamba2:mlp")
 
 
 def cases(seeds: int, seeds_of_others: int) -> list[tuple[int, str]]:
@@ -28,9 +29,10 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
         first = period.split(",")[0]
         before, bar = ", ".join([first] * prefix), "|"
     layers = len(period.split(","))
+    vocab_size, width = int(rng.integers(11, 300)), int(rng.integers(3, 60))
     return ModelConfig(
-        vocab_size=int(rng.integers(11, 300)),
-        width=int(rng.integers(3, 60)),
+        vocab_size=vocab_size,
+        width=width,
         depth=(len(before.split(",")) if bar else 0) + layers * int(rng.integers(1, max(2, 5 // layers))),
         pattern=f"{before} {bar} {period}",
         attention=AttentionConfig(
@@ -42,6 +44,8 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
             window=None if rng.integers(2) else int(rng.integers(1, 9)),
         ),
         mlp=MlpConfig(int(rng.integers(1, 90)), activation=str(rng.choice(["swiglu", "gelu"]))),
+        mamba=_mamba(seed),
+        mamba2=_mamba2(seed, width),
         norm=str(rng.choice(["rms", "layer"])),
         norm_placement=str(rng.choice(["pre", "post"])),
         parallel_mixers=bool(rng.integers(2)),
@@ -49,4 +53,33 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
         max_positions=16 if rng.integers(2) else None,
         tied_embeddings=bool(rng.integers(2)),
         scan_layers=bool(rng.integers(2)),
+    )
+
+
+def _mamba(seed: int) -> MambaConfig:
+    rng = np.random.default_rng((seed, 1))
+    return MambaConfig(
+        state_size=int(rng.integers(1, 9)),
+        expand=int(rng.integers(1, 4)),
+        conv_width=int(rng.integers(1, 6)),
+        step_rank=None if rng.integers(2) else int(rng.integers(1, 9)),
+        inner_norms=str(rng.choice(["none", "fixed", "learned"])),
+        algorithm=str(rng.choice(["sequential", "chunked", "associative"])),
+        chunk=int(rng.integers(1, 13)),
+    )
+
+
+def _mamba2(seed: int, width: int) -> Mamba2Config:
+    rng = np.random.default_rng((seed, 2))
+    expand = int(rng.integers(1, 4))
+    head_dim = int(rng.choice([size for size in range(1, 9) if expand * width % size == 0]))
+    heads = expand * width // head_dim
+    return Mamba2Config(
+        state_size=int(rng.integers(1, 9)),
+        expand=expand,
+        head_dim=head_dim,
+        groups=int(rng.choice([groups for groups in range(1, 5) if heads % groups == 0])),
+        conv_width=int(rng.integers(1, 6)),
+        algorithm=str(rng.choice(["chunked", "recurrent"])),
+        chunk=int(rng.integers(1, 13)),
     )
