@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
+from random_configs import perturbed
 
 from research.model_config import ModelConfig
 from research.models import language_model
@@ -24,15 +25,6 @@ from research.training.loss import cross_entropy
 
 BATCH, LENGTH = 2, 13
 LOGITS = jax.jit(language_model.logits, static_argnums=0)
-
-
-def perturbed(model: ModelConfig, scale: float = 0.1, seed: int = 0) -> Any:
-    """Initial parameters, each moved by `scale` * N(0, 1), so that no one or zero hides a swapped or missing factor."""
-    params = language_model.init(model, jax.random.key(seed))
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    moved = [leaf + scale * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return structure.unflatten(moved)
 
 
 def random_tokens(model: ModelConfig, batch: int = BATCH, length: int = LENGTH) -> np.ndarray:

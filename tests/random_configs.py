@@ -1,9 +1,13 @@
 """Model configs drawn at random over everything a config can say, for tests that must hold for all of them."""
 
+from typing import Any
+
+import jax
 import numpy as np
 
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.models import language_model
 
 ATTENTION = "attention:mlp"
 # What a test must hold for beside it: one pattern a line, without a prefix where the prefix is not part of the model.
@@ -83,3 +87,12 @@ def _mamba2(seed: int, width: int) -> Mamba2Config:
         algorithm=str(rng.choice(["chunked", "recurrent"])),
         chunk=int(rng.integers(1, 13)),
     )
+
+
+def perturbed(model: ModelConfig, scale: float = 0.1, seed: int = 0) -> Any:
+    """Initial parameters, each moved by `scale` * N(0, 1), so that no one or zero hides a swapped or missing factor."""
+    params = language_model.init(model, jax.random.key(seed))
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    moved = [leaf + scale * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return structure.unflatten(moved)

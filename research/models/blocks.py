@@ -10,12 +10,13 @@ them. `shared` is handed on, changed only by a mixer whose values other layers r
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from research.model_config import Layer, ModelConfig
-from research.models import attention, mamba, mamba2, mlp, recurrent
+from research.models import attended_recurrence, attention, cross_attention, mamba, mamba2, mlp, recurrent
 from research.values import ConfigError, check
 
 
@@ -27,7 +28,7 @@ class Mixer(NamedTuple):
     convolutions and FFTs do outside of matrix products, which no other column holds.
     """
 
-    module: type[nn.Module]
+    module: Callable[..., nn.Module]
     params: Callable[[ModelConfig], int]
     matmul_params: Callable[[ModelConfig], int]
     active_params: Callable[[ModelConfig], int] | None = None  # that one token passes through; None: all
@@ -73,6 +74,7 @@ SEQUENCE_MIXERS = {
         elementwise_flops=recurrent.lstm_elementwise_flops,
         init_state=recurrent.init_lstm,
         state_bytes=recurrent.lstm_state_bytes,
+        start_from=lambda state: state,
     ),
     "gru": Mixer(
         recurrent.Gru,
@@ -81,7 +83,42 @@ SEQUENCE_MIXERS = {
         elementwise_flops=recurrent.gru_elementwise_flops,
         init_state=recurrent.init_gru,
         state_bytes=recurrent.gru_state_bytes,
+        start_from=lambda state: state,
     ),
+    "cross_attention": Mixer(
+        cross_attention.CrossAttention,
+        cross_attention.params,
+        cross_attention.matmul_params,
+        sequence_flops=cross_attention.sequence_flops,
+        init_state=cross_attention.init_state,
+        state_bytes=cross_attention.state_bytes,
+    ),
+}
+
+
+def _attended(plain: Mixer, cell: recurrent.Cell, gates: int, score: attended_recurrence.Score) -> Mixer:
+    """A recurrent decoder that attends to the source, around the cell of the `plain` mixer."""
+    own = attended_recurrence
+    return Mixer(
+        partial(own.AttendedRecurrence, cell=cell, gates=gates, score=score),
+        lambda config: own.params(config, gates, score),
+        lambda config: own.matmul_params(config, gates, score),
+        sequence_flops=own.sequence_flops,
+        elementwise_flops=lambda config, length: (
+            plain.elementwise_flops(config, length) + own.elementwise_flops(config, length, score)
+        ),
+        init_state=lambda config, batch, length: own.init_state(config, batch, plain.init_state(config, batch, length)),
+        state_bytes=lambda config, length, bytes_per_value: (
+            plain.state_bytes(config, length, bytes_per_value) + own.state_bytes(config, bytes_per_value)
+        ),
+        start_from=lambda state: state,
+    )
+
+
+SEQUENCE_MIXERS |= {
+    f"{name}_{score}": _attended(SEQUENCE_MIXERS[name], cell, gates, score)
+    for name, cell, gates in (("lstm", recurrent.lstm_cell, 4), ("gru", recurrent.gru_cell, 3))
+    for score in ("additive", "multiplicative")
 }
 CHANNEL_MIXERS = {"mlp": Mixer(mlp.Mlp, mlp.params, mlp.matmul_params)}
 

@@ -104,9 +104,8 @@ class Encoder(nn.Module):
 class LanguageModel(nn.Module):
     """Tokens (B, L) int32 to final hidden states (B, L, D) in the compute dtype, and the head's matrix (D, V).
 
-    states: {"prefix", "periods": see `stack`, "read": tokens read (B,), "source": what an encoder wrote, and its mask}.
-    sources: an encoder-decoder's source tokens (B, S) int32 and true where they are real (B, S); None where `states`
-    hold what the encoder wrote.
+    states: {"prefix", "periods": see `stack`, "read": tokens read (B,)}. sources: an encoder-decoder's source tokens
+    (B, S) int32 and true where they are real (B, S); None once the states hold what the decoder needs of them.
     """
 
     config: ModelConfig
@@ -123,19 +122,17 @@ class LanguageModel(nn.Module):
         V, D = cfg.vocab_size, cfg.width
         table_VD = parameter(self, "embedding", (V, D), "vocab table_width", Normal(D**-0.5), "embedding")
         inner = {"prefix": None, "periods": None} if states is None else states
-        source = None if states is None else states.get("source")
+        shared = Shared(mask_BL=mask_BL)
         if sources is not None:
             source_BSD, final = Encoder(cfg.encoder, name="encoder")(table_VD, *sources)
-            source, inner = (source_BSD, sources[1]), hand_over(cfg, final, inner)
+            shared = shared.replace(source_BSD=source_BSD, source_mask_BS=sources[1])
+            inner = hand_over(cfg, final, inner)
         read_B = None if states is None else states["read"]
         x_BLD = embed(self, table_VD, tokens_BL, mask_BL, read_B)
-        shared = Shared(mask_BL=mask_BL)
-        if source is not None:
-            shared = shared.replace(source_BSD=source[0], source_mask_BS=source[1])
         (x_BLD, _), inner = stack(cfg, (x_BLD, shared), inner)
         if states is not None:
             read_B += tokens_BL.shape[1] if mask_BL is None else jnp.sum(mask_BL, axis=1, dtype=jnp.int32)
-            states = {**inner, "read": read_B} | ({} if source is None else {"source": source})
+            states = {**inner, "read": read_B}
         x_BLD = norm(cfg, name="final_norm")(x_BLD)
         if cfg.tied_embeddings:
             return x_BLD, table_VD.T, states

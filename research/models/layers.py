@@ -37,7 +37,8 @@ class Shared(flax.struct.PyTreeNode):
 
     mask_BL: true at real tokens, false at padding, which must change nothing at real ones; None without padding.
     first_value_BLD: the first layer's values, which later layers of RWKV-7 mix in (value residual).
-    source_BSD, source_mask_BS: what the encoder wrote, and true at its real tokens; None in a decoder-only model.
+    source_BSD, source_mask_BS: what the encoder wrote, and true at its real tokens; None in a decoder-only model, and
+    after the first step of decoding, when the mixers' states hold what they need of it.
     """
 
     mask_BL: jax.Array | None = None
