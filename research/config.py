@@ -121,6 +121,7 @@ class OptimizerConfig:
     """AdamW (Loshchilov 2019): decoupled decay on matrices only, global-norm clipping before the moments."""
 
     learning_rate: float = 3e-3  # the schedule's peak
+    dynamics_learning_rate: float = 1e-3  # highest peak of what state spaces evolve by; same schedule (S4's `lr`)
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
@@ -132,7 +133,7 @@ class OptimizerConfig:
     final_fraction: float = 0.1  # learning rate at the end, relative to the peak
 
     def __post_init__(self):
-        check_positive(self, "optimizer", "learning_rate epsilon clip_norm")
+        check_positive(self, "optimizer", "learning_rate dynamics_learning_rate epsilon clip_norm")
         check_range(self, "optimizer", "beta1 beta2", 0, 0.999999)
         check_range(self, "optimizer", "warmup_fraction decay_fraction final_fraction", 0, 1)
         check_range(self, "optimizer", "weight_decay", 0)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.recurrent_config import RecurrentConfig
+from research.ssm_config import H3Config, S4Config
 from research.values import check, check_positive, check_range
 
 Layer = tuple[str, ...]  # (sequence mixer, channel mixer), or one mixer alone
@@ -77,6 +78,8 @@ class ModelConfig:
     mamba: MambaConfig = field(default_factory=MambaConfig)
     mamba2: Mamba2Config = field(default_factory=Mamba2Config)
     recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
+    s4: S4Config = field(default_factory=S4Config)
+    h3: H3Config = field(default_factory=H3Config)
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm (Zhang 2019), or LayerNorm (Ba 2016) with a bias
     norm_epsilon: float = 1e-5
     norm_placement: Literal["pre", "post"] = "pre"  # of each mixer's input, or of its output (OLMo 2, section 3.2)
@@ -174,6 +177,8 @@ MIXER_SECTIONS = {  # mixer -> the section of ModelConfig that it reads
     "mamba2": "mamba2",
     "lstm": "recurrent",
     "gru": "recurrent",
+    "s4": "s4",
+    "h3": "h3",
 }
 
 

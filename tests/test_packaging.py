@@ -24,6 +24,7 @@ STREET = (
     "research.values",
     "research.mamba_config",
     "research.recurrent_config",
+    "research.ssm_config",
     "research.model_config",
     "research.config",
     "research.presets",

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from research.model_config import Layer, ModelConfig
-from research.models import attended_recurrence, attention, cross_attention, mamba, mamba2, mlp, recurrent
+from research.models import attended_recurrence, attention, cross_attention, h3, mamba, mamba2, mlp, recurrent, s4
 from research.values import ConfigError, check
 
 
@@ -84,6 +84,22 @@ SEQUENCE_MIXERS = {
         init_state=recurrent.init_gru,
         state_bytes=recurrent.gru_state_bytes,
         start_from=lambda state: state,
+    ),
+    "s4": Mixer(
+        s4.S4,
+        s4.params,
+        s4.matmul_params,
+        elementwise_flops=s4.elementwise_flops,
+        init_state=s4.init_state,
+        state_bytes=s4.state_bytes,
+    ),
+    "h3": Mixer(
+        h3.H3,
+        h3.params,
+        h3.matmul_params,
+        elementwise_flops=h3.elementwise_flops,
+        init_state=h3.init_state,
+        state_bytes=h3.state_bytes,
     ),
     "cross_attention": Mixer(
         cross_attention.CrossAttention,

@@ -1,5 +1,6 @@
 """The optimizer of a run as one optax transformation, built from what the parameters say of themselves."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,21 +12,35 @@ from research.optim.schedules import learning_rate
 
 
 def decayed(boxed: Any) -> Any:
-    """True for matrices, False for the role `vector` (norm gains and biases): the mask of weight decay."""
-    return jax.tree.map(lambda box: box.role != "vector", boxed, is_leaf=lambda leaf: isinstance(leaf, AxisMetadata))
+    """True for matrices and taps, False for the roles `vector` and `dynamics`: the mask of weight decay."""
+    return _with_role(boxed, lambda role: role not in ("vector", "dynamics"))
 
 
 def make_optimizer(config: OptimizerConfig, boxed: Any, steps: int) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW with decoupled weight decay on `decayed(boxed)`.
 
+    Parameters of the role `dynamics` learn at no more than `dynamics_learning_rate`, on the same schedule.
+
     `boxed` is the parameter tree of `language_model.abstract`; the transformation itself works on unboxed trees.
     """
-    adamw = optax.adamw(
-        lambda step: learning_rate(config, step, steps),
-        b1=config.beta1,
-        b2=config.beta2,
-        eps=config.epsilon,
-        weight_decay=config.weight_decay,
-        mask=decayed(boxed),
+    parts = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    parts.append(
+        optax.adamw(
+            lambda step: learning_rate(config, step, steps),
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            mask=decayed(boxed),
+        )
     )
-    return adamw if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    dynamics = _with_role(boxed, lambda role: role == "dynamics")
+    share = min(1.0, config.dynamics_learning_rate / config.learning_rate)
+    if share < 1 and any(jax.tree.leaves(dynamics)):
+        parts.append(optax.masked(optax.scale(share), dynamics))
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
+
+
+def _with_role(boxed: Any, chosen: Callable[[str], bool]) -> Any:
+    """True where a parameter's role is chosen."""
+    return jax.tree.map(lambda box: chosen(box.role), boxed, is_leaf=lambda leaf: isinstance(leaf, AxisMetadata))
