@@ -8,10 +8,11 @@ import numpy as np
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
+from research.ssm_config import H3Config, S4Config
 
 ATTENTION = "attention:mlp"
 # What a test must hold for beside it: one pattern a line, without a prefix where the prefix is not part of the model.
-OTHER_PATTERNS = ("lstm:mlp, gru", "mamba, mamba2:mlp")
+OTHER_PATTERNS = ("lstm:mlp, gru", "mamba, mamba2:mlp", "s4, h3:mlp")
 
 
 def cases(seeds: int, seeds_of_others: int) -> list[tuple[int, str]]:
@@ -50,6 +51,8 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
         mlp=MlpConfig(int(rng.integers(1, 90)), activation=str(rng.choice(["swiglu", "gelu"]))),
         mamba=_mamba(seed),
         mamba2=_mamba2(seed, width),
+        s4=_s4(seed),
+        h3=_h3(seed, width),
         norm=str(rng.choice(["rms", "layer"])),
         norm_placement=str(rng.choice(["pre", "post"])),
         parallel_mixers=bool(rng.integers(2)),
@@ -96,3 +99,30 @@ def perturbed(model: ModelConfig, scale: float = 0.1, seed: int = 0) -> Any:
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     moved = [leaf + scale * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
     return structure.unflatten(moved)
+
+
+def _s4(seed: int) -> S4Config:
+    rng = np.random.default_rng((seed, 3))
+    kernel = str(rng.choice(["dplr", "diagonal"]))
+    diagonal = kernel == "diagonal"
+    return S4Config(
+        kernel,
+        state_size=2 * int(rng.integers(1, 9)),
+        initialisation=str(rng.choice(["legs", "lin", "inv", "real"])) if diagonal else "legs",
+        discretisation=str(rng.choice(["bilinear", "zoh"])) if diagonal else "bilinear",
+        # Steps as long as published ones are for a kernel of a thousand: C follows from C (1 - A^length), and at short
+        # lengths with small steps that is a division by nearly nothing.
+        step_min=float(rng.uniform(0.05, 0.1)),
+        step_max=float(rng.uniform(0.1, 0.5)),
+        kernel_length=int(rng.integers(16, 41)),
+    )
+
+
+def _h3(seed: int, width: int) -> H3Config:
+    rng = np.random.default_rng((seed, 4))
+    return H3Config(
+        head_dim=int(rng.choice([size for size in range(1, 9) if width % size == 0])),
+        state_size=2 * int(rng.integers(1, 9)),
+        initialisation=str(rng.choice(["legs", "lin", "inv", "real"])),
+        discretisation=str(rng.choice(["bilinear", "zoh"])),
+    )

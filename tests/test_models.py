@@ -40,7 +40,11 @@ def test_no_position_sees_the_future(seed, pattern):
     params, tokens = _moved(_params(model)), _tokens(model)
     changed = tokens.at[:, 7:].set((tokens[:, 7:] + 1) % model.vocab_size)
     logits, other = (LOGITS(model, params, t) for t in (tokens, changed))
-    np.testing.assert_array_equal(logits[:, :7], other[:, :7])
+    if any(mixer in ("s4", "h3") for layer in model.layers for mixer in layer):
+        # A Fourier transform spreads every position's rounding, and nothing else (test_ssm has this in float64).
+        np.testing.assert_allclose(logits[:, :7], other[:, :7], **REORDERED)
+    else:
+        np.testing.assert_array_equal(logits[:, :7], other[:, :7])
     assert not np.allclose(logits[:, 7:], other[:, 7:])
 
 
