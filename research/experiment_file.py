@@ -14,7 +14,7 @@ from research.values import ConfigError, check, override
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Any:
-    """The `EXPERIMENT` of the file at `path`, `a.b=value` overrides applied: an IsoFlop or Runs of research/plan.py.
+    """The `EXPERIMENT` of the file at `path`, `a.b=value` overrides applied: an IsoFlop or Runs of research/plan.py, or a Grid of research/grid.py.
 
     Raises ConfigError for a file that is not there or defines no experiment, and for a bad override.
     """
@@ -30,7 +30,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Any:
         "EXPERIMENT",
         type(experiment).__name__,
         "must be a plan",
-        "make it an IsoFlop or a Runs of research/plan.py",
+        "make it an IsoFlop or a Runs of research/plan.py, or a Grid of research/grid.py",
     )
     experiment = override(experiment, overrides)
     check(

@@ -26,13 +26,16 @@ PLAN_COLUMNS = (
 
 
 def plan_table(configs: Sequence[RunConfig], title: str, held_out_flops: float | None) -> Table:
-    """One line a run, a gap between budgets, the total cost below."""
+    """One line a run, a gap between families and budgets, the total cost below."""
     table = _table(title)
+    families = {config.family for config in configs}
+    if len(families) > 1:
+        table.add_column("family", no_wrap=True)
     for name in PLAN_COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
-    for _, same_budget in groupby(configs, key=lambda config: config.budget_flops):
-        for config in same_budget:
-            table.add_row(*_plan_row(config))
+    for (family, _), alike in groupby(configs, key=lambda config: (config.family, config.budget_flops)):
+        for config in alike:
+            table.add_row(*([family] if len(families) > 1 else []), *_plan_row(config))
         table.add_section()
     total = sum(run_cost(config).flops for config in configs) + (held_out_flops or 0.0)
     table.caption = f"{len(configs)} runs"

@@ -33,6 +33,7 @@ STREET = (
     "research.models",
     "research.cost",
     "research.plan",
+    "research.grid",
     "research.data",
     "research.optim",
     "analysis",
