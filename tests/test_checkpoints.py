@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from research.mamba_config import Mamba2Config, MambaConfig
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models.checkpoints import (
     FAMILIES,
@@ -22,7 +23,10 @@ from research.models.checkpoints.tensors import shapes, unflatten
 
 SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
 EXAMPLES = {
+    "falcon_mamba": ModelConfig(**SMALL, pattern="mamba", mamba=MambaConfig(4, inner_norms="fixed")),
     "llama": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 8, rope_theta=5e5), mlp=MlpConfig(48)),
+    "mamba": ModelConfig(**SMALL, pattern="mamba", mamba=MambaConfig(4, step_rank=3, algorithm="sequential")),
+    "mamba2": ModelConfig(**SMALL, pattern="mamba2", mamba2=Mamba2Config(4, head_dim=8, groups=2, chunk=16)),
 }
 
 

@@ -18,6 +18,7 @@ sys.path.insert(0, str(FOLDER.parent))
 
 from oracle_tools import load, logits_of, perturbed, random_tokens  # noqa: E402
 
+from research.mamba_config import Mamba2Config, MambaConfig  # noqa: E402
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig  # noqa: E402
 from research.models.checkpoints.tensors import flatten  # noqa: E402
 from research.values import to_json  # noqa: E402
@@ -43,6 +44,8 @@ def of_transformers(family: str, **fields) -> Fixture:
 
 FIXTURES: dict[str, Callable[[], Fixture]] = {
     "llama": lambda: of_transformers("llama", attention=AttentionConfig(4, 2, 8, rope_theta=5e5)),
+    "mamba": lambda: of_transformers("mamba", pattern="mamba", mamba=MambaConfig(8, chunk=4), tied_embeddings=True),
+    "mamba2": lambda: of_transformers("mamba2", pattern="mamba2", mamba2=Mamba2Config(8, 2, 8, 2, chunk=4)),
 }
 
 

@@ -22,11 +22,13 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from research.model_config import MIXER_SECTIONS, ModelConfig
-from research.models.checkpoints import llama
+from research.models.checkpoints import falcon_mamba, llama, mamba, mamba2
 from research.models.checkpoints.tensors import flatten, shapes, unflatten
 from research.values import differences, to_dict
 
-FAMILIES: Mapping[str, ModuleType] = {family.MODEL_TYPE: family for family in (llama,)}
+FAMILIES: Mapping[str, ModuleType] = {family.MODEL_TYPE: family for family in (falcon_mamba, llama, mamba, mamba2)}
+
+EXECUTION = ("algorithm", "chunk")  # fields of a mixer's section that choose among equal functions
 
 
 class CheckpointError(ValueError):
@@ -121,4 +123,6 @@ def _substance(model: ModelConfig) -> dict[str, Any]:
     names = {mixer for layer in model.layers for mixer in layer}
     unused = set(MIXER_SECTIONS.values()) - {MIXER_SECTIONS.get(name) for name in names}
     plain = to_dict(replace(model, scan_layers=False, remat="none", compute_dtype="float32", pattern="attention:mlp"))
+    for section in MIXER_SECTIONS.values():
+        plain[section] = {name: value for name, value in plain[section].items() if name not in EXECUTION}
     return {"layers": model.layers} | {key: value for key, value in plain.items() if key not in unused}

@@ -47,6 +47,20 @@ def bias(name: str, path: str) -> Tensor:
     return Tensor(name, (path,), lambda ours: ours[0].reshape(-1), lambda theirs, shapes: [theirs.reshape(shapes[0])])
 
 
+def stacked(name: str, parts: Sequence[Tensor]) -> Tensor:
+    """One tensor that holds several of one parameter each, behind one another along its first axis."""
+
+    def join(ours: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([part.join([array]) for part, array in zip(parts, ours, strict=True)])
+
+    def split(theirs: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        rows = [part.join([np.empty(shape, bool)]).shape[0] for part, shape in zip(parts, shapes, strict=True)]
+        pieces = np.split(theirs, np.cumsum(rows)[:-1])
+        return [part.split(piece, [shape])[0] for part, piece, shape in zip(parts, pieces, shapes, strict=True)]
+
+    return Tensor(name, tuple(path for part in parts for path in part.paths), join, split)
+
+
 def layer_paths(config: ModelConfig) -> list[str]:
     """What the paths of each layer's parameters begin with, bottom first: append `_mixer/query` and the like."""
     prefix = [f"prefix/layer{i}" for i in range(len(config.prefix))]

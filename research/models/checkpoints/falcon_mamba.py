@@ -1,0 +1,26 @@
+"""FalconMamba checkpoints (Zuo 2024) as Hugging Face stores them: Mamba with fixed norms of the step, B and C."""
+
+from dataclasses import replace
+from typing import Any
+
+from research.model_config import ModelConfig
+from research.models.checkpoints.mamba import IGNORED, tensors
+from research.models.checkpoints.mamba import from_settings as mamba_from_settings
+from research.models.checkpoints.mamba import to_settings as mamba_to_settings
+
+__all__ = ["IGNORED", "MODEL_TYPE", "from_settings", "tensors", "to_settings"]
+
+MODEL_TYPE = "falcon_mamba"
+
+
+def to_settings(model: ModelConfig) -> dict[str, Any]:
+    """The config.json of a model of this family."""
+    own = {"model_type": MODEL_TYPE, "architectures": ["FalconMambaForCausalLM"]}
+    return {**mamba_to_settings(model), **own, "mixer_rms_eps": model.mamba.inner_norm_epsilon}
+
+
+def from_settings(settings: dict[str, Any]) -> ModelConfig:
+    """The model that a config.json describes; what older files leave out has FalconMambaConfig's default."""
+    model = mamba_from_settings(settings)
+    epsilon = settings.get("mixer_rms_eps", 1e-6)
+    return replace(model, mamba=replace(model.mamba, inner_norms="fixed", inner_norm_epsilon=epsilon))
