@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from research.mamba_config import Mamba2Config, MambaConfig
-from research.recurrent_config import RecurrentConfig
+from research.recurrent_config import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.ssm_config import H3Config, S4Config
 from research.values import check, check_positive, check_range
 
@@ -80,6 +80,8 @@ class ModelConfig:
     recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
     s4: S4Config = field(default_factory=S4Config)
     h3: H3Config = field(default_factory=H3Config)
+    rwkv4: Rwkv4Config = field(default_factory=Rwkv4Config)
+    rwkv7: Rwkv7Config = field(default_factory=Rwkv7Config)
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm (Zhang 2019), or LayerNorm (Ba 2016) with a bias
     norm_epsilon: float = 1e-5
     norm_placement: Literal["pre", "post"] = "pre"  # of each mixer's input, or of its output (OLMo 2, section 3.2)
@@ -179,6 +181,11 @@ MIXER_SECTIONS = {  # mixer -> the section of ModelConfig that it reads
     "gru": "recurrent",
     "s4": "s4",
     "h3": "h3",
+    "rwkv4_time": "rwkv4",
+    "rwkv4_channel": "rwkv4",
+    "rwkv7_first": "rwkv7",
+    "rwkv7_time": "rwkv7",
+    "rwkv7_channel": "rwkv7",
 }
 
 

@@ -1,6 +1,9 @@
-"""The sections of ModelConfig that the recurrent networks read: LSTM and GRU."""
+"""The sections of ModelConfig that recurrent networks read: LSTM and GRU, RWKV-4 and RWKV-7."""
 
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from research.values import check, check_range
 
 
 @dataclass(frozen=True)
@@ -8,3 +11,105 @@ class RecurrentConfig:
     """Mixers `lstm` and `gru`, as wide as the model."""
 
     forget_bias: float = 1.0  # of the LSTM's forget gate at the start (Jozefowicz 2015)
+
+
+@dataclass(frozen=True)
+class Rwkv4Config:
+    """Mixers `rwkv4_time` and `rwkv4_channel` (Peng 2023), as wide as the model.
+
+    The published models have norm = layer and embedding_norm = true.
+    """
+
+    expand: int = 4  # hidden channels of the channel mix over width
+    algorithm: Literal["sequential", "associative"] = "sequential"  # one function
+
+    def __post_init__(self):
+        check_range(self, "model.rwkv4", "expand", 1)
+
+    def hidden(self, width: int) -> int:
+        """Hidden channels of the channel mix."""
+        return self.expand * width
+
+
+class Ranks(NamedTuple):
+    """Of RWKV-7's low-rank maps."""
+
+    decay: int
+    rate: int
+    value: int
+    gate: int
+
+
+@dataclass(frozen=True)
+class Rwkv7Config:
+    """Mixers `rwkv7_first`, `rwkv7_time` and `rwkv7_channel` (Peng 2025), as wide as the model, heads of `head_dim`.
+
+    The published models have norm = layer and embedding_norm = true. Ranks that are none follow from the width as in
+    the published models: 1.8 sqrt(width) for decay and rate, 1.3 sqrt(width) for the value, 0.6 width^0.8 for the gate,
+    each rounded to a multiple of 32, at least 32.
+    """
+
+    head_dim: int = 64
+    expand: int = 4  # hidden channels of the channel mix over width
+    decay_rank: int | None = None
+    rate_rank: int | None = None  # of the in-context learning rate
+    value_rank: int | None = None  # of the share of the first layer's value
+    gate_rank: int | None = None
+    algorithm: Literal["sequential", "chunked"] = "chunked"  # one function
+    chunk: int = 16  # tokens whose interactions chunked computes as matrix products; a power of two
+
+    def __post_init__(self):
+        check_range(self, "model.rwkv7", "head_dim expand decay_rank rate_rank value_rank gate_rank", 1)
+        # Beyond 128 tokens the decays of one chunk, down to exp(-exp(-1/2)) each, leave the range of float32.
+        check(
+            1 <= self.chunk <= 128 and self.chunk & (self.chunk - 1) == 0,
+            "model.rwkv7.chunk",
+            self.chunk,
+            "must be a power of two up to 128",
+            "use 16",
+        )
+
+    def check_fits(self, model: Any) -> None:
+        """Raise ConfigError if heads do not divide, or no layer gives the values that later layers mix in."""
+        check(
+            model.width % self.head_dim == 0,
+            "model.rwkv7.head_dim",
+            self.head_dim,
+            f"must divide model.width = {model.width}",
+            "choose a divisor",
+        )
+        mixers = [name for layer in model.layers for name in layer if name in ("rwkv7_first", "rwkv7_time")]
+        once = [name for layer in model.prefix for name in layer] if model.scan_layers else mixers
+        check(
+            "rwkv7_time" not in mixers or (mixers.count("rwkv7_first") == 1 and mixers[0] == "rwkv7_first" in once),
+            "model.pattern",
+            model.pattern,
+            "must have one rwkv7_first below each rwkv7_time, which mixes in its values, and before the |",
+            "write rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel",
+        )
+
+    def check_length(self, length: int) -> None:
+        """Raise ConfigError if a training sequence is shorter than one chunk."""
+        if self.algorithm == "chunked":
+            check(
+                self.chunk <= length,
+                "model.rwkv7.chunk",
+                self.chunk,
+                f"must not exceed training.sequence_length = {length}",
+                "lower the chunk",
+            )
+
+    def hidden(self, width: int) -> int:
+        """Hidden channels of the channel mix."""
+        return self.expand * width
+
+    def ranks(self, width: int) -> Ranks:
+        """Of the low-rank maps at this width."""
+        decay = self.decay_rank or _rank(1.8 * width**0.5)
+        rate = self.rate_rank or _rank(1.8 * width**0.5)
+        value = self.value_rank or _rank(1.3 * width**0.5)
+        return Ranks(decay, rate, value, self.gate_rank or _rank(0.6 * width**0.8))
+
+
+def _rank(size: float) -> int:
+    return max(32, 32 * round(size / 32))

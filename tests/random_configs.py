@@ -8,11 +8,17 @@ import numpy as np
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
+from research.recurrent_config import Rwkv4Config
 from research.ssm_config import H3Config, S4Config
 
 ATTENTION = "attention:mlp"
 # What a test must hold for beside it: one pattern a line, without a prefix where the prefix is not part of the model.
-OTHER_PATTERNS = ("lstm:mlp, gru", "mamba, mamba2:mlp", "s4, h3:mlp")
+OTHER_PATTERNS = (
+    "lstm:mlp, gru",
+    "mamba, mamba2:mlp",
+    "s4, h3:mlp",
+    "rwkv4_time:rwkv4_channel",
+)
 
 
 def cases(seeds: int, seeds_of_others: int) -> list[tuple[int, str]]:
@@ -53,6 +59,7 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
         mamba2=_mamba2(seed, width),
         s4=_s4(seed),
         h3=_h3(seed, width),
+        rwkv4=_rwkv4(seed),
         norm=str(rng.choice(["rms", "layer"])),
         norm_placement=str(rng.choice(["pre", "post"])),
         parallel_mixers=bool(rng.integers(2)),
@@ -90,6 +97,11 @@ def _mamba2(seed: int, width: int) -> Mamba2Config:
         algorithm=str(rng.choice(["chunked", "recurrent"])),
         chunk=int(rng.integers(1, 13)),
     )
+
+
+def _rwkv4(seed: int) -> Rwkv4Config:
+    rng = np.random.default_rng((seed, 3))
+    return Rwkv4Config(int(rng.integers(1, 5)), algorithm=str(rng.choice(["sequential", "associative"])))
 
 
 def perturbed(model: ModelConfig, scale: float = 0.1, seed: int = 0) -> Any:

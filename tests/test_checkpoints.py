@@ -20,6 +20,7 @@ from research.models.checkpoints import (
     write_safetensors,
 )
 from research.models.checkpoints.tensors import shapes, unflatten
+from research.recurrent_config import Rwkv4Config
 
 SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
 EXAMPLES = {
@@ -27,6 +28,9 @@ EXAMPLES = {
     "llama": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 8, rope_theta=5e5), mlp=MlpConfig(48)),
     "mamba": ModelConfig(**SMALL, pattern="mamba", mamba=MambaConfig(4, step_rank=3, algorithm="sequential")),
     "mamba2": ModelConfig(**SMALL, pattern="mamba2", mamba2=Mamba2Config(4, head_dim=8, groups=2, chunk=16)),
+    "rwkv": ModelConfig(
+        **SMALL, pattern="rwkv4_time:rwkv4_channel", rwkv4=Rwkv4Config(2), norm="layer", embedding_norm=True
+    ),
 }
 
 

@@ -16,7 +16,18 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from research.model_config import Layer, ModelConfig
-from research.models import attended_recurrence, attention, cross_attention, h3, mamba, mamba2, mlp, recurrent, s4
+from research.models import (
+    attended_recurrence,
+    attention,
+    cross_attention,
+    h3,
+    mamba,
+    mamba2,
+    mlp,
+    recurrent,
+    rwkv4,
+    s4,
+)
 from research.values import ConfigError, check
 
 
@@ -101,6 +112,14 @@ SEQUENCE_MIXERS = {
         init_state=h3.init_state,
         state_bytes=h3.state_bytes,
     ),
+    "rwkv4_time": Mixer(
+        rwkv4.TimeMix,
+        rwkv4.time_params,
+        rwkv4.time_matmul_params,
+        elementwise_flops=rwkv4.time_elementwise_flops,
+        init_state=rwkv4.init_time_state,
+        state_bytes=rwkv4.time_state_bytes,
+    ),
     "cross_attention": Mixer(
         cross_attention.CrossAttention,
         cross_attention.params,
@@ -136,7 +155,17 @@ SEQUENCE_MIXERS |= {
     for name, cell, gates in (("lstm", recurrent.lstm_cell, 4), ("gru", recurrent.gru_cell, 3))
     for score in ("additive", "multiplicative")
 }
-CHANNEL_MIXERS = {"mlp": Mixer(mlp.Mlp, mlp.params, mlp.matmul_params)}
+CHANNEL_MIXERS = {
+    "mlp": Mixer(mlp.Mlp, mlp.params, mlp.matmul_params),
+    "rwkv4_channel": Mixer(
+        rwkv4.ChannelMix,
+        rwkv4.channel_params,
+        rwkv4.channel_matmul_params,
+        elementwise_flops=rwkv4.channel_elementwise_flops,
+        init_state=rwkv4.init_channel_state,
+        state_bytes=rwkv4.channel_state_bytes,
+    ),
+}
 
 
 def mixers(layer: Layer, config: ModelConfig) -> tuple[Mixer, ...]:

@@ -9,11 +9,11 @@ states `active_params` too.
 
 import difflib
 
-from research.presets import llama, mamba
+from research.presets import llama, mamba, rwkv
 from research.presets.preset import Preset
 from research.values import ConfigError
 
-PRESETS: dict[str, Preset] = {**llama.PRESETS, **mamba.PRESETS}
+PRESETS: dict[str, Preset] = {**llama.PRESETS, **mamba.PRESETS, **rwkv.PRESETS}
 
 
 def preset(name: str) -> Preset:

@@ -24,6 +24,7 @@ from research.models.checkpoints.tensors import flatten  # noqa: E402
 from research.values import to_json  # noqa: E402
 
 MOST_BYTES = 200_000
+RWKV4 = {"pattern": "rwkv4_time:rwkv4_channel", "norm": "layer", "embedding_norm": True}
 
 
 class Fixture(NamedTuple):
@@ -46,6 +47,7 @@ FIXTURES: dict[str, Callable[[], Fixture]] = {
     "llama": lambda: of_transformers("llama", attention=AttentionConfig(4, 2, 8, rope_theta=5e5)),
     "mamba": lambda: of_transformers("mamba", pattern="mamba", mamba=MambaConfig(8, chunk=4), tied_embeddings=True),
     "mamba2": lambda: of_transformers("mamba2", pattern="mamba2", mamba2=Mamba2Config(8, 2, 8, 2, chunk=4)),
+    "rwkv4": lambda: of_transformers("rwkv", **RWKV4),
 }
 
 

@@ -22,11 +22,13 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from research.model_config import MIXER_SECTIONS, ModelConfig
-from research.models.checkpoints import falcon_mamba, llama, mamba, mamba2
+from research.models.checkpoints import falcon_mamba, llama, mamba, mamba2, rwkv4
 from research.models.checkpoints.tensors import flatten, shapes, unflatten
 from research.values import differences, to_dict
 
-FAMILIES: Mapping[str, ModuleType] = {family.MODEL_TYPE: family for family in (falcon_mamba, llama, mamba, mamba2)}
+FAMILIES: Mapping[str, ModuleType] = {
+    family.MODEL_TYPE: family for family in (falcon_mamba, llama, mamba, mamba2, rwkv4)
+}
 
 EXECUTION = ("algorithm", "chunk")  # fields of a mixer's section that choose among equal functions
 

@@ -1,0 +1,86 @@
+"""RWKV-4 checkpoints (Peng 2023) as Hugging Face stores them: RwkvForCausalLM.
+
+`rescale_every` is written as 0: with another value that class divides some weights in place when it is first used for
+inference, which keeps float16 in range and is no part of the model.
+"""
+
+from typing import Any
+
+from research.model_config import ModelConfig
+from research.models.checkpoints.tensors import Tensor, layer_paths, linear, same
+from research.recurrent_config import Rwkv4Config
+
+MODEL_TYPE = "rwkv"
+IGNORED = None
+
+
+def to_settings(model: ModelConfig) -> dict[str, Any]:
+    """The config.json of a model of this family."""
+    return {
+        "model_type": MODEL_TYPE,
+        "architectures": ["RwkvForCausalLM"],
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.width,
+        "attention_hidden_size": model.width,
+        "intermediate_size": model.rwkv4.hidden(model.width),
+        "num_hidden_layers": model.depth,
+        "layer_norm_epsilon": model.norm_epsilon,
+        "rescale_every": 0,
+        "tie_word_embeddings": model.tied_embeddings,
+    }
+
+
+def from_settings(settings: dict[str, Any]) -> ModelConfig:
+    """The model that a config.json describes; what it leaves out has RwkvConfig's default."""
+    width = settings["hidden_size"]
+    return ModelConfig(
+        vocab_size=settings["vocab_size"],
+        width=width,
+        depth=settings["num_hidden_layers"],
+        pattern="rwkv4_time:rwkv4_channel",
+        rwkv4=Rwkv4Config(expand=(settings.get("intermediate_size") or 4 * width) // width),
+        norm="layer",
+        norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
+        embedding_norm=True,
+        tied_embeddings=settings.get("tie_word_embeddings", False),
+    )
+
+
+def tensors(model: ModelConfig) -> list[Tensor]:
+    """Every tensor of a checkpoint."""
+    table = [
+        same("rwkv.embeddings.weight", "embedding"),
+        *_norm("rwkv.blocks.0.pre_ln", "embedding_norm"),
+        *_norm("rwkv.ln_out", "final_norm"),
+    ]
+    if not model.tied_embeddings:
+        table.append(linear("head.weight", "head"))
+    for i, layer in enumerate(layer_paths(model)):
+        block, time, channel = f"rwkv.blocks.{i}.", f"{layer}_mixer", f"{layer}_channel"
+        table += [
+            *_norm(block + "ln1", f"{time}_norm"),
+            *_norm(block + "ln2", f"{channel}_norm"),
+            same(block + "attention.time_decay", f"{time}/decay"),
+            same(block + "attention.time_first", f"{time}/bonus"),
+            linear(block + "attention.output.weight", f"{time}/out"),
+            *[linear(f"{block}attention.{name}.weight", f"{time}/{name}") for name in ("key", "value", "receptance")],
+            *[_mix(f"{block}attention.time_mix_{name}", f"{time}/{name}") for name in ("key", "value", "receptance")],
+            *[linear(f"{block}feed_forward.{name}.weight", f"{channel}/{name}") for name in ("key", "value")],
+            linear(block + "feed_forward.receptance.weight", f"{channel}/receptance"),
+            *[_mix(f"{block}feed_forward.time_mix_{name}", f"{channel}/{name}") for name in ("key", "receptance")],
+        ]
+    return table
+
+
+def _norm(name: str, path: str) -> list[Tensor]:
+    return [same(name + ".weight", path + "/gain"), same(name + ".bias", path + "/bias")]
+
+
+def _mix(name: str, path: str) -> Tensor:
+    """An interpolation's shares, stored as (1, 1, D)."""
+    return Tensor(
+        name,
+        (f"{path}_mix",),
+        lambda ours: ours[0].reshape(1, 1, -1),
+        lambda theirs, shapes: [theirs.reshape(shapes[0])],
+    )
