@@ -14,7 +14,7 @@ from research.values import ConfigError, check, override
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Any:
-    """The `EXPERIMENT` of the file at `path`, `a.b=value` overrides applied: an IsoFlop or Runs of research/plan.py, or a Grid of research/grid.py.
+    """The `EXPERIMENT` of the file at `path`, `a.b=value` overrides applied: an IsoFlop, a Runs or a Grid.
 
     Raises ConfigError for a file that is not there or defines no experiment, and for a bad override.
     """
