@@ -277,6 +277,9 @@ class RunConfig:
             self._check_text()
         else:
             self._check_task()
+        for model in (self.model, self.model.encoder):
+            if model is not None and "moe" in {mixer for layer in model.layers for mixer in layer}:
+                model.moe.check_microbatches(self.training.microbatches)
 
     def _check_text(self) -> None:
         check(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from research.mamba_config import Mamba2Config, MambaConfig
+from research.moe_config import MoeConfig
 from research.recurrent_config import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.ssm_config import H3Config, S4Config
 from research.values import check, check_positive, check_range
@@ -75,6 +76,7 @@ class ModelConfig:
     pattern: str = "attention:mlp"
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     mlp: MlpConfig = field(default_factory=MlpConfig)
+    moe: MoeConfig = field(default_factory=MoeConfig)
     mamba: MambaConfig = field(default_factory=MambaConfig)
     mamba2: Mamba2Config = field(default_factory=Mamba2Config)
     recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
@@ -175,6 +177,7 @@ class ModelConfig:
 MIXER_SECTIONS = {  # mixer -> the section of ModelConfig that it reads
     "attention": "attention",
     "mlp": "mlp",
+    "moe": "moe",
     "mamba": "mamba",
     "mamba2": "mamba2",
     "lstm": "recurrent",

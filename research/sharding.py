@@ -38,6 +38,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "state": (),
     "rank": (),
     "experts": ("expert",),
+    "routes": (),  # the router's experts: every device scores all of them
     "layers": (),
 }
 

@@ -12,7 +12,7 @@ ELEMENTWISE_LOOPS = {"while", "cond"}
 
 
 def count(function, *args) -> int:
-    """2 * multiply-adds of every dot_general that `function(*args)` executes; args may be abstract."""
+    """2 * multiply-adds of every dot_general and ragged_dot that `function(*args)` executes; args may be abstract."""
     return _walk(jax.make_jaxpr(function)(*args).jaxpr)
 
 
@@ -23,6 +23,8 @@ def _walk(jaxpr) -> int:
         inner = sum(_walk(sub) for sub in _inner_jaxprs(equation.params))
         if name == "dot_general":
             total += _dot_flops(equation)
+        elif name == "ragged_dot_general":
+            total += _ragged_dot_flops(equation)
         elif name == "scan":
             total += inner * equation.params["length"]
         elif name in ELEMENTWISE_LOOPS:
@@ -41,3 +43,13 @@ def _dot_flops(equation) -> int:
     (contracting, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracting)
+
+
+def _ragged_dot_flops(equation) -> int:
+    """Each row meets one group's matrix, whether rows are kept (the product) or summed (the weights' gradient)."""
+    numbers = equation.params["ragged_dot_dimension_numbers"]
+    (_, contracted), batch = numbers.dot_dimension_numbers
+    assert batch == ((), ())
+    left, right = (variable.aval.shape for variable in equation.invars[:2])
+    gone = (*contracted, *numbers.rhs_group_dimensions)
+    return 2 * math.prod(left) * math.prod(size for axis, size in enumerate(right) if axis not in gone)

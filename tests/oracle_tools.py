@@ -116,7 +116,7 @@ def assert_gradients_equal(
     loss.backward()
 
     def ours(params: Any) -> jax.Array:
-        x_BLD, head_DV = language_model.hidden(model, params, tokens[:, :-1])
+        x_BLD, head_DV, _ = language_model.hidden(model, params, tokens[:, :-1])
         return cross_entropy(x_BLD, head_DV, tokens[:, 1:], jnp.ones(targets.shape)).loss
 
     value, gradient = jax.jit(jax.value_and_grad(ours))(params)

@@ -8,6 +8,7 @@ import numpy as np
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
+from research.moe_config import MoeConfig
 from research.recurrent_config import Rwkv4Config
 from research.ssm_config import H3Config, S4Config
 
@@ -18,6 +19,7 @@ OTHER_PATTERNS = (
     "mamba, mamba2:mlp",
     "s4, h3:mlp",
     "rwkv4_time:rwkv4_channel",
+    "attention:moe",
 )
 
 
@@ -60,6 +62,7 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
         s4=_s4(seed),
         h3=_h3(seed, width),
         rwkv4=_rwkv4(seed),
+        moe=_moe(seed),
         norm=str(rng.choice(["rms", "layer"])),
         norm_placement=str(rng.choice(["pre", "post"])),
         parallel_mixers=bool(rng.integers(2)),
@@ -67,6 +70,30 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
         max_positions=16 if rng.integers(2) else None,
         tied_embeddings=bool(rng.integers(2)),
         scan_layers=bool(rng.integers(2)),
+    )
+
+
+def _moe(seed: int) -> MoeConfig:
+    """Anything but expert choice; a capacity factor, where there is one, is large enough that nothing is dropped."""
+    rng = np.random.default_rng(seed)
+    groups = int(rng.integers(1, 4))
+    experts = groups * int(rng.integers(2, 5))
+    active_groups = int(rng.integers(1, groups + 1))
+    active = int(rng.integers(1, min(4, active_groups * experts // groups) + 1))
+    return MoeConfig(
+        experts,
+        active,
+        hidden=int(rng.integers(1, 40)),
+        shared_experts=int(rng.integers(3)),
+        scores=str(rng.choice(["softmax", "sigmoid"])),
+        renormalize=active > 1 and bool(rng.integers(2)),
+        gate_scale=float(rng.uniform(0.5, 3.0)),
+        groups=groups,
+        active_groups=active_groups,
+        capacity_factor=None if rng.integers(2) else experts / active,
+        algorithm=str(rng.choice(["dense", "capacity", "ragged"])),
+        balance_over="sequence",
+        bias_rate=None if rng.integers(2) else 1e-3,
     )
 
 

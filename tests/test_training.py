@@ -129,9 +129,9 @@ def test_large_batch_equals_its_microbatches():
         "targets": jax.random.randint(keys[1], (8, 16), 0, 264),
         "weights": jax.random.bernoulli(keys[2], 0.4, (8, 16)).astype(np.float32),  # unequal weight per microbatch
     }
-    whole, sums = jax.jit(gradients, static_argnums=0)(config, params, batch)
+    whole, sums, _ = jax.jit(gradients, static_argnums=0)(config, params, batch)
     split_config = replace(config, training=replace(config.training, microbatches=4))
-    split, split_sums = jax.jit(gradients, static_argnums=0)(split_config, params, batch)
+    split, split_sums, _ = jax.jit(gradients, static_argnums=0)(split_config, params, batch)
     np.testing.assert_allclose(split_sums, sums, rtol=1e-6)
     # Gradients are means of 51 tokens: sums in another order agree to float32 rounding of the largest term.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), split, whole)

@@ -24,6 +24,7 @@ from research.models import (
     mamba,
     mamba2,
     mlp,
+    moe,
     recurrent,
     rwkv4,
     s4,
@@ -164,6 +165,14 @@ CHANNEL_MIXERS = {
         elementwise_flops=rwkv4.channel_elementwise_flops,
         init_state=rwkv4.init_channel_state,
         state_bytes=rwkv4.channel_state_bytes,
+    ),
+    "moe": Mixer(
+        moe.Moe,
+        moe.params,
+        moe.matmul_params,
+        active_params=moe.active_params,
+        sequence_flops=moe.sequence_flops,
+        init_state=moe.init_state,
     ),
 }
 

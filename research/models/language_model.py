@@ -15,6 +15,7 @@ from flax.core import meta
 from research.model_config import Layer, ModelConfig
 from research.models.blocks import Mixer, check_hand_over, mixers
 from research.models.layers import STACKED_AXIS, Normal, Shared, draw, norm, parameter
+from research.models.router import ROUTING
 from research.sharding import constrain
 
 REMAT_POLICIES = {
@@ -64,7 +65,7 @@ def stack(config: ModelConfig, stream: tuple, states: dict[str, Any]) -> tuple[t
     if config.scan_layers:
         scanned = nn.scan(
             layers,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, ROUTING: 0},
             split_rngs={"params": True},
             in_axes=0,
             out_axes=0,
@@ -223,14 +224,18 @@ def hidden(
     tokens_BL: jax.Array,
     mask_BL: jax.Array | None = None,
     sources: tuple[jax.Array, jax.Array] | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """(x_BLD, head_DV): final hidden states in the compute dtype and the float32 head; the loss joins them.
+) -> tuple[jax.Array, jax.Array, Any]:
+    """(x_BLD, head_DV, routing): final hidden states in the compute dtype and the float32 head; the loss joins them.
 
     mask_BL: false at padding, which must stand left of a sequence's tokens and changes nothing at them. sources: what
     an encoder-decoder's encoder reads: tokens (B, S), and true at the real ones (B, S), which may end early.
+    routing: router.RouterStatistics of every mixture of experts, in a tree shaped like `params` (empty without one);
+    auxiliary losses, metrics and the balancing bias follow from it.
     """
-    x_BLD, head_DV, _ = LanguageModel(config).apply({"params": params}, tokens_BL, None, mask_BL, sources)
-    return x_BLD, head_DV
+    (x_BLD, head_DV, _), left = LanguageModel(config).apply(
+        {"params": params}, tokens_BL, None, mask_BL, sources, mutable=[ROUTING]
+    )
+    return x_BLD, head_DV, left.get(ROUTING, {})
 
 
 def logits(
@@ -241,7 +246,7 @@ def logits(
     sources: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """Next-token logits (B, L, V), float32; arguments as of `hidden`."""
-    x_BLD, head_DV = hidden(config, params, tokens_BL, mask_BL, sources)
+    x_BLD, head_DV, _ = hidden(config, params, tokens_BL, mask_BL, sources)
     return _project(x_BLD, head_DV)
 
 

@@ -11,10 +11,12 @@ from jax.sharding import Mesh
 from research.config import RunConfig
 from research.models import language_model
 from research.models.layers import draw
+from research.optim.expert_bias import balanced
 from research.optim.optimizer import make_optimizer
 from research.optim.schedules import learning_rate
 from research.sharding import batch_sharding, parameter_shardings, replicated
 from research.training.loss import LossSums, cross_entropy
+from research.training.routing import Routed, auxiliary_loss, router_metrics, summed
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -40,36 +42,39 @@ class Program(NamedTuple):
     batch_sharding: Any
 
 
-def loss_sums(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> LossSums:
-    """Sums over the batch's tokens."""
+def loss_sums(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> tuple[LossSums, Any]:
+    """Sums over the batch's tokens, and what the routers did (as of language_model.hidden)."""
     sources = (batch["sources"], batch["source_weights"] > 0) if "sources" in batch else None
-    x_BLD, head_DV = language_model.hidden(config.model, params, batch["inputs"], sources=sources)
-    return cross_entropy(x_BLD, head_DV, batch["targets"], batch["weights"], config.training.z_loss)
+    x_BLD, head_DV, routing = language_model.hidden(config.model, params, batch["inputs"], sources=sources)
+    return cross_entropy(x_BLD, head_DV, batch["targets"], batch["weights"], config.training.z_loss), routing
 
 
-def gradients(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> tuple[Any, LossSums]:
-    """Gradients of the mean loss, and the loss sums.
+def gradients(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> tuple[Any, LossSums, Routed]:
+    """Gradients of the mean loss plus the routers' auxiliary loss, the loss sums, and what the routers did.
 
     Microbatches add up (gradient sum, weight) pairs and divide once, so unequal weights change nothing.
     """
+    parts, weight = config.training.microbatches, batch["weights"].sum()
 
     def one(params: Any, batch: Any) -> Any:
-        def loss(params: Any) -> Any:
-            sums = loss_sums(config, params, batch)
-            return sums.loss, sums
+        def objective(params: Any) -> Any:
+            sums, routing = loss_sums(config, params, batch)
+            auxiliary = auxiliary_loss(config.model.moe, routing) / parts  # a mean over sequences, as many in each part
+            return sums.loss + weight * auxiliary, (sums, Routed(auxiliary, summed(routing)))
 
-        grads, sums = jax.grad(loss, has_aux=True)(params)
-        return grads, sums
+        grads, (sums, routed) = jax.grad(objective, has_aux=True)(params)
+        return grads, sums, routed
 
-    parts = config.training.microbatches
     if parts == 1:
-        grads, sums = one(params, batch)
+        grads, sums, routed = one(params, batch)
     else:
         # Row r goes to microbatch r % parts, so that a batch split over devices stays split within each microbatch.
         split = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
         zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, params, jax.tree.map(lambda a: a[0], split)))
-        (grads, sums), _ = jax.lax.scan(lambda c, b: (jax.tree.map(jnp.add, c, one(params, b)), None), zero, split)
-    return jax.tree.map(lambda g: g / sums.weight, grads), sums
+        (grads, sums, routed), _ = jax.lax.scan(
+            lambda c, b: (jax.tree.map(jnp.add, c, one(params, b)), None), zero, split
+        )
+    return jax.tree.map(lambda g: g / sums.weight, grads), sums, routed
 
 
 def make_program(config: RunConfig, mesh: Mesh) -> Program:
@@ -91,15 +96,17 @@ def make_program(config: RunConfig, mesh: Mesh) -> Program:
         return TrainState(params, moments, jax.device_put(jnp.zeros((), jnp.int32), rest))
 
     def train(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
-        grads, sums = gradients(config, state.params, batch)
+        grads, sums, routed = gradients(config, state.params, batch)
         updates, moments = optimizer.update(grads, state.moments, state.params)
+        params = balanced(config.model.moe, optax.apply_updates(state.params, updates), routed.statistics)
         metrics = {
             "loss_nats": sums.nats / sums.weight,
-            "objective_nats": sums.loss / sums.weight,
+            "objective_nats": sums.loss / sums.weight + routed.auxiliary_loss,
             "gradient_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate(config.optimizer, state.step, config.training.steps),
+            **router_metrics(config.model.moe, routed),
         }
-        return TrainState(optax.apply_updates(state.params, updates), moments, state.step + 1), metrics
+        return TrainState(params, moments, state.step + 1), metrics
 
     arrays = ("inputs", "targets", "weights", *(() if config.model.encoder is None else ("sources", "source_weights")))
     batch_shardings = dict.fromkeys(arrays, batch_sharding(mesh))
@@ -112,7 +119,7 @@ def make_program(config: RunConfig, mesh: Mesh) -> Program:
             donate_argnums=0,
         ),
         evaluate=jax.jit(
-            lambda params, batch: loss_sums(config, params, batch),
+            lambda params, batch: loss_sums(config, params, batch)[0],
             in_shardings=(params_sharding, batch_shardings),
             out_shardings=rest,
         ),

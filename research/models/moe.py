@@ -1,0 +1,122 @@
+"""Mixture of experts: E SwiGLUs of which each token passes A, chosen by a router, and shared ones that all tokens pass.
+
+Covers Switch (Fedus 2021: one expert, capacity), Mixtral (Jiang 2024: gates renormalised), OLMoE and Jamba (not
+renormalised), DeepSeek-V3 (2024: sigmoid scores, groups, shared experts, balance by a bias) and expert choice (Zhou
+2022). Fine-grained experts (Dai 2024) are more and narrower ones: m * E of hidden / m, m * A active.
+"""
+
+import flax.linen as nn
+import flax.struct
+import jax
+
+from research.model_config import ModelConfig
+from research.models import moe_dispatch, router
+from research.models.layers import Normal, Shared, at_least_float32, parameter, project, zeros
+from research.sharding import constrain
+from research.values import ConfigError
+
+
+class DecodeState(flax.struct.PyTreeNode):
+    """Holds nothing, and says that a pass decodes: capacity limits whole sequences, and decoding drops no choice."""
+
+
+def init_state(config: ModelConfig, batch: int, max_length: int) -> DecodeState:
+    """The empty state. Raises ConfigError for expert choice, in which a token's experts depend on later tokens."""
+    if config.moe.routing == "expert_choice":
+        raise ConfigError(
+            "model.moe.routing = 'expert_choice': cannot be decoded, since an expert takes its best tokens of a whole "
+            "sequence and most of it is not there yet. Fix: use token_choice."
+        )
+    return DecodeState()
+
+
+class Moe(nn.Module):
+    """sum over the chosen experts of gate * expert(x), plus the shared experts. Router in float32."""
+
+    config: ModelConfig
+    layer: int
+
+    @nn.compact
+    def __call__(
+        self, x_BLD: jax.Array, state: DecodeState | None, shared: Shared
+    ) -> tuple[jax.Array, DecodeState | None, Shared]:
+        cfg, D = self.config.moe, self.config.width
+        E, F = cfg.experts, cfg.hidden
+        router_DE = parameter(self, "router", (D, E), "width routes", Normal(D**-0.5), "hidden")
+        bias_E = None
+        if cfg.bias_rate is not None:
+            bias_E = parameter(self, "bias", (E,), "routes", zeros, "balance")
+        logits_BLE = project(at_least_float32(x_BLD), router_DE)
+        scores_BLE, probability_BLE = router.distribution(cfg, logits_BLE)
+        seats = _seats(self.config, x_BLD.shape[1], decoding=state is not None)
+        if cfg.routing == "token_choice":
+            routing = router.token_choice(cfg, scores_BLE, bias_E, shared.mask_BL, seats)
+        else:
+            routing = router.expert_choice(cfg, scores_BLE, shared.mask_BL, seats)
+        self.sow(
+            router.ROUTING,
+            "statistics",
+            router.statistics(cfg, logits_BLE, probability_BLE, routing, shared.mask_BL),
+            init_fn=lambda: None,
+            reduce_fn=lambda _, new: new,
+        )
+        wide, narrow = "experts width hidden", "experts hidden width"
+        down_init = Normal((F * 2 * self.config.depth) ** -0.5)
+        experts = (
+            parameter(self, "gate", (E, D, F), wide, Normal(D**-0.5), "hidden"),
+            parameter(self, "up", (E, D, F), wide, Normal(D**-0.5), "hidden"),
+            parameter(self, "down", (E, F, D), narrow, down_init, "hidden"),
+        )
+        experts = tuple(weight.astype(x_BLD.dtype) for weight in experts)
+        y_BLD = moe_dispatch.ALGORITHMS[cfg.algorithm](x_BLD, routing, experts)
+        return y_BLD + self._shared(x_BLD) if cfg.shared_experts else y_BLD, state, shared
+
+    def _shared(self, x_BLD: jax.Array) -> jax.Array:
+        """The shared experts, side by side as one SwiGLU."""
+        D, F = self.config.width, self.config.moe.shared_experts * self.config.moe.hidden
+        gate_DF = parameter(self, "shared_gate", (D, F), "width hidden", Normal(D**-0.5), "hidden")
+        up_DF = parameter(self, "shared_up", (D, F), "width hidden", Normal(D**-0.5), "hidden")
+        down_init = Normal((F * 2 * self.config.depth) ** -0.5)
+        down_FD = parameter(self, "shared_down", (F, D), "hidden width", down_init, "hidden")
+        hidden_BLF = constrain(jax.nn.silu(project(x_BLD, gate_DF)) * project(x_BLD, up_DF), "batch length hidden")
+        return project(hidden_BLF, down_FD)
+
+
+def _seats(config: ModelConfig, length: int, decoding: bool) -> int | None:
+    """Places of an expert for one sequence; None where the algorithm needs no count of them."""
+    cfg = config.moe
+    if decoding or cfg.capacity_factor is None:
+        return length if cfg.algorithm == "capacity" else None
+    return router.capacity(cfg, length)
+
+
+def params(config: ModelConfig) -> int:
+    """Trained parameters of one layer. The balancing bias of E numbers is none of them: no gradient moves it."""
+    cfg = config.moe
+    return config.width * (cfg.experts + 3 * cfg.hidden * (cfg.experts + cfg.shared_experts))
+
+
+def active_params(config: ModelConfig) -> int:
+    """Of the router, the A experts that a token passes, and the shared ones."""
+    cfg = config.moe
+    return config.width * (cfg.experts + 3 * cfg.hidden * (cfg.active + cfg.shared_experts))
+
+
+def matmul_params(config: ModelConfig) -> int:
+    """Parameters each token is multiplied with: the active ones."""
+    return active_params(config)
+
+
+def sequence_flops(config: ModelConfig, length: int) -> int:
+    """FLOPs of the rows an algorithm multiplies beyond the A * L that tokens ask for, over one sequence.
+
+    Rows of one sequence: dense E * L, capacity E * X, ragged A * L. Negative for a capacity factor below one. XLA's CPU
+    compiler executes ragged_dot as E masked products, which is its affair and not counted.
+    """
+    cfg = config.moe
+    rows = {
+        "dense": cfg.experts * length,
+        "capacity": cfg.experts * router.capacity(cfg, length),
+        "ragged": cfg.active * length,
+    }[cfg.algorithm]
+    return 2 * 3 * config.width * cfg.hidden * (rows - cfg.active * length)
