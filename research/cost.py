@@ -59,7 +59,8 @@ def model_cost(model: ModelConfig, length: int) -> ModelCost:
     sequence = [mixer.sequence_flops(model, length) for mixer in stack]
     table = model.vocab_size * model.width
     embedding = table * (1 if model.tied_embeddings else 2) + model.width * (model.max_positions or 0)
-    norms = norm_params(model) * (len(stack) + 1 + model.embedding_norm)  # one a mixer, and the final one
+    layer_norms = model.depth if model.shared_norm else len(stack)  # one a layer or a mixer
+    norms = norm_params(model) * (layer_norms + 1 + model.embedding_norm)  # and the final one
     cost = ModelCost(
         params=sum(mixer.params(model) for mixer in stack) + norms + embedding,
         embedding_params=embedding,

@@ -18,20 +18,46 @@ Layer = tuple[str, ...]  # (sequence mixer, channel mixer), or one mixer alone
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Rotary frequencies of Llama 3.1, stretched for a longer context than the model was first trained on."""
+
+    factor: float = 8.0
+    low_factor: float = 1.0
+    high_factor: float = 4.0
+    original_length: int = 8192
+
+    def __post_init__(self):
+        check_positive(self, "model.attention.rope_scaling", "factor low_factor original_length")
+        check(
+            self.high_factor > self.low_factor,
+            "model.attention.rope_scaling.high_factor",
+            self.high_factor,
+            f"must be above low_factor = {self.low_factor}, since frequencies between the two are blended",
+            "raise it",
+        )
+
+
+@dataclass(frozen=True)
 class AttentionConfig:
-    """Causal self-attention (Vaswani 2017) with grouped queries (Ainslie 2023) and rotary positions (Su 2021)."""
+    """Causal self-attention (Vaswani 2017) with grouped queries (Ainslie 2023)."""
 
     heads: int = 4
     kv_heads: int = 4
     head_dim: int = 64
+    # rotary: Su 2021; relative: distances with a projection of their own (Transformer-XL, Dai 2019; Gopher, Chinchilla)
+    positions: Literal["rotary", "relative", "none"] = "rotary"
     rope_theta: float = 10_000.0
     rope_pairs: Literal["half", "interleaved"] = "half"  # half: Hugging Face; interleaved: Meta's Llama and RoFormer
-    qk_norm: bool = False  # RMSNorm over each head's channels, as in Qwen3
+    rope_fraction: float = 1.0  # of each head's channels are turned: a quarter in GPT-NeoX
+    rope_scaling: RopeScaling | None = None
+    qk_norm: Literal["none", "head", "full"] = "none"  # RMSNorm of each head (Qwen3) or of all together (OLMo 2)
+    biases: Literal["none", "qkv", "all"] = "none"  # all: of the output projection too
     window: int | None = None  # tokens a query sees, itself included; none sees all of the past
     causal: bool = True  # an encoder's attention is not: ModelConfig.encoder says so
 
     def __post_init__(self):
-        check_range(self, "model.attention", "heads kv_heads window", 1)
+        check_range(self, "model.attention", "heads kv_heads head_dim window", 1)
+        check_range(self, "model.attention", "rope_fraction", 0, 1)
         check_positive(self, "model.attention", "rope_theta")
         check(
             self.heads % self.kv_heads == 0,
@@ -41,23 +67,54 @@ class AttentionConfig:
             "choose a divisor",
         )
         check(
-            self.head_dim >= 2 and self.head_dim % 2 == 0,
+            self.positions != "rotary" or (self.rotary_channels >= 2 and self.rotary_channels % 2 == 0),
             "model.attention.head_dim",
             self.head_dim,
-            "must be even, since rotary positions turn pairs of channels",
+            f"times rope_fraction = {self.rope_fraction:g} must be even, since rotary positions turn pairs of channels",
+            "round it up to an even number",
+        )
+
+        check(
+            self.causal or self.positions != "relative",
+            "model.attention.positions",
+            self.positions,
+            "looks back alone, and an encoder looks both ways",
+            "use rotary positions",
+        )
+
+    @property
+    def rotary_channels(self) -> int:
+        """Channels of a head that are turned."""
+        return int(self.head_dim * self.rope_fraction)
+
+    def check_fits(self, model: "ModelConfig") -> None:
+        check(
+            self.positions != "relative" or model.width % 2 == 0,
+            "model.width",
+            model.width,
+            "must be even, since a distance is given to relative positions as pairs of sine and cosine",
             "round it up to an even number",
         )
 
 
+GATED_ACTIVATIONS = ("swiglu", "geglu")
+
+
 @dataclass(frozen=True)
 class MlpConfig:
-    """Channel mixer: SwiGLU (Shazeer 2020) has three matrices, GELU two."""
+    """Channel mixer: gated activations (Shazeer 2020) have three matrices, the others two."""
 
     hidden: int = 688
-    activation: Literal["swiglu", "gelu"] = "swiglu"
+    # gelu and geglu by tanh (GPT-2), gelu_exact by erf (GPT-NeoX); relu_squared: So 2021
+    activation: Literal["swiglu", "geglu", "gelu", "gelu_exact", "relu", "relu_squared"] = "swiglu"
+    biases: bool = False
 
     def __post_init__(self):
         check_range(self, "model.mlp", "hidden", 1)
+
+    @property
+    def gated(self) -> bool:
+        return self.activation in GATED_ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -84,10 +141,12 @@ class ModelConfig:
     h3: H3Config = field(default_factory=H3Config)
     rwkv4: Rwkv4Config = field(default_factory=Rwkv4Config)
     rwkv7: Rwkv7Config = field(default_factory=Rwkv7Config)
-    norm: Literal["rms", "layer"] = "rms"  # RMSNorm (Zhang 2019), or LayerNorm (Ba 2016) with a bias
+    # RMSNorm (Zhang 2019), LayerNorm (Ba 2016), or LayerNorm without its bias (PaLM)
+    norm: Literal["rms", "layer", "layer_unbiased"] = "rms"
     norm_epsilon: float = 1e-5
     norm_placement: Literal["pre", "post"] = "pre"  # of each mixer's input, or of its output (OLMo 2, section 3.2)
     parallel_mixers: bool = False  # x + sequence mixer + channel mixer, both reading x (GPT-NeoX, PaLM)
+    shared_norm: bool = False  # parallel mixers read one norm of x (PaLM, Falcon), not each its own (GPT-NeoX)
     embedding_norm: bool = False  # a norm right after the embedding, as in RWKV
     max_positions: int | None = None  # rows of a learned position table added to the embedding (GPT-2); none: no table
     encoder_depth: int | None = None  # layers of an encoder-decoder's encoder; none: as many as `depth`
@@ -123,6 +182,13 @@ class ModelConfig:
             "round it up",
         )
         check_positive(self, "model", "norm_epsilon")
+        check(
+            not self.shared_norm or (self.parallel_mixers and self.norm_placement == "pre"),
+            "model.shared_norm",
+            self.shared_norm,
+            "needs parallel_mixers and norm_placement 'pre', where both mixers read the same",
+            "set those, or shared_norm to false",
+        )
         for section in self.sections:
             if hasattr(section, "check_fits"):
                 section.check_fits(self)

@@ -6,7 +6,7 @@ torch module that returns logits.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from research.models import language_model
 from research.models.checkpoints import from_hugging_face, settings_of, to_hugging_face
 from research.training.loss import cross_entropy
 
+Tensors = Mapping[str, np.ndarray]
 BATCH, LENGTH = 2, 13
 LOGITS = jax.jit(language_model.logits, static_argnums=0)
 
@@ -37,12 +38,24 @@ def from_transformers(settings: dict[str, Any]) -> torch.nn.Module:
     return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
 
 
+def as_stored(tensors: Tensors) -> Tensors:
+    return tensors
+
+
 def load(
-    family: str, model: ModelConfig, params: Any, build: Callable[[dict], torch.nn.Module] = from_transformers
+    family: str,
+    model: ModelConfig,
+    params: Any,
+    build: Callable[[dict], torch.nn.Module] = from_transformers,
+    in_memory: Callable[[Tensors], Tensors] = as_stored,
 ) -> torch.nn.Module:
-    """The oracle with our parameters; every one of its own must be given, tied ones and buffers apart."""
+    """The oracle with our parameters; every one of its own must be given, tied ones and buffers apart.
+
+    `in_memory` turns the checkpoint's tensors into those of the module, where a family stores them otherwise.
+    """
     theirs = build(settings_of(family, model)).eval()
-    tensors = {name: torch.tensor(value) for name, value in to_hugging_face(model, params, family).items()}
+    stored = in_memory(to_hugging_face(model, params, family))
+    tensors = {name: torch.tensor(value) for name, value in stored.items()}
     missing, unexpected = theirs.load_state_dict(tensors, strict=False)
     tied = set(getattr(theirs, "_tied_weights_keys", None) or ()) if model.tied_embeddings else set()
     buffers = {name for name, _ in theirs.named_buffers()}
@@ -86,28 +99,34 @@ def assert_equals_oracle(
     family: str,
     model: ModelConfig,
     build: Callable[[dict], torch.nn.Module] = from_transformers,
+    in_memory: Callable[[Tensors], Tensors] = as_stored,
     gradients: bool = True,
     scale: float = 0.1,
 ) -> None:
     """Logits to 1e-4 of the largest in float32 and 1e-9 in float64, gradients of the loss to 1e-3; exact round trip."""
     params, tokens = perturbed(model, scale), random_tokens(model)
     _assert_round_trip(family, model, params)
-    theirs = load(family, model, params, build)
+    theirs = load(family, model, params, build, in_memory)
     expected = logits_of(theirs, tokens)
     # Required: 1e-4 relative in float32. Both compute in float32, in another order of sums.
     assert_near(LOGITS(model, params, tokens), expected.detach().numpy(), 1e-4)
     if gradients:
-        assert_gradients_equal(family, model, params, tokens, theirs)
+        assert_gradients_equal(family, model, params, tokens, theirs, in_memory)
     with float64_everywhere():
         double = jax.tree.map(partial(np.asarray, dtype=np.float64), params)
-        expected = logits_of(load(family, model, double, build), tokens).detach().numpy()
+        expected = logits_of(load(family, model, double, build, in_memory), tokens).detach().numpy()
         assert expected.dtype == np.float64
         # Required: 1e-9 relative in float64, seven digits beyond what a wrong epsilon or cast would leave.
         assert_near(LOGITS(replace(model, compute_dtype="float64"), double, tokens), expected, 1e-9)
 
 
 def assert_gradients_equal(
-    family: str, model: ModelConfig, params: Any, tokens: np.ndarray, theirs: torch.nn.Module
+    family: str,
+    model: ModelConfig,
+    params: Any,
+    tokens: np.ndarray,
+    theirs: torch.nn.Module,
+    in_memory: Callable[[Tensors], Tensors] = as_stored,
 ) -> None:
     """The summed next-token loss to 1e-5 and its gradient by each parameter to 1e-3 of the largest entry."""
     targets = torch.tensor(tokens[:, 1:], dtype=torch.long)
@@ -122,7 +141,7 @@ def assert_gradients_equal(
     value, gradient = jax.jit(jax.value_and_grad(ours))(params)
     np.testing.assert_allclose(float(value), loss.item(), rtol=1e-5)
     named = dict(theirs.named_parameters())
-    for name, found in to_hugging_face(model, gradient, family).items():
+    for name, found in in_memory(to_hugging_face(model, gradient, family)).items():
         assert_near(found, named[name].grad.numpy(), 1e-3, name)
 
 

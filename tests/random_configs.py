@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
 from research.models import language_model
+from research.models.mlp import ACTIVATIONS
 from research.moe_config import MoeConfig
 from research.recurrent_config import Rwkv4Config
 from research.ssm_config import H3Config, S4Config
@@ -36,7 +37,7 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
     kv_heads, group = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     heads = kv_heads * group
     head_dim = 2 * int(rng.integers(1, 9))
-    prefix = int(rng.integers(3))
+    prefix, shared_norm = int(rng.integers(3)), bool(rng.integers(4) == 0)
     before, bar, period = pattern.rpartition("|")
     if not bar and prefix:
         first = period.split(",")[0]
@@ -52,20 +53,25 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
             heads,
             kv_heads,
             head_dim,
+            positions=str(rng.choice(["rotary", "rotary", "none"])),
             rope_pairs=str(rng.choice(["half", "interleaved"])),
-            qk_norm=bool(rng.integers(2)),
+            rope_fraction=float(rng.choice([1.0, 2 / head_dim])),
+            rope_scaling=None if rng.integers(2) else RopeScaling(original_length=16),
+            qk_norm=str(rng.choice(["none", "head", "full"])),
+            biases=str(rng.choice(["none", "qkv", "all"])),
             window=None if rng.integers(2) else int(rng.integers(1, 9)),
         ),
-        mlp=MlpConfig(int(rng.integers(1, 90)), activation=str(rng.choice(["swiglu", "gelu"]))),
+        mlp=MlpConfig(int(rng.integers(1, 90)), str(rng.choice(list(ACTIVATIONS))), bool(rng.integers(2))),
         mamba=_mamba(seed),
         mamba2=_mamba2(seed, width),
         s4=_s4(seed),
         h3=_h3(seed, width),
         rwkv4=_rwkv4(seed),
         moe=_moe(seed),
-        norm=str(rng.choice(["rms", "layer"])),
-        norm_placement=str(rng.choice(["pre", "post"])),
-        parallel_mixers=bool(rng.integers(2)),
+        norm=str(rng.choice(["rms", "layer", "layer_unbiased"])),
+        norm_placement="pre" if shared_norm else str(rng.choice(["pre", "post"])),
+        parallel_mixers=shared_norm or bool(rng.integers(2)),
+        shared_norm=shared_norm,
         embedding_norm=bool(rng.integers(2)),
         max_positions=16 if rng.integers(2) else None,
         tied_embeddings=bool(rng.integers(2)),
@@ -134,10 +140,8 @@ def _rwkv4(seed: int) -> Rwkv4Config:
 def perturbed(model: ModelConfig, scale: float = 0.1, seed: int = 0) -> Any:
     """Initial parameters, each moved by `scale` * N(0, 1), so that no one or zero hides a swapped or missing factor."""
     params = language_model.init(model, jax.random.key(seed))
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    moved = [leaf + scale * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return structure.unflatten(moved)
+    rng = np.random.default_rng(seed + 1)
+    return jax.tree.map(lambda leaf: leaf + scale * rng.standard_normal(leaf.shape, np.float32), params)
 
 
 def _s4(seed: int) -> S4Config:

@@ -1,6 +1,7 @@
 """Checkpoints of other projects: what is written reads back bit for bit, and what does not fit is refused by name."""
 
 import json
+from dataclasses import replace
 
 import jax
 import ml_dtypes
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
+from research.models import language_model
 from research.models.checkpoints import (
     FAMILIES,
     CheckpointError,
@@ -23,11 +25,39 @@ from research.models.checkpoints.tensors import shapes, unflatten
 from research.recurrent_config import Rwkv4Config
 
 SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
+MULTI_HEAD = {**SMALL, "norm": "layer"}
 EXAMPLES = {
+    "falcon": ModelConfig(
+        **MULTI_HEAD,
+        attention=AttentionConfig(4, 1, 8),
+        mlp=MlpConfig(48, "gelu_exact"),
+        parallel_mixers=True,
+        shared_norm=True,
+    ),
     "falcon_mamba": ModelConfig(**SMALL, pattern="mamba", mamba=MambaConfig(4, inner_norms="fixed")),
-    "llama": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 8, rope_theta=5e5), mlp=MlpConfig(48)),
+    "gpt2": ModelConfig(
+        **MULTI_HEAD,
+        attention=AttentionConfig(4, 4, 8, positions="none", biases="all"),
+        mlp=MlpConfig(48, "gelu", biases=True),
+        max_positions=16,
+        tied_embeddings=True,
+    ),
+    "gpt_neox": ModelConfig(
+        **MULTI_HEAD,
+        attention=AttentionConfig(4, 4, 8, rope_fraction=0.25, biases="all"),
+        mlp=MlpConfig(48, "gelu_exact", biases=True),
+        parallel_mixers=True,
+    ),
+    "llama": ModelConfig(
+        **SMALL, attention=AttentionConfig(4, 2, 8, rope_theta=5e5, rope_scaling=RopeScaling()), mlp=MlpConfig(48)
+    ),
     "mamba": ModelConfig(**SMALL, pattern="mamba", mamba=MambaConfig(4, step_rank=3, algorithm="sequential")),
     "mamba2": ModelConfig(**SMALL, pattern="mamba2", mamba2=Mamba2Config(4, head_dim=8, groups=2, chunk=16)),
+    "mistral": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 8, window=5), mlp=MlpConfig(48)),
+    "olmo2": ModelConfig(
+        **SMALL, attention=AttentionConfig(4, 2, 8, qk_norm="full"), mlp=MlpConfig(48), norm_placement="post"
+    ),
+    "qwen3": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 12, qk_norm="head"), mlp=MlpConfig(48)),
     "rwkv": ModelConfig(
         **SMALL, pattern="rwkv4_time:rwkv4_channel", rwkv4=Rwkv4Config(2), norm="layer", embedding_norm=True
     ),
@@ -50,7 +80,7 @@ def test_every_family_has_an_example():
 
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_a_written_folder_reads_back_bit_for_bit(family, scan_layers, tmp_path):
-    model = ModelConfig(**{**vars(EXAMPLES[family]), "scan_layers": scan_layers})
+    model = replace(EXAMPLES[family], scan_layers=scan_layers)
     params = _params(model)
     write_checkpoint(tmp_path, family, model, params)
     read_model, read_params = read_checkpoint(tmp_path)
@@ -86,9 +116,37 @@ def test_tensors_that_do_not_fit_are_named(family):
         from_hugging_face(model, {**tensors, name: np.ones(3, np.float32)}, family)
 
 
+def test_the_first_files_of_gpt2_leave_out_a_prefix():
+    model = EXAMPLES["gpt2"]
+    tensors = to_hugging_face(model, _params(model), "gpt2")
+    bare = {name.removeprefix("transformer."): value for name, value in tensors.items()}
+    read = from_hugging_face(model, {**bare, "h.0.attn.bias": np.tri(16)}, "gpt2")
+    jax.tree.map(np.testing.assert_array_equal, read, _params(model))
+
+
 def test_a_model_the_family_cannot_say_is_refused():
     model = EXAMPLES["llama"]
     with pytest.raises(CheckpointError, match=r"model.norm = 'layer': a llama checkpoint can only say 'rms'"):
-        settings_of("llama", ModelConfig(**{**vars(model), "norm": "layer"}))
+        settings_of("llama", replace(model, norm="layer"))
     with pytest.raises(CheckpointError, match=r"model_type = 'lama': no such family. Known: .*llama"):
         settings_of("lama", model)
+
+
+@pytest.mark.oracles
+def test_transformers_reads_what_we_write_and_we_read_what_it_writes(family, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs the oracles extra")
+    torch = pytest.importorskip("torch", reason="needs the oracles extra")
+    model = replace(EXAMPLES[family], depth=2)
+    params = _params(model)
+    write_checkpoint(tmp_path / "ours", family, model, params)
+    theirs, found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(found.values()), found  # nothing missing, nothing of another shape
+    theirs.save_pretrained(tmp_path / "theirs")
+    read_model, read_params = read_checkpoint(tmp_path / "theirs")
+    assert settings_of(family, read_model) == settings_of(family, model)
+    jax.tree.map(np.testing.assert_array_equal, read_params, params)
+    tokens = np.arange(14).reshape(2, 7) % model.vocab_size
+    logits = jax.jit(language_model.logits, static_argnums=0)(read_model, read_params, tokens)
+    with torch.no_grad():
+        expected = theirs.eval()(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)

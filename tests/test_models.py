@@ -10,7 +10,7 @@ from random_configs import cases, random_model
 
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model, layers
-from research.models.layers import rotary_angles, rotate
+from research.models.positions import rotary_angles, rotary_frequencies, rotate
 from research.values import ConfigError
 
 MODEL = ModelConfig(vocab_size=97, width=24, depth=4, attention=AttentionConfig(4, 2, 6), mlp=MlpConfig(40))
@@ -162,7 +162,7 @@ def test_remat_changes_no_gradient(remat, scan_layers):
 
 
 def test_rotary_conventions_are_one_model_under_a_permutation():
-    angles = rotary_angles(jnp.arange(7)[None, :], 8, 1e4)
+    angles = rotary_angles(jnp.arange(7)[None, :], rotary_frequencies(8, 1e4), jnp.float32)
     x = jax.random.normal(jax.random.key(0), (2, 7, 3, 8))
     order = np.arange(8).reshape(2, 4).T.ravel()  # half's channel for each interleaved one
     np.testing.assert_array_equal(rotate(x[..., order], angles, "interleaved"), rotate(x, angles, "half")[..., order])
@@ -172,8 +172,8 @@ def test_rotation_depends_on_distance_alone():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
 
     def score(i, j):
-        turned = (rotate(v, rotary_angles(jnp.array([[at]]), 8, 1e4), "half") for v, at in ((q, i), (k, j)))
-        return float(jnp.vdot(*turned))
+        angles = (rotary_angles(jnp.array([[at]]), rotary_frequencies(8, 1e4), jnp.float32) for at in (i, j))
+        return float(jnp.vdot(*(rotate(v, angle, "half") for v, angle in zip((q, k), angles))))
 
     assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)  # angles of 100 radians keep 5 digits in float32
 

@@ -1,4 +1,4 @@
-"""Causal self-attention with grouped queries, rotary positions, optional QK-norm and sliding window.
+"""Causal self-attention with grouped queries; rotary, relative or no positions; optional biases, QK-norm and window.
 
 Whole sequence and decoding share one module: without a state it attends within x; with a state it appends x (any number
 of tokens, so a prompt is read in one call) to the cache and attends to everything before.
@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from research.model_config import AttentionConfig, ModelConfig
-from research.models.layers import Normal, RMSNorm, Shared, parameter, project, rotary_angles, rotate
+from research.models.layers import Normal, RMSNorm, Shared, along_last, parameter, project, zeros
+from research.models.positions import by_source, distance_waves, rotary_angles, rotary_frequencies, rotate
 from research.sharding import constrain
 
 MASKED_SCORE = -1e30  # finite, so that a row with nothing to see yields no NaN
@@ -44,53 +45,99 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, AttentionState | None, Shared]:
         cfg, D = self.config.attention, self.config.width
         H, G, K = cfg.heads, cfg.kv_heads, cfg.head_dim
-        init = Normal(D**-0.5)
-        query_DHK = parameter(self, "query", (D, H, K), "width heads head_dim", init, "hidden")
-        key_DGK = parameter(self, "key", (D, G, K), "width kv_heads head_dim", init, "hidden")
-        value_DGK = parameter(self, "value", (D, G, K), "width kv_heads head_dim", init, "hidden")
-        out_init = Normal((H * K * 2 * self.config.depth) ** -0.5)
-        out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", out_init, "hidden")
-
-        q_BLHK = project(x_BLD, query_DHK)
-        k_BLGK = project(x_BLD, key_DGK)
-        v_BLGK = project(x_BLD, value_DGK)
-        q_BLHK = constrain(q_BLHK, "batch length heads head_dim")
-        if cfg.qk_norm:
-            q_BLHK = RMSNorm(self.config.norm_epsilon, "head_dim", name="query_norm")(q_BLHK)
-            k_BLGK = RMSNorm(self.config.norm_epsilon, "head_dim", name="key_norm")(k_BLGK)
+        q_BLHK = constrain(self._projected(x_BLD, "query", "heads", H), "batch length heads head_dim")
+        k_BLGK = self._projected(x_BLD, "key", "kv_heads", G)
+        v_BLGK = self._projected(x_BLD, "value", "kv_heads", G)
+        if cfg.qk_norm != "none":
+            q_BLHK, k_BLGK = self._normed(q_BLHK, "query_norm", "heads"), self._normed(k_BLGK, "key_norm", "kv_heads")
         start = jnp.zeros((), jnp.int32) if state is None else state.seen
-        positions_1L = (start + jnp.arange(x_BLD.shape[1]))[None, :]
-        angles = rotary_angles(positions_1L, K, cfg.rope_theta, jnp.promote_types(x_BLD.dtype, jnp.float32))
-        q_BLHK, k_BLGK = rotate(q_BLHK, angles, cfg.rope_pairs), rotate(k_BLGK, angles, cfg.rope_pairs)
+        positions_L = start + jnp.arange(x_BLD.shape[1])
+        if cfg.positions == "rotary":
+            frequencies = rotary_frequencies(cfg.rotary_channels, cfg.rope_theta, cfg.rope_scaling)
+            angles = rotary_angles(positions_L[None], frequencies, jnp.promote_types(x_BLD.dtype, jnp.float32))
+            q_BLHK, k_BLGK = rotate(q_BLHK, angles, cfg.rope_pairs), rotate(k_BLGK, angles, cfg.rope_pairs)
         if state is not None:
             state = _append(state, k_BLGK, v_BLGK, shared.mask_BL)
             k_BLGK, v_BLGK = state.keys_BSGK, state.values_BSGK
-        visible_1LS = _visible(positions_1L[0], k_BLGK.shape[1], cfg)[None]
+        visible_1LS = _visible(positions_L, k_BLGK.shape[1], cfg)[None]
         real_BS = shared.mask_BL if state is None else state.real_BS
         mask_BLS = visible_1LS if real_BS is None else visible_1LS & real_BS[:, None, :]
-        mixed_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, mask_BLS)
-        return project(mixed_BLHK, out_HKD, contracted=2), state, shared
+        scores_BHLS = None
+        if cfg.positions == "relative":
+            q_BLHK, scores_BHLS = self._by_distance(q_BLHK, positions_L, k_BLGK.shape[1])
+        mixed_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, mask_BLS, scores_BHLS)
+        out_init = Normal((H * K * 2 * self.config.depth) ** -0.5)
+        out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", out_init, "hidden")
+        y_BLD = project(mixed_BLHK, out_HKD, contracted=2)
+        if cfg.biases == "all":
+            y_BLD = along_last(jnp.add, y_BLD, parameter(self, "out_bias", (D,), "width", zeros, "vector"))
+        return y_BLD, state, shared
+
+    def _projected(self, x_BLD: jax.Array, name: str, axis: str, heads: int) -> jax.Array:
+        """x by heads (B, L, heads, K), with a bias if the config asks for one."""
+        D, K = self.config.width, self.config.attention.head_dim
+        weight_DHK = parameter(self, name, (D, heads, K), f"width {axis} head_dim", Normal(D**-0.5), "hidden")
+        y_BLHK = project(x_BLD, weight_DHK)
+        if self.config.attention.biases == "none":
+            return y_BLHK
+        bias_HK = parameter(self, f"{name}_bias", (heads, K), f"{axis} head_dim", zeros, "vector")
+        return y_BLHK + bias_HK.astype(y_BLHK.dtype)[None, None]
+
+    def _normed(self, x_BLHK: jax.Array, name: str, axis: str) -> jax.Array:
+        """RMSNorm of each head's channels, or of all heads' channels together."""
+        epsilon = self.config.norm_epsilon
+        if self.config.attention.qk_norm == "head":
+            return RMSNorm(epsilon, "head_dim", name=name)(x_BLHK)
+        flat_BLD = x_BLHK.reshape(*x_BLHK.shape[:2], -1)
+        return RMSNorm(epsilon, axis, name=name)(flat_BLD).reshape(x_BLHK.shape)
+
+    def _by_distance(self, q_BLHK: jax.Array, positions_L: jax.Array, sources: int) -> tuple[jax.Array, jax.Array]:
+        """Queries for the keys, and scores of the distances, scaled: (q + u) and (q + v) W r of Dai 2019, section 3.3.
+
+        The distances are projected once for the whole batch.
+        """
+        D, H, K = self.config.width, *q_BLHK.shape[2:]
+        weight_DHK = parameter(self, "distance", (D, H, K), "width heads head_dim", Normal(D**-0.5), "hidden")
+        waves_SD = distance_waves(sources, D, q_BLHK.dtype)
+        distances_SHK = project(waves_SD[None], weight_DHK)[0]
+        to_content_HK, to_distance_HK = (
+            parameter(self, name, (H, K), "heads head_dim", Normal(0.02), "vector").astype(q_BLHK.dtype)
+            for name in ("content_bias", "distance_bias")
+        )
+        precise = jnp.promote_types(q_BLHK.dtype, jnp.float32)
+        scaled_BLHK = (q_BLHK + to_distance_HK[None, None]) * K**-0.5
+        scores_BHLS = jnp.einsum("blhk,shk->bhls", scaled_BLHK, distances_SHK, preferred_element_type=precise)
+        return q_BLHK + to_content_HK[None, None], by_source(scores_BHLS, positions_L)
 
 
-def attend(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, mask_BLS: jax.Array) -> jax.Array:
+def attend(
+    q_BLHK: jax.Array,
+    k_BSGK: jax.Array,
+    v_BSGK: jax.Array,
+    mask_BLS: jax.Array,
+    added_BHLS: jax.Array | None = None,
+) -> jax.Array:
     """Scaled dot-product attention; head h reads key-value head h // (H / G). Scores and softmax in float32.
 
-    mask_BLS is true where a query sees a source; its batch may be 1.
+    mask_BLS is true where a query sees a source; its batch may be 1. `added_BHLS` are further scores. Values may have
+    another number of channels than queries and keys.
 
     The heads of one group are laid out as further queries of their key-value head, M = L * (H / G) rows, so that both
     products are plain batched matrix products with nothing repeated.
     """
     B, L, H, K = q_BLHK.shape
-    G = k_BSGK.shape[2]
+    S, G = k_BSGK.shape[1:3]
     group = H // G
     q_BGMK = (q_BLHK * K**-0.5).reshape(B, L, G, group, K).transpose(0, 2, 1, 3, 4).reshape(B, G, L * group, K)
     scores_BGMS = jnp.einsum(
         "bgmk,bsgk->bgms", q_BGMK, k_BSGK, preferred_element_type=jnp.promote_types(q_BLHK.dtype, jnp.float32)
     )
+    if added_BHLS is not None:
+        scores_BGMS += added_BHLS.reshape(B, G, group, L, S).transpose(0, 1, 3, 2, 4).reshape(scores_BGMS.shape)
     mask_BMS = jnp.repeat(mask_BLS, group, axis=1)
     weights_BGMS = jax.nn.softmax(jnp.where(mask_BMS[:, None], scores_BGMS, MASKED_SCORE), axis=-1)
     mixed_BGMK = jnp.einsum("bgms,bsgk->bgmk", weights_BGMS.astype(v_BSGK.dtype), v_BSGK)
-    return mixed_BGMK.reshape(B, G, L, group, K).transpose(0, 2, 1, 3, 4).reshape(B, L, H, K)
+    return mixed_BGMK.reshape(B, G, L, group, -1).transpose(0, 2, 1, 3, 4).reshape(B, L, H, -1)
 
 
 def _visible(positions_L: jax.Array, sources: int, config: AttentionConfig) -> jax.Array:
@@ -112,10 +159,13 @@ def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL
 
 
 def params(config: ModelConfig) -> int:
-    """Parameters of one attention layer: four projections, and two norm gains with QK-norm."""
+    """Parameters of one attention layer: the projections, their biases, norm gains, and what distances need."""
     cfg = config.attention
-    projections = config.width * cfg.head_dim * (2 * cfg.heads + 2 * cfg.kv_heads)
-    return projections + (2 * cfg.head_dim if cfg.qk_norm else 0)
+    queries, keys = cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
+    biases = {"none": 0, "qkv": queries + 2 * keys, "all": queries + 2 * keys + config.width}
+    gains = {"none": 0, "head": 2 * cfg.head_dim, "full": queries + keys}
+    distances = config.width * queries + 2 * queries if cfg.positions == "relative" else 0
+    return matmul_params(config) + biases[cfg.biases] + gains[cfg.qk_norm] + distances
 
 
 def matmul_params(config: ModelConfig) -> int:
@@ -125,8 +175,17 @@ def matmul_params(config: ModelConfig) -> int:
 
 
 def sequence_flops(config: ModelConfig, length: int) -> int:
-    """Forward FLOPs of the two L x L products over one whole sequence, every score counted (2 L^2 H K each)."""
-    return 4 * length * length * config.attention.heads * config.attention.head_dim
+    """Forward FLOPs of the two L x L products over one whole sequence, every score counted (2 L^2 H K each).
+
+    Relative positions add a third such product and the projection of L distances (2 L D H K). The program projects them
+    once for a batch and not once a sequence, and needs no gradient of the distances themselves: for batches above
+    one sequence, and for training, this is an upper bound.
+    """
+    cfg = config.attention
+    product = 2 * length * length * cfg.heads * cfg.head_dim
+    if cfg.positions != "relative":
+        return 2 * product
+    return 3 * product + 2 * length * config.width * cfg.heads * cfg.head_dim
 
 
 def state_bytes(config: ModelConfig, length: int, bytes_per_value: int) -> int:

@@ -35,16 +35,17 @@ class Layers(nn.Module):
     def __call__(self, stream: tuple[jax.Array, Shared], states: tuple | None) -> tuple[tuple, tuple | None]:
         cfg, (x_BLD, shared), new_states = self.config, stream, []
         for i, layer in enumerate(self.layers):
-            residual_BLD, layer_states = x_BLD, []
+            entering_BLD, layer_states = x_BLD, []
+            normed_BLD = norm(cfg, name=f"layer{i}_norm")(x_BLD) if cfg.shared_norm else None
             for j, (part, mixer) in enumerate(zip(("mixer", "channel"), mixers(layer, cfg))):
                 module = mixer.module(cfg, self.first + i, name=f"layer{i}_{part}")
-                layer_norm = norm(cfg, name=f"layer{i}_{part}_norm")
-                read_BLD = residual_BLD if cfg.parallel_mixers else x_BLD
-                state = None if states is None else states[i][j]
+                layer_norm = None if cfg.shared_norm else norm(cfg, name=f"layer{i}_{part}_norm")
+                read_BLD = entering_BLD if cfg.parallel_mixers else x_BLD
                 if cfg.norm_placement == "pre":
-                    mixed_BLD, state, shared = module(layer_norm(read_BLD), state, shared)
-                else:
-                    mixed_BLD, state, shared = module(read_BLD, state, shared)
+                    read_BLD = normed_BLD if layer_norm is None else layer_norm(read_BLD)
+                state = None if states is None else states[i][j]
+                mixed_BLD, state, shared = module(read_BLD, state, shared)
+                if cfg.norm_placement == "post":
                     mixed_BLD = layer_norm(mixed_BLD)
                 x_BLD = constrain(x_BLD + mixed_BLD, "batch length activation")
                 layer_states.append(state)

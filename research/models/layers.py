@@ -1,4 +1,4 @@
-"""Parameters, norms and positions: what every mixer is made of.
+"""Parameters and norms: what every mixer is made of.
 
 `parameter` is the only place where a parameter is made: one line states its shape, initialiser, logical axes and
 scaling role. The dimension letters used everywhere in `models/`:
@@ -19,7 +19,6 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.core import meta
 
 from research.model_config import ModelConfig
@@ -201,59 +200,36 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / std * gain + bias over the last axis (Ba 2016): statistics in float32."""
+    """(x - mean) / std * gain + bias over the last axis (Ba 2016): statistics in float32. PaLM's has no bias."""
 
     epsilon: float
     axis: str = "width"
+    biased: bool = True
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         gain_D = parameter(self, "gain", x_BLD.shape[-1:], self.axis, ones, "vector")
-        bias_D = parameter(self, "bias", x_BLD.shape[-1:], self.axis, zeros, "vector")
         x32_BLD = at_least_float32(x_BLD)
         centred_BLD = x32_BLD - x32_BLD.mean(axis=-1, keepdims=True)
         scale_BL1 = jax.lax.rsqrt(jnp.mean(centred_BLD * centred_BLD, axis=-1, keepdims=True) + self.epsilon)
-        return along_last(
-            jnp.add, along_last(jnp.multiply, (centred_BLD * scale_BL1).astype(x_BLD.dtype), gain_D), bias_D
-        )
+        y_BLD = along_last(jnp.multiply, (centred_BLD * scale_BL1).astype(x_BLD.dtype), gain_D)
+        if not self.biased:
+            return y_BLD
+        return along_last(jnp.add, y_BLD, parameter(self, "bias", x_BLD.shape[-1:], self.axis, zeros, "vector"))
 
 
 def norm(config: ModelConfig, name: str | None = None) -> nn.Module:
     """The model's norm over the width."""
-    return (RMSNorm if config.norm == "rms" else LayerNorm)(config.norm_epsilon, name=name)
+    if config.norm == "rms":
+        return RMSNorm(config.norm_epsilon, name=name)
+    return LayerNorm(config.norm_epsilon, biased=config.norm == "layer", name=name)
 
 
 def norm_params(config: ModelConfig) -> int:
     """Parameters of one `norm`."""
-    return config.width * (1 if config.norm == "rms" else 2)
+    return config.width * (2 if config.norm == "layer" else 1)
 
 
 def along_last(operation: Callable, x: jax.Array, vector: jax.Array) -> jax.Array:
     """operation(x, vector) in x's dtype, the vector laid along x's last axis: ranks are never promoted silently."""
     return operation(x, vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + vector.shape))
-
-
-def rotary_angles(
-    positions_BL: jax.Array, channels: int, theta: float, dtype: Any = jnp.float32
-) -> tuple[jax.Array, jax.Array]:
-    """(cos, sin) of position * theta^(-2i/K), each (B, L, 1, K/2), computed in `dtype` (Su 2021, section 3.2.2)."""
-    frequencies_K = jnp.asarray(theta ** (-np.arange(0, channels, 2) / channels), dtype)
-    angles_BLK = positions_BL.astype(dtype)[:, :, None] * frequencies_K[None, None, :]
-    return jnp.cos(angles_BLK)[:, :, None, :], jnp.sin(angles_BLK)[:, :, None, :]
-
-
-def rotate(x_BLHK: jax.Array, angles: tuple[jax.Array, jax.Array], pairs: str) -> jax.Array:
-    """Turn channel pairs by their angle, in float32; `half` pairs (i, i + K/2), `interleaved` (2i, 2i + 1).
-
-    The conventions are one model under a permutation of query and key channels: Hugging Face checkpoints use `half`,
-    Meta's Llama files `interleaved`.
-    """
-    cos, sin = angles
-    x32 = at_least_float32(x_BLHK)
-    if pairs == "half":
-        first, second = jnp.split(x32, 2, axis=-1)
-    else:
-        first, second = x32[..., 0::2], x32[..., 1::2]
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    joined = jnp.concatenate(turned, -1) if pairs == "half" else jnp.stack(turned, -1).reshape(x_BLHK.shape)
-    return joined.astype(x_BLHK.dtype)

@@ -8,6 +8,7 @@ parameters by path (`params/...`), the tokens and the float32 logits of the orac
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,9 @@ import numpy as np
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from oracle_tools import load, logits_of, perturbed, random_tokens  # noqa: E402
+import test_oracle_transformers  # noqa: E402
+from oracle_tools import Tensors, as_stored, load, logits_of, random_tokens  # noqa: E402
+from random_configs import perturbed  # noqa: E402
 
 from research.mamba_config import Mamba2Config, MambaConfig  # noqa: E402
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig  # noqa: E402
@@ -24,6 +27,7 @@ from research.models.checkpoints.tensors import flatten  # noqa: E402
 from research.values import to_json  # noqa: E402
 
 MOST_BYTES = 200_000
+LIVE = ("falcon", "gpt-neox", "gpt2", "llama-3.1", "mistral", "olmo2", "qwen3")
 RWKV4 = {"pattern": "rwkv4_time:rwkv4_channel", "norm": "layer", "embedding_norm": True}
 
 
@@ -36,15 +40,25 @@ class Fixture(NamedTuple):
 
 def of_transformers(family: str, **fields) -> Fixture:
     """Of a family in research/models/checkpoints with a class in `transformers`; `fields` change the tiny model."""
-    model = ModelConfig(**{
+    return of_model(family, ModelConfig(**{
         "vocab_size": 97, "width": 32, "depth": 2, "attention": AttentionConfig(4, 2, 8), "mlp": MlpConfig(64), **fields
-    })  # fmt: skip
+    }))  # fmt: skip
+
+
+def of_model(family: str, model: ModelConfig, in_memory: Callable[[Tensors], Tensors] = as_stored) -> Fixture:
     params, tokens = perturbed(model), random_tokens(model)
-    return Fixture(model, params, tokens, logits_of(load(family, model, params), tokens).detach().numpy())
+    theirs = load(family, model, params, in_memory=in_memory)
+    return Fixture(model, params, tokens, logits_of(theirs, tokens).detach().numpy())
+
+
+def of_live(case: str) -> Fixture:
+    """Of one case of tests/test_oracle_transformers.py."""
+    family, model = test_oracle_transformers.CASES[case]
+    return of_model(family, model, test_oracle_transformers.IN_MEMORY.get(family, as_stored))
 
 
 FIXTURES: dict[str, Callable[[], Fixture]] = {
-    "llama": lambda: of_transformers("llama", attention=AttentionConfig(4, 2, 8, rope_theta=5e5)),
+    **{name: partial(of_live, name) for name in LIVE},
     "mamba": lambda: of_transformers("mamba", pattern="mamba", mamba=MambaConfig(8, chunk=4), tied_embeddings=True),
     "mamba2": lambda: of_transformers("mamba2", pattern="mamba2", mamba2=Mamba2Config(8, 2, 8, 2, chunk=4)),
     "rwkv4": lambda: of_transformers("rwkv", **RWKV4),

@@ -6,6 +6,7 @@ A family is one file here, named as its `model_type`, with
     from_settings(dict) -> model    and back; both state the same defaults as the family's own config class
     tensors(model) -> [Tensor]      every tensor of a checkpoint, each with both directions (tensors.py)
     IGNORED                         names (a regular expression, searched) that a file may hold beside those
+    PREFIX                          if there is one: of most names, and left out of some files
 
 and one line in `FAMILIES`. Adding it gives reading, writing and the live proof (tests/oracle_tools.py) at once.
 """
@@ -22,12 +23,37 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from research.model_config import MIXER_SECTIONS, ModelConfig
-from research.models.checkpoints import falcon_mamba, llama, mamba, mamba2, rwkv4
+from research.models.checkpoints import (
+    falcon,
+    falcon_mamba,
+    gpt2,
+    gpt_neox,
+    llama,
+    mamba,
+    mamba2,
+    mistral,
+    olmo2,
+    qwen3,
+    rwkv4,
+)
 from research.models.checkpoints.tensors import flatten, shapes, unflatten
 from research.values import differences, to_dict
 
 FAMILIES: Mapping[str, ModuleType] = {
-    family.MODEL_TYPE: family for family in (falcon_mamba, llama, mamba, mamba2, rwkv4)
+    family.MODEL_TYPE: family
+    for family in (
+        falcon,
+        falcon_mamba,
+        gpt2,
+        gpt_neox,
+        llama,
+        mamba,
+        mamba2,
+        mistral,
+        olmo2,
+        qwen3,
+        rwkv4,
+    )
 }
 
 EXECUTION = ("algorithm", "chunk")  # fields of a mixer's section that choose among equal functions
@@ -83,6 +109,9 @@ def to_hugging_face(model: ModelConfig, params: Any, family: str) -> dict[str, n
 def from_hugging_face(model: ModelConfig, found: Mapping[str, np.ndarray], family: str) -> Any:
     """A checkpoint's tensors as our parameters, in float32 (exact for float16 and bfloat16) or float64 as they are."""
     table, ignored = _family(family).tensors(model), re.compile(_family(family).IGNORED or r"(?!)")
+    prefix = getattr(_family(family), "PREFIX", "")
+    if not any(name.startswith(prefix) for name in found):
+        found = {prefix + name: value for name, value in found.items()}
     wanted = {tensor.name for tensor in table}
     _check_same("tensors", wanted, {name for name in found if name in wanted or not ignored.search(name)})
     our_shapes, flat = shapes(model), {}

@@ -98,3 +98,30 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         else:
             flat[path] = leaf.shape
     return flat
+
+
+def layer_norm(name: str, path: str) -> list[Tensor]:
+    """Gain and bias of a torch.nn.LayerNorm."""
+    return [same(name + ".weight", path + "/gain"), same(name + ".bias", path + "/bias")]
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    """The same tensor stored the other way round: (in, out), as GPT-2 does."""
+    return tensor._replace(
+        join=lambda ours: tensor.join(ours).T, split=lambda theirs, shapes: tensor.split(theirs.T, shapes)
+    )
+
+
+def joined_rows(name: str, parts: Sequence[Tensor]) -> Tensor:
+    """Several tensors, each of one of our parameters, stored as one: their rows one after the other."""
+    paths = tuple(path for part in parts for path in part.paths)
+
+    def join(ours: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([part.join([array]) for part, array in zip(parts, ours, strict=True)])
+
+    def split(theirs: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        rows = [part.join([np.empty(shape, np.bool_)]).shape[0] for part, shape in zip(parts, shapes, strict=True)]
+        pieces = np.split(theirs, np.cumsum(rows)[:-1])
+        return [part.split(piece, [shape])[0] for part, piece, shape in zip(parts, pieces, shapes, strict=True)]
+
+    return Tensor(name, paths, join, split)

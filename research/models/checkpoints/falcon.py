@@ -1,0 +1,74 @@
+"""Falcon-7B checkpoints (Almazrouei 2023): parallel mixers that read one norm, and a single key-value head."""
+
+from typing import Any
+
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.models.checkpoints.llama import rope_fields, rope_settings
+from research.models.checkpoints.tensors import Tensor, joined_rows, layer_norm, layer_paths, linear, same
+
+MODEL_TYPE = "falcon"
+IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight"
+KIND = {"multi_query": True, "parallel_attn": True, "new_decoder_architecture": False, "alibi": False, "bias": False}
+
+
+def to_settings(model: ModelConfig) -> dict[str, Any]:
+    """The config.json of a model of this family."""
+    cfg = model.attention
+    return {
+        "model_type": MODEL_TYPE,
+        "architectures": ["FalconForCausalLM"],
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.width,
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": cfg.heads,
+        "ffn_hidden_size": model.mlp.hidden,
+        "activation": "gelu",
+        "layer_norm_epsilon": model.norm_epsilon,
+        "rope_parameters": rope_settings(cfg),
+        **KIND,
+        "tie_word_embeddings": model.tied_embeddings,
+    }
+
+
+def from_settings(settings: dict[str, Any]) -> ModelConfig:
+    """The model that a config.json describes; what it leaves out has FalconConfig's default.
+
+    Raises ValueError for the other kinds of Falcon, which are other architectures.
+    """
+    kind = {
+        **KIND,
+    }
+    for field, needed in kind.items():
+        if settings.get(field, needed) != needed:
+            raise ValueError(f"{field} = {settings[field]}: must be {needed}. Fix: use a model such as Falcon-7B.")
+    width, heads = settings["hidden_size"], settings["num_attention_heads"]
+    return ModelConfig(
+        vocab_size=settings["vocab_size"],
+        width=width,
+        depth=settings["num_hidden_layers"],
+        attention=AttentionConfig(heads, 1, width // heads, **rope_fields(settings)),
+        mlp=MlpConfig(settings.get("ffn_hidden_size") or 4 * width, "gelu_exact"),
+        norm="layer",
+        norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
+        parallel_mixers=True,
+        shared_norm=True,
+        tied_embeddings=settings.get("tie_word_embeddings", True),
+    )
+
+
+def tensors(model: ModelConfig) -> list[Tensor]:
+    """Every tensor of a checkpoint."""
+    table = [same("transformer.word_embeddings.weight", "embedding"), *layer_norm("transformer.ln_f", "final_norm")]
+    if not model.tied_embeddings:
+        table.append(linear("lm_head.weight", "head"))
+    for i, layer in enumerate(layer_paths(model)):
+        name, mixer, channel = f"transformer.h.{i}.", f"{layer}_mixer/", f"{layer}_channel/"
+        fused = [linear("", mixer + part) for part in ("query", "key", "value")]
+        table += [
+            *layer_norm(name + "input_layernorm", f"{layer}_norm"),
+            joined_rows(name + "self_attention.query_key_value.weight", fused),
+            linear(name + "self_attention.dense.weight", mixer + "out", inputs=2),
+            linear(name + "mlp.dense_h_to_4h.weight", channel + "up"),
+            linear(name + "mlp.dense_4h_to_h.weight", channel + "down"),
+        ]
+    return table

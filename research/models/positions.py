@@ -1,0 +1,64 @@
+"""How attention knows where a token stands: rotary angles, and distances as in Transformer-XL."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.model_config import RopeScaling
+from research.models.layers import at_least_float32
+
+
+def rotary_frequencies(channels: int, theta: float, scaling: RopeScaling | None = None) -> np.ndarray:
+    """theta^(-2i/K), one a channel pair, float64 (Su 2021, section 3.2.2).
+
+    With `scaling`, waves longer than the original context / low_factor are slowed by `factor`, those shorter than
+    context / high_factor are kept, and those between are blended (Llama 3.1, as in its released code).
+    """
+    frequencies_K = theta ** (-np.arange(0, channels, 2) / channels)
+    if scaling is None:
+        return frequencies_K
+    waves_in_context_K = scaling.original_length * frequencies_K / (2 * math.pi)
+    kept_K = (waves_in_context_K - scaling.low_factor) / (scaling.high_factor - scaling.low_factor)
+    kept_K = np.clip(kept_K, 0, 1)
+    return frequencies_K * (kept_K + (1 - kept_K) / scaling.factor)
+
+
+def rotary_angles(positions_BL: jax.Array, frequencies_K: np.ndarray, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """(cos, sin) of position * frequency, each (B, L, 1, K/2), computed in `dtype`."""
+    angles_BLK = positions_BL.astype(dtype)[:, :, None] * jnp.asarray(frequencies_K, dtype)[None, None, :]
+    return jnp.cos(angles_BLK)[:, :, None, :], jnp.sin(angles_BLK)[:, :, None, :]
+
+
+def rotate(x_BLHK: jax.Array, angles: tuple[jax.Array, jax.Array], pairs: str) -> jax.Array:
+    """Turn channel pairs by their angle, in float32; `half` pairs (i, i + K/2), `interleaved` (2i, 2i + 1).
+
+    With fewer angles than pairs, only the first channels are turned (GPT-NeoX). The conventions are one model under a
+    permutation of query and key channels: Hugging Face checkpoints use `half`, Meta's Llama files `interleaved`.
+    """
+    cos, sin = angles
+    turning, rest = 2 * cos.shape[-1], x_BLHK[..., 2 * cos.shape[-1] :]
+    x32 = at_least_float32(x_BLHK[..., :turning])
+    if pairs == "half":
+        first, second = jnp.split(x32, 2, axis=-1)
+    else:
+        first, second = x32[..., 0::2], x32[..., 1::2]
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    joined = jnp.concatenate(turned, -1) if pairs == "half" else jnp.stack(turned, -1).reshape(x32.shape)
+    joined = joined.astype(x_BLHK.dtype)
+    return jnp.concatenate([joined, rest], axis=-1) if rest.shape[-1] else joined
+
+
+def distance_waves(distances: int, width: int, dtype: Any) -> jax.Array:
+    """(S, D): sines, then cosines, of each distance 0 to S - 1, as in the released code of Dai 2019."""
+    angles_SD = np.arange(distances)[:, None] * rotary_frequencies(width, 10_000.0)[None, :]
+    return jnp.asarray(np.concatenate([np.sin(angles_SD), np.cos(angles_SD)], axis=1), dtype)
+
+
+def by_source(scores_BHLS: jax.Array, positions_L: jax.Array) -> jax.Array:
+    """Scores by distance 0 to S - 1 as scores by source position; sources in the future get distance 0's."""
+    sources = scores_BHLS.shape[-1]
+    distances_LS = jnp.maximum(positions_L[:, None] - jnp.arange(sources)[None, :], 0)
+    return jnp.take_along_axis(scores_BHLS, distances_LS[None, None], axis=-1)

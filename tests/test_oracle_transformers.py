@@ -1,0 +1,72 @@
+"""The transformers of the field are one attention and one mlp with options; each equals Hugging Face's class for it."""
+
+from dataclasses import replace
+
+import pytest
+
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
+
+pytestmark = pytest.mark.oracles
+pytest.importorskip("torch", reason="needs the oracles extra")
+pytest.importorskip("transformers", reason="needs the oracles extra")
+from oracle_tools import as_stored, assert_equals_oracle  # noqa: E402
+
+LLAMA = ModelConfig(vocab_size=97, width=32, depth=2, attention=AttentionConfig(4, 2, 8), mlp=MlpConfig(48))
+OLMO2 = replace(LLAMA, norm_placement="post", attention=AttentionConfig(4, 2, 8, qk_norm="full", rope_theta=5e5))
+NEOX = replace(
+    LLAMA,
+    attention=AttentionConfig(2, 2, 16, rope_fraction=0.25, biases="all"),
+    mlp=MlpConfig(48, "gelu_exact", biases=True),
+    norm="layer",
+    parallel_mixers=True,
+)
+GPT2 = replace(
+    LLAMA,
+    attention=AttentionConfig(4, 4, 8, positions="none", biases="all"),
+    mlp=MlpConfig(48, "gelu", biases=True),
+    norm="layer",
+    max_positions=16,
+    tied_embeddings=True,
+)
+FALCON = replace(
+    LLAMA,
+    attention=AttentionConfig(4, 1, 8),
+    mlp=MlpConfig(48, "gelu_exact"),
+    norm="layer",
+    parallel_mixers=True,
+    shared_norm=True,
+    tied_embeddings=True,
+)
+# The original length puts waves of these heads on either side of both of Llama 3.1's limits, and between them.
+STRETCHED = AttentionConfig(4, 2, 16, rope_theta=5e5, rope_scaling=RopeScaling(original_length=64))
+CASES = {
+    "llama-multi-head": ("llama", replace(LLAMA, attention=AttentionConfig(4, 4, 8))),
+    "llama-3.1": ("llama", replace(LLAMA, attention=STRETCHED)),
+    "llama-tied": ("llama", replace(LLAMA, tied_embeddings=True)),
+    "llama-wide-heads": ("llama", replace(LLAMA, attention=AttentionConfig(2, 1, 24), scan_layers=True)),
+    "llama-biases": (
+        "llama",
+        replace(LLAMA, attention=AttentionConfig(4, 2, 8, biases="all"), mlp=MlpConfig(48, biases=True)),
+    ),
+    "mistral": ("mistral", replace(LLAMA, attention=AttentionConfig(4, 2, 8, window=5))),
+    "qwen3": ("qwen3", replace(LLAMA, attention=AttentionConfig(4, 2, 12, qk_norm="head", rope_theta=1e6))),
+    "olmo2": ("olmo2", OLMO2),
+    "gpt2": ("gpt2", GPT2),
+    "gpt-neox": ("gpt_neox", NEOX),
+    "gpt-neox-sequential": ("gpt_neox", replace(NEOX, parallel_mixers=False)),
+    "falcon": ("falcon", FALCON),
+}
+
+
+def _neox_in_memory(tensors):
+    """The module has another name for the head than its checkpoints."""
+    return {name.replace("embed_out", "lm_head"): value for name, value in tensors.items()}
+
+
+IN_MEMORY = {"gpt_neox": _neox_in_memory}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_gradients_and_weights(case):
+    family, model = CASES[case]
+    assert_equals_oracle(family, model, in_memory=IN_MEMORY.get(family, as_stored))
