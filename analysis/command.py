@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import json_values
-from analysis.fitting import FitError, Objective
+from analysis.fitting import FitError, Objective, law_of
 from analysis.laws import find
 from analysis.runs_table import COLUMNS, adopt, read_file, write_atomically
 from analysis.study import Study, fit_table, frontier_exponents, optimum
@@ -87,7 +87,7 @@ def fit(
 
 def show(study: Study, console: Console, budgets: tuple[float, ...] = ()) -> None:
     """Print a study: constants, what was left out, optima at the largest fitted budget, ten times it, and `budgets`."""
-    law, result = find(study.law.fit.law), study.law.fit
+    law, result = law_of(study.law.fit), study.law.fit
     level = f"{study.level:.0%} interval"
     constants = Table("constant", "value", level, "unit", title=law.formula, title_justify="left")
     for parameter in law.parameters:

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from analysis.extrapolation import efficient_runs
-from analysis.fitting import select
-from analysis.laws import evaluate, find
+from analysis.fitting import law_of, select
+from analysis.laws import evaluate
 from analysis.study import Prediction, Study
 
 WIDTH_INCHES = {"one": 3.35, "two": 6.9}
@@ -139,7 +139,7 @@ def prediction_against_measurement(
 ) -> Figure:
     """Measured against predicted loss (top), their difference in percent (bottom): fitted runs and the held-out one."""
     runs = _fitted_runs(table, study)
-    law = find(study.law.fit.law)
+    law = law_of(study.law.fit)
     predicted = evaluate(law, study.law.fit.array(), {name: runs[name].to_numpy() for name in law.inputs})
     measured = runs["loss_nats"].to_numpy()
     with _axes(columns, 1.15, panels=2, stacked=(2, 1)) as (figure, (top, bottom)):
@@ -198,7 +198,7 @@ def _draw_approach_2(axes: Axes, study: Study, name: str, flops: np.ndarray) -> 
 
 def _efficient(study: Study, flops: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Value and interval ends of params (0), tokens (1) or loss (2) of the parametric law's optimum at each budget."""
-    law, values = find(study.law.fit.law), np.concatenate([study.law.fit.array()[None], study.law.draws])
+    law, values = law_of(study.law.fit), np.concatenate([study.law.fit.array()[None], study.law.draws])
     found = np.stack([efficient_runs(law, values, study.flop_rule, value)[index] for value in flops])
     best, draws = found[:, 0], found[:, 1:]
     low, high = np.quantile(draws, [(1 - study.level) / 2, (1 + study.level) / 2], axis=1)
@@ -206,7 +206,7 @@ def _efficient(study: Study, flops: np.ndarray, index: int) -> tuple[np.ndarray,
 
 
 def _fitted_runs(table: pd.DataFrame, study: Study) -> pd.DataFrame:
-    points, _ = select(find(study.law.fit.law), table)
+    points, _ = select(law_of(study.law.fit), table)
     names = table["run"].astype(str) if "run" in table.columns else pd.Series([f"row {i}" for i in range(len(table))])
     runs = table[names.isin(points.runs).to_numpy()].copy()
     if "flops" not in runs.columns:

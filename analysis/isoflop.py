@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import LEAST_SQUARES, FitError, LeftOut, fit, natural, select, solve
-from analysis.laws import CHINCHILLA, FRONTIER, LOSS_FRONTIER, Law, find
+from analysis.fitting import LEAST_SQUARES, FitError, LeftOut, fit, select, solve
+from analysis.laws import CHINCHILLA, FRONTIER, LOSS_FRONTIER, Law
 from analysis.uncertainty import (
     Estimate,
     Interval,
@@ -144,7 +144,7 @@ def _usable_budgets(table: pd.DataFrame) -> tuple[list[_Budget], list[LeftOut]]:
             float(flops),
             np.log(points.inputs["params"][rows]),
             np.log(points.inputs["tokens"][rows]),
-            np.exp(points.log_output[rows]),
+            points.output[rows],
         )
         sizes = len(np.unique(budget.log_params))
         if sizes < FEWEST_SIZES:
@@ -213,5 +213,5 @@ def _frontier(
     result = fit(law, pd.DataFrame({"run": names, "flops": flops, law.output: best_G}), LEAST_SQUARES)
     starts = np.tile(law.pack(result.array()), (len(drawn_BG), 1))
     logs = np.log(np.where(valid_BG, drawn_BG, 1.0))
-    theta, _, _ = solve(find(result.law), {"flops": flops}, logs, valid_BG.astype(float), starts, LEAST_SQUARES)
-    return with_intervals(result, natural(law, theta), level)
+    found = solve(law, {"flops": flops}, logs, valid_BG.astype(float), starts, LEAST_SQUARES)
+    return with_intervals(result, law.natural(found.theta), level)

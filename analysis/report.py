@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import figures, json_values
-from analysis.laws import find
+from analysis.fitting import law_of
 from analysis.runs_table import write_atomically
 from analysis.study import Optimum, Prediction, Study, frontier_exponents, optimum
 from analysis.uncertainty import Estimate
@@ -101,7 +101,7 @@ def _draw(
 
 def _title(table: pd.DataFrame, study: Study) -> str:
     experiments = ", ".join(sorted(set(table["experiment"].dropna()))) if "experiment" in table.columns else "table"
-    law, fit = find(study.law.fit.law), study.law.fit
+    law, fit = law_of(study.law.fit), study.law.fit
     return (
         f"# Scaling law of {experiments}\n\n"
         f"Law: `{law.formula}`, loss in nats per token, from {len(fit.used)} runs ({len(fit.left_out)} left out). "
@@ -141,7 +141,7 @@ def _held_out(prediction: Prediction | None, measured: float | None) -> str:
 
 
 def _law(study: Study) -> str:
-    law, fit = find(study.law.fit.law), study.law.fit
+    law, fit = law_of(study.law.fit), study.law.fit
     name = "Approach 3: the parametric law" if law.name == "chinchilla" else "The parametric law"
     lines = [f"## {name}\n", f"`{law.formula}` ({law.citation}).\n", *_constants(study.law, study.level)]
     lines += [
@@ -170,7 +170,7 @@ def _law(study: Study) -> str:
 
 def _constants(estimate: Estimate, level: float) -> list[str]:
     lines = [f"| constant | value | {level:.0%} interval | unit | meaning |", "|---|---|---|---|---|"]
-    for parameter in find(estimate.fit.law).parameters:
+    for parameter in law_of(estimate.fit).parameters:
         interval = estimate.intervals[parameter.name]
         lines.append(
             f"| {parameter.name} | {interval.value:.4g} | {interval.low:.4g} to {interval.high:.4g} | "

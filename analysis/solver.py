@@ -62,7 +62,7 @@ def minimise(
         kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (new, hessian), (old, state.hessian))
         damping = jnp.where(accept, jnp.maximum(0.2 * state.damping, 1e-12), 6.0 * jnp.maximum(state.damping, 1e-10))
         minimum = kept[0]._replace(steps=old.steps + 1)
-        converged = predicted_gain <= RELATIVE_GAIN * old.value
+        converged = predicted_gain <= RELATIVE_GAIN * jnp.abs(old.value)
         done = converged | (damping > LARGEST_DAMPING) | (minimum.steps >= max_steps)
         return _State(minimum, kept[1], damping, done)
 

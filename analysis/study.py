@@ -8,9 +8,9 @@ import pandas as pd
 
 from analysis import json_values
 from analysis.extrapolation import FlopRule, efficient_runs, fit_flop_rule
-from analysis.fitting import HUBER, FitError, LeftOut, Objective, select
+from analysis.fitting import HUBER, FitError, LeftOut, Objective, law_of, select
 from analysis.isoflop import IsoFlop, fit_isoflop
-from analysis.laws import CHINCHILLA, Law, find
+from analysis.laws import CHINCHILLA, Law
 from analysis.runs_table import validate
 from analysis.uncertainty import (
     Estimate,
@@ -126,7 +126,7 @@ def fit_table(
     fitted = estimate(law, table, objective=objective, **resampling)
     spread = predictive(law, table, fitted.fit, bootstraps=bootstraps, seed=seed)
     ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
-    ranges[law.output] = (float(np.exp(points.log_output.min())), float(np.exp(points.log_output.max())))
+    ranges[law.output] = (float(points.output.min()), float(points.output.max()))
     isoflop, note, rule, largest = None, f"law {law.name!r} has no params and tokens", None, float("nan")
     if {"params", "tokens"} <= set(law.inputs):
         flops, largest = _prices(table, points.runs, points.inputs)
@@ -197,7 +197,7 @@ def predict(study: Study, params: float, tokens: float) -> Prediction:
     if study.flop_rule is None:
         raise FitError(f"law = {study.law.fit.law!r}: does not take params and tokens. Fix: fit law chinchilla.")
     interval = predictive_interval(
-        find(study.law.fit.law),
+        law_of(study.law.fit),
         study.law.fit,
         study.predictive,
         {"params": params, "tokens": tokens},
@@ -212,7 +212,7 @@ def _efficient(study: Study, flops: float) -> tuple[tuple[np.ndarray, ...], tupl
     """params, tokens and loss of the parametric law's optimum: of the fit (1,), and of every draw (draws,)."""
     if study.flop_rule is None:
         raise FitError(f"law = {study.law.fit.law!r}: has no params and tokens to choose. Fix: fit law chinchilla.")
-    law = find(study.law.fit.law)
+    law = law_of(study.law.fit)
     values = np.concatenate([study.law.fit.array()[None], study.law.draws])
     found = efficient_runs(law, values, study.flop_rule, flops)
     return tuple(array[:1] for array in found), tuple(array[1:] for array in found)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import HUBER, Fit, FitError, Objective, fit, log_jacobian, natural, select, solve
-from analysis.laws import Law, evaluate, find
+from analysis.fitting import HUBER, Fit, FitError, Objective, fit, law_of, select, solve, target_jacobian
+from analysis.laws import Law, evaluate
 
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
 WEAK_CONDITION = 1e8
@@ -49,7 +49,7 @@ class Estimate:
 
     def at(self, inputs: Mapping[str, float], level: float) -> Interval:
         """The law's value at one point of its inputs, with the percentile interval that the draws give."""
-        law = find(self.fit.law)
+        law = law_of(self.fit)
         value = evaluate(law, self.fit.array(), inputs).item()
         return percentile_interval(value, evaluate(law, self.draws, inputs)[:, 0], level)
 
@@ -104,20 +104,20 @@ def estimate(
     result = fit(law, table, objective)
     points, _ = select(law, table)
     weights = resample_points(np.random.default_rng(seed), np.zeros(len(points.runs)), bootstraps)
-    draws = _refit(law, result, points.inputs, np.tile(points.log_output, (bootstraps, 1)), weights)
+    draws = _refit(law, result, points.inputs, np.tile(law.target(points.output), (bootstraps, 1)), weights)
     return with_intervals(result, draws, level)
 
 
 def with_intervals(result: Fit, draws: np.ndarray, level: float) -> Estimate:
     """The Estimate that belongs to a fit and its draws (bootstraps, parameters)."""
-    law = find(result.law)
+    law = law_of(result)
     intervals = {
         p.name: percentile_interval(result.values[p.name], draws[:, i], level) for i, p in enumerate(law.parameters)
     }
     weak = {}
     for parameter in law.parameters:
         interval = intervals[parameter.name]
-        if parameter.positive and interval.high > WEAK_RATIO * interval.low:
+        if parameter.low >= 0 and interval.high > WEAK_RATIO * interval.low:
             weak[parameter.name] = (
                 f"its {level:.0%} interval, {interval.low:.3g} to {interval.high:.3g}, spans more "
                 f"than a factor of {WEAK_RATIO:g}"
@@ -130,9 +130,9 @@ def with_intervals(result: Fit, draws: np.ndarray, level: float) -> Estimate:
 def predictive(law: Law, table: pd.DataFrame, result: Fit, *, bootstraps: int = 1000, seed: int = 0) -> Predictive:
     """Refit `law` to its own prediction plus resampled studentised residuals, `bootstraps` times."""
     points, _ = select(law, table)
-    fitted = np.log(evaluate(law, result.array(), points.inputs))
-    residuals = points.log_output - fitted
-    jacobian = log_jacobian(law, law.pack(result.array()), points.inputs)
+    fitted = law.target(evaluate(law, result.array(), points.inputs))
+    residuals = law.target(points.output) - fitted
+    jacobian = target_jacobian(law, law.pack(result.array()), points.inputs)
     left, singular, _ = np.linalg.svd(jacobian / np.linalg.norm(jacobian, axis=0).clip(1e-300), full_matrices=False)
     leverage = np.sum(left[:, singular > 1e-10 * singular[0]] ** 2, axis=1)
     # 0.05 keeps a point that alone decides a constant from being blown up without bound.
@@ -143,7 +143,7 @@ def predictive(law: Law, table: pd.DataFrame, result: Fit, *, bootstraps: int = 
     generator = np.random.default_rng(seed)
     outputs = fitted + generator.choice(studentised, (bootstraps, len(fitted)))
     draws = _refit(law, result, points.inputs, outputs, np.ones_like(outputs))
-    errors = outputs - np.log(evaluate(law, draws, points.inputs))
+    errors = outputs - law.target(evaluate(law, draws, points.inputs))
     scales = np.sqrt(np.sum(errors**2, axis=1) / (len(fitted) - len(law.parameters)))
     return Predictive(studentised, result.residual_scale, draws, scales)
 
@@ -156,15 +156,15 @@ def predictive_interval(
     The pivot is (log of a new resampled output - log of its own refit) / (scale of that refit).
     """
     check_resampling(level, len(spread.scales))
-    centre = float(np.log(evaluate(law, result.array(), inputs)).item())
-    refitted = np.log(evaluate(law, spread.draws, inputs)[:, 0])
+    centre = float(law.target(evaluate(law, result.array(), inputs)).item())
+    refitted = law.target(evaluate(law, spread.draws, inputs)[:, 0])
     noise = np.random.default_rng([seed, 1]).choice(spread.residuals, len(refitted))
     if spread.scale == 0.0:
-        return Interval(float(np.exp(centre)), float(np.exp(centre)), float(np.exp(centre)))
+        return Interval(*(float(law.output_of(centre)),) * 3)
     pivots = (centre + noise - refitted) / np.maximum(spread.scales, 1e-3 * spread.scale)
     ends = np.quantile(pivots, [(1 - level) / 2, (1 + level) / 2])
-    low, high = np.exp(centre + spread.scale * ends)
-    return Interval(float(np.exp(centre)), float(low), float(high))
+    low, high = law.output_of(centre + spread.scale * ends)
+    return Interval(float(law.output_of(centre)), float(low), float(high))
 
 
 def check_resampling(level: float, bootstraps: int) -> None:
@@ -177,4 +177,4 @@ def check_resampling(level: float, bootstraps: int) -> None:
 
 def _refit(law: Law, result: Fit, inputs: dict, outputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     starts = np.tile(law.pack(result.array()), (len(outputs), 1))
-    return natural(law, solve(law, inputs, outputs, weights, starts, result.objective)[0])
+    return law.natural(solve(law, inputs, outputs, weights, starts, result.objective).theta)

@@ -10,7 +10,7 @@ import pytest
 import scipy.optimize
 from planted_tables import TRUTH, planted_loss, planted_table
 
-from analysis.fitting import HUBER, LEAST_SQUARES, FitError, Objective, fit, log_jacobian, natural, select, solve
+from analysis.fitting import HUBER, LEAST_SQUARES, FitError, Objective, fit, select, solve, target_jacobian
 from analysis.laws import CHINCHILLA, FRONTIER, LAWS, LOSS_FRONTIER, evaluate, find
 from analysis.solver import minimise
 
@@ -23,7 +23,7 @@ def scipy_objective(points, weights, delta=1e-3):
         e, a, b, alpha, beta = np.exp(np.clip(theta, -300, 300))
         size, data = a * np.exp(-alpha * log_n), b * np.exp(-beta * log_d)
         law = e + size + data
-        r = np.log(law) - points.log_output
+        r = np.log(law) - np.log(points.output)
         inside = np.minimum(np.abs(r), delta)
         jacobian = np.stack([np.full_like(law, e), size, data, -alpha * log_n * size, -beta * log_d * data]) / law
         return np.sum(weights * inside * (np.abs(r) - inside / 2)), jacobian @ (weights * np.clip(r, -delta, delta))
@@ -94,8 +94,8 @@ def test_resampled_fits_are_never_worse_than_scipy_from_the_same_start():
     generator = np.random.default_rng(1)
     weights = generator.multinomial(18, np.ones(18) / 18, size=40).astype(float)
     start = CHINCHILLA.pack(result.array())
-    _, values, gradients = solve(
-        CHINCHILLA, points.inputs, np.tile(points.log_output, (40, 1)), weights, np.tile(start, (40, 1)), HUBER
+    _, values, gradients, _ = solve(
+        CHINCHILLA, points.inputs, np.tile(np.log(points.output), (40, 1)), weights, np.tile(start, (40, 1)), HUBER
     )
     for weight, value in zip(weights, values, strict=True):
         found = scipy.optimize.minimize(
@@ -129,14 +129,16 @@ def test_every_law_is_consistent(law):
     """Linear where it says so, positive parameters survive packing, and the Jacobian equals central differences."""
     inputs = {name: np.geomspace(1e6, 1e9, 7) * (1 + i) for i, name in enumerate(law.inputs)}
     values = np.array([parameter.starts[1] if parameter.starts else 3.0 for parameter in law.parameters])
-    np.testing.assert_allclose(natural(law, law.pack(values)), values, rtol=1e-15)
+    np.testing.assert_allclose(law.natural(law.pack(values)), values, rtol=1e-15)
     linear = np.array([not parameter.starts for parameter in law.parameters])
-    doubled = evaluate(law, np.where(linear, 2 * values, values), inputs)
-    np.testing.assert_allclose(doubled, 2 * evaluate(law, values, inputs), rtol=1e-14)
+    once, twice, never = (evaluate(law, np.where(linear, factor * values, values), inputs) for factor in (1, 2, 0))
+    np.testing.assert_allclose(twice - never, 2 * (once - never), rtol=1e-14)
     theta, step = law.pack(values), 1e-6
-    moved = [np.log(evaluate(law, natural(law, theta + sign * step * np.eye(len(theta))), inputs)) for sign in (1, -1)]
+    moved = [
+        law.target(evaluate(law, law.natural(theta + sign * step * np.eye(len(theta))), inputs)) for sign in (1, -1)
+    ]
     # Central differences err by step^2 times third derivatives (up to 20^3 here) plus rounding / step.
-    np.testing.assert_allclose(log_jacobian(law, theta, inputs).T, (moved[0] - moved[1]) / (2 * step), atol=2e-8)
+    np.testing.assert_allclose(target_jacobian(law, theta, inputs).T, (moved[0] - moved[1]) / (2 * step), atol=2e-8)
     assert find(law.name) is law and law.formula and law.citation
 
 

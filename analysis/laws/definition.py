@@ -1,0 +1,170 @@
+"""What a scaling law is: a formula in named inputs and named constants with bounds.
+
+A law maps named inputs (columns of the runs table) to one measured quantity. To add one: write its formula as a
+function of two dicts, name its parameters, list it in `LAWS`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LARGEST_LOGARITHM = 690.0  # exp of it still fits in float64, and so does its inverse
+
+
+class LawError(ValueError):
+    """A law, or a parameter of one, is asked for that there is none of; the message names the nearest."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A constant of a law, strictly between `low` and `high`.
+
+    The solver moves an unconstrained variable, which is what holds the bounds: log(x - low) where only `low` is finite,
+    log(high - x) where only `high` is, the logit of (x - low) / (high - low) where both are, x itself where neither.
+
+    `starts` are the values that the grid of starting points is made of, as multiples of the geometric mean of the input
+    `start_unit` where one is named (a scale of size or data belongs where the table's own sizes are). Leave `starts`
+    empty for a parameter in which the law is linear: those are solved for by least squares at each point of the grid
+    (variable projection, Golub and Pereyra 1973).
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    starts: tuple[float, ...] = ()
+    low: float = 0.0
+    high: float = np.inf
+    start_unit: str = ""
+
+    def natural(self, variable: jax.Array) -> jax.Array:
+        """The constant from the solver's variable, on jax arrays of any shape."""
+        if np.isfinite(self.low) and np.isfinite(self.high):
+            return self.low + (self.high - self.low) * jax.nn.sigmoid(variable)
+        if np.isfinite(self.low):
+            return jnp.exp(variable) if self.low == 0.0 else self.low + jnp.exp(variable)
+        return self.high - jnp.exp(variable) if np.isfinite(self.high) else variable
+
+    def variable(self, value: np.ndarray) -> np.ndarray:
+        """Inverse of `natural`; a constant at or beyond a bound gives the largest finite variable on that side."""
+        with np.errstate(divide="ignore", over="ignore"):
+            above = np.log(np.maximum(value - self.low, 0.0)) if np.isfinite(self.low) else 0.0
+            below = np.log(np.maximum(self.high - value, 0.0)) if np.isfinite(self.high) else 0.0
+        if not np.isfinite(self.low) and not np.isfinite(self.high):
+            return np.asarray(value, np.float64)
+        moved = below if not np.isfinite(self.low) else above - below
+        return np.clip(moved, -LARGEST_LOGARITHM, LARGEST_LOGARITHM)
+
+
+@dataclass(frozen=True)
+class Law:
+    """`formula` is for people; `predict(parameters, inputs)` is for machines, on jax arrays that broadcast.
+
+    `inputs` and `output` are names of columns of the runs table, and so carry their units. Inputs are positive, except
+    those in `may_be_zero`. residual: what a fit makes small; "log" is log(law) - log(measured), for a positive output,
+    and "linear" is law - measured, in the output's unit, for one that need not be positive. fixed: parameters that
+    `fix` holds, as (name, value); they are no longer among `parameters`.
+    """
+
+    name: str
+    formula: str
+    citation: str
+    inputs: tuple[str, ...]
+    output: str
+    parameters: tuple[Parameter, ...]
+    predict: Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], jax.Array]
+    residual: Literal["log", "linear"] = "log"
+    may_be_zero: tuple[str, ...] = ()
+    fixed: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters that are fitted, in the order of every array of fitted values."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    def fix(self, **values: float) -> "Law":
+        """This law with some of its parameters held at `values`. Raises LawError for a name it has not, or a value
+        outside that parameter's bounds."""
+        if not values:
+            return self
+        free = {parameter.name: parameter for parameter in self.parameters}
+        for name, value in values.items():
+            if name not in free:
+                raise LawError(
+                    f"{name}: no such free parameter of law {self.name!r}. Fix: use one of {', '.join(free)}."
+                )
+            if not free[name].low <= value <= free[name].high:
+                raise LawError(
+                    f"{name} = {value:g}: must lie between {free[name].low:g} and {free[name].high:g} in law "
+                    f"{self.name!r}. Fix: hold it at a value inside."
+                )
+        fixed = tuple(sorted({**dict(self.fixed), **{name: float(value) for name, value in values.items()}}.items()))
+        formula = self.predict.predict if isinstance(self.predict, _Held) else self.predict
+        return dataclasses.replace(
+            self,
+            parameters=tuple(parameter for parameter in self.parameters if parameter.name not in values),
+            predict=_Held(formula, fixed),
+            fixed=fixed,
+        )
+
+    def unpack(self, theta_P: jax.Array) -> dict[str, jax.Array]:
+        """The law's constants from the unconstrained vector the solver moves."""
+        return {p.name: p.natural(t) for p, t in zip(self.parameters, theta_P, strict=True)}
+
+    def pack(self, values: np.ndarray) -> np.ndarray:
+        """The solver's variables (..., parameters) from an array (..., parameters) of constants."""
+        values = np.asarray(values, np.float64)
+        return np.stack([p.variable(values[..., i]) for i, p in enumerate(self.parameters)], axis=-1)
+
+    def natural(self, theta: np.ndarray) -> np.ndarray:
+        """Inverse of `pack`."""
+        with jax.enable_x64(True):
+            theta = jnp.asarray(theta, jnp.float64)
+            return np.stack([np.asarray(p.natural(theta[..., i])) for i, p in enumerate(self.parameters)], axis=-1)
+
+    def target(self, output: np.ndarray) -> np.ndarray:
+        """What residuals are taken on: the log of the output, or the output itself."""
+        return np.log(output) if self.residual == "log" else np.asarray(output, np.float64)
+
+    def output_of(self, target: np.ndarray) -> np.ndarray:
+        """Inverse of `target`."""
+        return np.exp(target) if self.residual == "log" else np.asarray(target, np.float64)
+
+    def predict_target(self, theta_P: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        """The law on the scale of its residuals, from the solver's variables."""
+        predicted = self.predict(self.unpack(theta_P), inputs)
+        return jnp.log(predicted) if self.residual == "log" else predicted
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A law's `predict` with some parameters held: equal, and so compiled once, for equal values."""
+
+    predict: Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], jax.Array]
+    values: tuple[tuple[str, float], ...]
+
+    def __call__(self, parameters: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:
+        return self.predict({**dict(self.values), **parameters}, inputs)
+
+
+def evaluate(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The law in float64. values: (..., parameters); inputs: each (points,) or a scalar. Returns (..., points)."""
+    points = np.broadcast_shapes(*(np.shape(inputs[name]) for name in law.inputs)) or (1,)
+    with jax.enable_x64(True):
+        columns = np.moveaxis(np.asarray(values, np.float64)[..., None], -2, 0)
+        shape = (1,) * (columns.ndim - 2) + points
+        arrays = {
+            name: jnp.asarray(np.broadcast_to(np.asarray(inputs[name], np.float64), points).reshape(shape))
+            for name in law.inputs
+        }
+        predicted = law.predict(dict(zip(law.names, map(jnp.asarray, columns), strict=True)), arrays)
+        return np.array(jnp.broadcast_to(predicted, (*columns.shape[1:-1], *points)))
+
+
+def power(x: jax.Array, exponent: jax.Array) -> jax.Array:
+    """x ** exponent for x > 0, as exp(exponent * log x): cheaper than pow in float64, and smooth to differentiate."""
+    return jnp.exp(exponent * jnp.log(x))

@@ -1,0 +1,56 @@
+"""Starting points of a fit: the best of a grid, with the constants in which the law is linear solved for."""
+
+import itertools
+
+import numpy as np
+
+from analysis.laws import Law, evaluate
+from analysis.points import Points
+
+MOST_STARTS = 32
+MOST_POINTS = 1024  # a start need not be exact: a thousand points say as much as a million
+LEAST_SHARE = 0.02  # of the output: how near its bound a constant that least squares puts beyond it is started
+
+
+def starting_points(law: Law, points: Points) -> np.ndarray:
+    """At most 32 starts (S, P) in the solver's variables: the best of the grid of every parameter's `starts`.
+
+    Parameters in which the law is linear are solved for at each point of the grid, by least squares on law / measured
+    (on the law itself where its residual is linear).
+    """
+    thin = slice(None, None, -(-len(points.runs) // MOST_POINTS))
+    inputs = {name: values[thin] for name, values in points.inputs.items()}
+    output_N = points.output[thin]
+    grid = np.array(list(itertools.product(*(_values(p, inputs) for p in law.parameters))))
+    linear = [i for i, parameter in enumerate(law.parameters) if not parameter.starts]
+    if linear:
+        grid[:, linear] = _project(law, grid, linear, inputs, output_N)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = law.target(evaluate(law, grid, inputs)) - law.target(output_N)
+    best = np.argsort(np.sum(error**2, axis=-1))[:MOST_STARTS]  # NaN, outside the law's domain, sorts last
+    return law.pack(grid[best])
+
+
+def _values(parameter, inputs: dict[str, np.ndarray]) -> tuple[float, ...]:
+    if not parameter.start_unit:
+        return parameter.starts or (0.0,)
+    unit = np.exp(np.mean(np.log(inputs[parameter.start_unit])))
+    return tuple(unit * start for start in parameter.starts)
+
+
+def _project(law: Law, grid: np.ndarray, linear: list[int], inputs: dict, output_N: np.ndarray) -> np.ndarray:
+    """Least-squares values (starts, linear parameters), kept inside their bounds."""
+    scale_N = output_N if law.residual == "log" else np.full_like(output_N, np.sqrt(np.mean(output_N**2)) or 1.0)
+    units = np.repeat(grid[:, None], len(linear) + 1, axis=1)
+    units[:, :, linear] = 0.0
+    units[:, np.arange(len(linear)), linear] = 1.0  # the last row leaves every one of them zero
+    values = evaluate(law, units, inputs)
+    offset, basis = values[:, -1:], (values[:, :-1] - values[:, -1:]) / scale_N  # (starts, linear parameters, points)
+    size = np.maximum(np.max(np.abs(basis), axis=-1), 1e-300)
+    basis = np.nan_to_num(basis / size[..., None])
+    gram = np.einsum("skn,sln->skl", basis, basis) + 1e-9 * output_N.size * np.eye(len(linear))
+    right = np.einsum("skn,sn->sk", basis, np.nan_to_num((output_N - offset[:, 0]) / scale_N))
+    share = np.linalg.solve(gram, right[..., None])[..., 0]
+    low, high = (np.array([getattr(law.parameters[i], end) for i in linear]) for end in ("low", "high"))
+    nearest = np.minimum(LEAST_SHARE / size, np.where(np.isfinite(high - low), 0.02 * (high - low), np.inf))
+    return np.clip(share / size, low + nearest, high - nearest)

@@ -1,0 +1,88 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from planted_tables import TRUTH, planted_table
+
+from analysis import json_values
+from analysis.fitting import HUBER_LIKELIHOOD, Fit, fit, law_of
+from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, evaluate, find
+
+
+@pytest.mark.parametrize("low, high", [(0.0, np.inf), (-np.inf, np.inf), (-2.0, 3.0), (1.5, np.inf), (-np.inf, 4.0)])
+def test_bounds_hold_and_variables_invert(low, high):
+    parameter = Parameter("x", "1", "any", low=low, high=high)
+    with jax.enable_x64(True):
+        inside = np.asarray(parameter.natural(jnp.linspace(-5.0, 5.0, 11)))
+        # Back and forth costs a few roundings of numbers up to 150 times the value (e^5).
+        np.testing.assert_allclose(parameter.variable(inside), np.linspace(-5.0, 5.0, 11), atol=1e-13)
+    assert ((inside > low) & (inside < high)).all()
+    if np.isfinite(low):
+        assert np.isfinite(parameter.variable(np.array(low)))
+
+
+def test_a_held_parameter_keeps_its_value_and_comes_back_from_json():
+    law = CHINCHILLA.fix(E=TRUTH["E"], alpha=TRUTH["alpha"])
+    assert law.names == ("A", "B", "beta") and law == CHINCHILLA.fix(E=TRUTH["E"]).fix(alpha=TRUTH["alpha"])
+    assert hash(law) == hash(CHINCHILLA.fix(E=TRUTH["E"], alpha=TRUTH["alpha"]))
+    result = fit(law, planted_table(noise=0.0))
+    assert result.fixed == {"E": TRUTH["E"], "alpha": TRUTH["alpha"]}
+    # Residuals at rounding (1e-16) times the condition number (below 300) leave 1e-12; 1e-8 allows for flatness.
+    assert result.values == pytest.approx({name: TRUTH[name] for name in law.names}, rel=1e-8)
+    again = json_values.from_dict(Fit, json_values.to_dict(result))
+    assert again == result and law_of(again) == law
+    inputs = {"params": np.array([1e6]), "tokens": np.array([1e8])}
+    full = [result.fixed.get(name, result.values.get(name)) for name in CHINCHILLA.names]
+    np.testing.assert_allclose(evaluate(law, result.array(), inputs), evaluate(CHINCHILLA, full, inputs), rtol=1e-15)
+
+
+def test_the_likelihood_names_its_scale():
+    result = fit(CHINCHILLA, planted_table(noise=0.01), HUBER_LIKELIHOOD)
+    assert str(result.objective) == "huber_likelihood(delta = 0.001)" and result.scale > 0
+    assert json_values.from_dict(Fit, json_values.to_dict(result)) == result
+
+
+def test_what_cannot_be_held_is_refused():
+    with pytest.raises(LawError, match="gamma: no such free parameter of law 'chinchilla'. Fix: use one of E, A, B"):
+        CHINCHILLA.fix(gamma=1.0)
+    with pytest.raises(LawError, match="alpha = -1: must lie between 0 and inf in law 'chinchilla'"):
+        CHINCHILLA.fix(alpha=-1.0)
+
+
+def test_a_linear_residual_fits_outputs_of_either_sign():
+    law = Law(
+        "accuracy_like",
+        "y = low + gain sigmoid(slope (x - 5))",
+        "made for this test",
+        ("x",),
+        "y",
+        (
+            Parameter("low", "1", "floor", low=-np.inf),
+            Parameter("gain", "1", "height"),
+            Parameter("slope", "1", "steepness", (0.3, 1.0, 3.0), high=20.0),
+        ),
+        lambda p, x: p["low"] + p["gain"] * jax.nn.sigmoid(p["slope"] * (x["x"] - 5.0)),
+        residual="linear",
+        may_be_zero=("x",),
+    )
+    table = planted_table()[[]].assign(x=np.linspace(0, 10, 18))
+    table["y"] = evaluate(law, np.array([-0.5, 1.2, 1.7]), {"x": table["x"].to_numpy()})
+    LAWS[law.name] = law
+    try:
+        assert fit(law, table).values == pytest.approx({"low": -0.5, "gain": 1.2, "slope": 1.7}, rel=1e-7)
+    finally:
+        del LAWS[law.name]
+
+
+def test_gadre_is_chinchilla_with_tied_exponents_in_other_words():
+    """Gadre et al. 2024, section 3.1: eta = alpha / 2, a = A 6^eta, b = B 6^eta under C = 6 N D."""
+    inputs = {"params": np.geomspace(1e6, 1e9, 5), "tokens": np.geomspace(3e7, 1e12, 5)}
+    tied = evaluate(find("chinchilla_tied"), np.array([1.7, 400.0, 900.0, 0.3]), inputs)
+    over = evaluate(find("over_training"), np.array([1.7, 400.0 * 6**0.15, 900.0 * 6**0.15, 0.15]), inputs)
+    np.testing.assert_allclose(over, tied, rtol=1e-14)
+
+
+def test_a_law_is_a_value():
+    assert dataclasses.replace(CHINCHILLA) == CHINCHILLA and len({CHINCHILLA, dataclasses.replace(CHINCHILLA)}) == 1
