@@ -5,7 +5,9 @@ jax's default precision alone: float64 holds inside `solve` only.
 """
 
 import functools
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,18 +132,21 @@ def solve(
     chunk = max(LANE_POINTS // padded_points, 1)
     column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
     deltas = objective.deltas()
-    found = []
-    with jax.enable_x64(True):
-        arrays = {name: jnp.asarray(np.asarray(inputs[name], np.float64)[column]) for name in law.inputs}
-        for first in range(0, lanes, chunk):
-            lane = np.arange(first, first + chunk)
-            lane[lane >= lanes] = 0
-            weights = np.where(np.arange(padded_points) < points, weights_BN[lane][:, column], 0.0)
-            target = target_BN[lane][:, column]
-            found.append(
-                _solve(law, objective.free_scale, arrays, starts_BP[lane], free_BP[lane], target, weights, deltas)
-            )
-        theta, value, gradient = (np.concatenate(parts)[:lanes] for parts in zip(*found, strict=True))
+    arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
+
+    def solve_chunk(first: int) -> tuple[np.ndarray, ...]:
+        lane = np.arange(first, first + chunk)
+        lane[lane >= lanes] = 0
+        weights = np.where(np.arange(padded_points) < points, weights_BN[lane][:, column], 0.0)
+        target = target_BN[lane][:, column]
+        with jax.enable_x64(True):  # holds for one thread
+            found = _solve(law, objective.free_scale, arrays, starts_BP[lane], free_BP[lane], target, weights, deltas)
+            return tuple(np.asarray(part) for part in found)
+
+    # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(solve_chunk, range(0, lanes, chunk)))
+    theta, value, gradient = (np.concatenate(parts)[:lanes] for parts in zip(*found, strict=True))
     if not objective.free_scale:
         return Solution(theta, value, gradient, None)
     return Solution(theta[:, :-1], value, gradient, objective.scale(theta[:, -1]))

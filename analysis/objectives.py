@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 SMOOTHING = (1000.0, 10.0, 1.0)  # multiples of delta solved in turn: least squares first, the stated delta last
-LIKELIHOOD_SMOOTHING = (1000.0, 200.0, 50.0, 10.0, 3.0, 1.0)
+LIKELIHOOD_SMOOTHING = (
+    1000.0,
+    300.0,
+    100.0,
+    30.0,
+    10.0,
+    3.0,
+    1.0,
+)  # near a Laplace likelihood: many kinks, small steps
 
 
 @dataclass(frozen=True)
