@@ -147,7 +147,7 @@ def test_training_lowers_the_loss_and_measures_every_length(pattern):
             losses.append(float(measured["loss_nats"]))
         measures = held_out_measures(program, state.params, examples)
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
-    for name in ("loss_nats", "accuracy", "exact_match"):
+    for name in ("loss_nats", "token_accuracy", "exact_match"):
         assert {name, f"{name}_copy_2", f"{name}_copy_7"} <= set(measures)
     assert "bits_per_byte" not in measures
 

@@ -14,7 +14,7 @@ from research.training.step import Program
 def held_out_measures(program: Program, params: Any, examples: Examples) -> dict[str, float]:
     """Each measure as `<measure>_<domain>`, and its mean over domains as `<measure>`.
 
-    Measures are loss_nats, accuracy (share of tokens whose most probable value is right, the text before given),
+    Measures are loss_nats, token_accuracy (share of tokens whose most probable value is right, the text before given),
     exact_match (share of examples with every token right, which is what greedy decoding would reproduce) and, for
     text, bits_per_byte: the loss of a token in bits, times tokens per byte of the text those tokens stand for, so it
     compares models of different tokenizers. Means weigh domains by `examples.domains`. The examples are the same for
@@ -37,7 +37,7 @@ def _of_domain(program: Program, params: Any, examples: Examples, domain: str) -
     total = LossSums(*(sum(map(float, column)) for column in zip(*sums, strict=True)))
     measures = {
         "loss_nats": total.nats / held_out.tokens,
-        "accuracy": total.correct / held_out.tokens,
+        "token_accuracy": total.correct / held_out.tokens,
         "exact_match": total.exact / total.rows,
     }
     if held_out.text_bytes is not None:
