@@ -81,7 +81,9 @@ SOURCES = {
             "MIT",
             {
                 "isoflop_points.csv": "orig_n, orig_t and orig_loss of data/summary_df*.pickle.xz, one row a run and "
-                "budget, with columns dataset, hparams, warmup, decay, param_count, val, flops, n, tokens, loss"
+                "budget, with columns dataset, hparams, warmup, decay, param_count, val, flops, n, tokens, loss",
+                "published_exponents.csv": "their exponents with bootstrap intervals from the same files, with columns "
+                "dataset to val as above, then a_bs_median_weighted, ci_lo, ci_hi",
             },
             published.porian_refinedweb,
             "`configuration` names the ten settings, each a set of isoFLOP valleys. Losses are read "

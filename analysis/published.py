@@ -44,9 +44,13 @@ def datablations(runs: pd.DataFrame) -> pd.DataFrame:
     return _runs_table({"run": runs["name"], **columns, "loss_nats": runs["val_loss"]}, len(runs))
 
 
-def porian_refinedweb(points: pd.DataFrame) -> pd.DataFrame:
-    """1166 isoFLOP points of ten settings; params and tokens are under each setting's own count."""
-    settings = points[["dataset", "hparams", "warmup", "decay", "param_count", "val"]]
+def porian_refinedweb(points: pd.DataFrame, exponents: pd.DataFrame) -> pd.DataFrame:
+    """1166 isoFLOP points of ten settings; params and tokens are under each setting's own count of both.
+
+    published_exponent, published_low and published_high repeat on every row what the authors find for its setting.
+    """
+    setting = ["dataset", "hparams", "warmup", "decay", "param_count", "val"]
+    found = points[setting].merge(exponents, on=setting, how="left", validate="many_to_one")
     columns = {
         "family": "transformer",
         "budget_flops": points["flops"],
@@ -54,7 +58,10 @@ def porian_refinedweb(points: pd.DataFrame) -> pd.DataFrame:
         "tokens": points["tokens"],
         "flops": points["flops"],
         "loss_nats": points["loss"],
-        "configuration": settings.agg("/".join, axis=1),
+        "configuration": points[setting].agg("/".join, axis=1),
+        "published_exponent": found["a_bs_median_weighted"],
+        "published_low": found["ci_lo"],
+        "published_high": found["ci_hi"],
     }
     return _runs_table(columns, len(points))
 

@@ -2,11 +2,12 @@
 
 import difflib
 
-from analysis.laws import loss
+from analysis.laws import data_constrained, downstream, experts, hyperparameters, learning_curve, loss
 from analysis.laws.definition import Law, LawError, Parameter, evaluate, power
 from analysis.laws.loss import CHINCHILLA, FRONTIER, LOSS_FRONTIER
 
-LAWS = {law.name: law for law in (*loss.LAWS,)}
+MODULES = (loss, data_constrained, experts, downstream, hyperparameters, learning_curve)
+LAWS = {law.name: law for module in MODULES for law in module.LAWS}
 
 
 def find(name: str) -> Law:

@@ -1,0 +1,87 @@
+"""Accuracy on a task before the model exists, in two steps (Bhagia et al. 2024, arXiv:2412.04403).
+
+Step 1 fits the task's loss at the end of each run as a law of params and tokens; step 2 fits accuracy as a sigmoid in
+task loss on every checkpoint. The second has far more points, and the first is smooth where accuracy is not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.fitting import HUBER, LEAST_SQUARES, FitError, Objective
+from analysis.laws import evaluate, find
+from analysis.uncertainty import Estimate, Interval, estimate, percentile_interval
+
+
+@dataclass(frozen=True)
+class TwoSteps:
+    """Both steps with their bootstraps: task_loss of params and tokens, accuracy of task_loss."""
+
+    task_loss: Estimate
+    accuracy: Estimate
+    level: float
+
+
+@dataclass(frozen=True)
+class TaskPrediction:
+    """Task loss and accuracy of one run that was not made; the intervals are of the laws, without a run's own noise."""
+
+    task_loss: Interval
+    accuracy: Interval
+
+
+def smoothed(
+    table: pd.DataFrame, task: str, *, by: str = "run", order: str = "steps", window: int = 5, skip: float = 0.1
+) -> pd.DataFrame:
+    """Checkpoints of one task: `task_loss` and `accuracy` as means over the last `window` checkpoints of each run.
+
+    table: one row a checkpoint, with columns task_loss_<task> and accuracy_<task>; `by` names the run a checkpoint
+    belongs to and `order` how far it had come. The first `skip` of each run is left away, and `last` marks its end.
+    Raises FitError for a missing column or a window or skip outside its range.
+    """
+    names = (by, order, f"task_loss_{task}", f"accuracy_{task}")
+    for name in names:
+        if name not in table.columns:
+            raise FitError(f"table: missing column {name!r} for task {task!r}. Fix: add it.")
+    if window < 1 or not 0 <= skip < 1:
+        raise FitError(f"window = {window}, skip = {skip:g}: must be at least 1 and in [0, 1). Fix: use 5 and 0.1.")
+    rows = table.sort_values([by, order], kind="stable")
+    runs = rows.groupby(by, sort=False)
+    for name, column in (("task_loss", names[2]), ("accuracy", names[3])):
+        rows[name] = runs[column].transform(lambda values: values.rolling(window, min_periods=1).mean())
+    end = rows.groupby(by, sort=False)[order].transform("max")
+    rows["last"] = rows[order] == end
+    return rows[rows[order] > skip * end]
+
+
+def fit_two_steps(
+    checkpoints: pd.DataFrame,
+    *,
+    objective: Objective = HUBER,
+    level: float = 0.9,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> TwoSteps:
+    """Fit both steps to what `smoothed` gives: step 1 to the last checkpoint of each run by `objective`, step 2 to all
+    of them by least squares on accuracy. Raises FitError as `fitting.fit` does."""
+    resampling = {"level": level, "bootstraps": bootstraps, "seed": seed}
+    last = checkpoints[checkpoints["last"]]
+    return TwoSteps(
+        estimate(find("task_loss"), last, objective=objective, **resampling),
+        estimate(find("task_accuracy"), checkpoints, objective=LEAST_SQUARES, **resampling),
+        level,
+    )
+
+
+def predict_task(steps: TwoSteps, run: Mapping[str, float]) -> TaskPrediction:
+    """Task loss and accuracy at `run`'s params and tokens; the draws of both steps are chained one to one."""
+    first, second = (find(part.fit.law) for part in (steps.task_loss, steps.accuracy))
+    loss = evaluate(first, steps.task_loss.fit.array(), run).item()
+    losses_B = evaluate(first, steps.task_loss.draws, run)[:, 0]
+    accuracy = evaluate(second, steps.accuracy.fit.array(), {"task_loss": loss}).item()
+    draws_B = np.diagonal(evaluate(second, steps.accuracy.draws, {"task_loss": losses_B}))
+    return TaskPrediction(
+        percentile_interval(loss, losses_B, steps.level), percentile_interval(accuracy, draws_B, steps.level)
+    )

@@ -1,0 +1,178 @@
+"""Best hyperparameters per cell of runs, from which power laws across cells follow.
+
+A cell holds the runs that differ in hyperparameters alone (say one size and length under many learning rates and batch
+sizes). Near its bottom the loss is fitted as a quadratic in the logarithms of the hyperparameters, by least squares
+weighted towards the bottom (local regression: Cleveland and Devlin 1988): that asks for no shape far away, where the
+bowl is steeper on one side than on the other. `optima_table` then has one row a cell, and any law of
+`laws/hyperparameters.py` fits it with intervals:
+
+    optima = optima_table(fit_bowls(table))
+    estimate(find("learning_rate_params_tokens"), optima, objective=LEAST_SQUARES)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.points import FitError
+
+CELL = ("params", "tokens")
+AXES = ("learning_rate", "batch_tokens")
+MOST_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Bowl:
+    """One cell: log(loss) near its bottom is log(loss_nats) + u C u / 2 with u = log(hyperparameter / optimum).
+
+    optimum: the best hyperparameters; curvature: C as (axes, axes); best_run and best_loss_nats: the lowest loss that
+    was measured. reason is empty for a usable optimum; else it says why there is none.
+    """
+
+    cell: dict[str, float]
+    runs: int
+    best_run: str
+    best_loss_nats: float
+    optimum: dict[str, float]
+    loss_nats: float
+    curvature: tuple[tuple[float, ...], ...]
+    reason: str
+
+
+def fit_bowls(
+    table: pd.DataFrame, *, cell: Sequence[str] = CELL, axes: Sequence[str] = AXES, bandwidth: float = 1.0
+) -> tuple[Bowl, ...]:
+    """The bowl of every cell, in the order of the cells' values.
+
+    bandwidth: standard deviation of the weights, in steps of each axis's grid (the median ratio between neighbours).
+    Raises FitError for a missing column, or a bandwidth that is not positive.
+    """
+    rows = _usable(table, [*cell, *axes])
+    if not bandwidth > 0:
+        raise FitError(f"bandwidth = {bandwidth:g}: must be positive. Fix: use 1, one step of the grid.")
+    return tuple(
+        _bowl(dict(zip(cell, key, strict=True)), group, list(axes), bandwidth)
+        for key, group in rows.groupby(list(cell), sort=True)
+    )
+
+
+def optima_table(bowls: Sequence[Bowl]) -> pd.DataFrame:
+    """A runs table with one row a cell: what the cell holds equal, its optimum and the loss there.
+
+    Cells without an optimum stand in it as failed, with the reason, so that a fit names them as left out.
+    """
+    rows = [
+        {
+            "run": "cell " + " ".join(f"{name}={value:.4g}" for name, value in bowl.cell.items()),
+            **bowl.cell,
+            **bowl.optimum,
+            "loss_nats": bowl.loss_nats,
+            "status": "failed" if bowl.reason else "done",
+            "failure_reason": bowl.reason or None,
+        }
+        for bowl in bowls
+    ]
+    return pd.DataFrame(rows)
+
+
+def excess_loss(
+    table: pd.DataFrame,
+    recommend: Mapping[str, Callable[[Mapping[str, float]], float]],
+    *,
+    cell: Sequence[str] = CELL,
+) -> pd.DataFrame:
+    """What following a recommendation costs: per cell, the loss of the run nearest to it over the best of the cell.
+
+    recommend: for each hyperparameter, its value from the cell's own. Nearest is by steps of the grid, so the loss is a
+    measured one. Returns the cell's columns, the recommended and the nearest run's hyperparameters (`nearest_<name>`),
+    and `excess`, relative. Raises FitError for a missing column.
+    """
+    axes = list(recommend)
+    rows, found = _usable(table, [*cell, *axes]), []
+    for key, group in rows.groupby(list(cell), sort=True):
+        at = dict(zip(cell, key, strict=True))
+        wanted = {name: float(rule(at)) for name, rule in recommend.items()}
+        steps = (np.log(group[axes].to_numpy(np.float64)) - np.log(list(wanted.values()))) / _spacing(group, axes)
+        nearest = group.iloc[int(np.argmin(np.sum(steps**2, axis=1)))]
+        excess = float(nearest["loss_nats"] / group["loss_nats"].min() - 1)
+        found.append({**at, **wanted, **{f"nearest_{name}": nearest[name] for name in axes}, "excess": excess})
+    return pd.DataFrame(found)
+
+
+def _usable(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Finished rows whose numbers are positive and finite; raises FitError for a missing column or none left."""
+    for name in (*names, "loss_nats"):
+        if name not in table.columns:
+            raise FitError(f"table: missing column {name!r}; present: {', '.join(table.columns)}. Fix: add it.")
+    numbers = table[[*names, "loss_nats"]].astype("float64")
+    usable = np.isfinite(numbers).all(axis=1) & (numbers > 0).all(axis=1)
+    if "status" in table.columns:
+        usable &= table["status"].eq("done").fillna(False).astype(bool)
+    if "held_out" in table.columns:
+        usable &= ~table["held_out"].astype(bool)
+    if not usable.any():
+        raise FitError(f"table: no finished row has positive {', '.join(names)} and loss_nats. Fix: fill them in.")
+    return table[usable]
+
+
+def _spacing(group: pd.DataFrame, axes: list[str]) -> np.ndarray:
+    """Median ratio between neighbouring values of each axis, as a logarithm; 1 where an axis has one value."""
+    gaps = [np.diff(np.log(np.unique(group[name].to_numpy(np.float64)))) for name in axes]
+    return np.array([np.median(gap) if gap.size else 1.0 for gap in gaps])
+
+
+def _bowl(cell: dict[str, float], group: pd.DataFrame, axes: list[str], bandwidth: float) -> Bowl:
+    logs = np.log(group[axes].to_numpy(np.float64))
+    log_loss = np.log(group["loss_nats"].to_numpy(np.float64))
+    lowest = int(np.argmin(log_loss))
+    width = bandwidth * _spacing(group, axes)
+    place, value, curvature, reason = _descend(logs / width, log_loss, logs[lowest] / width)
+    outside = (place * width < logs.min(axis=0)) | (place * width > logs.max(axis=0))
+    if not reason and outside.any():
+        name = axes[int(np.argmax(outside))]
+        reason = f"the best {name} lies outside the values that were run"
+    return Bowl(
+        cell={name: float(value) for name, value in cell.items()},
+        runs=len(group),
+        best_run=str(group["run"].iloc[lowest]) if "run" in group.columns else f"row {group.index[lowest]}",
+        best_loss_nats=float(np.exp(log_loss[lowest])),
+        optimum=dict(zip(axes, map(float, np.exp(place * width)), strict=True)),
+        loss_nats=float(np.exp(value)),
+        curvature=tuple(map(tuple, (curvature / np.outer(width, width)).tolist())),
+        reason=reason,
+    )
+
+
+def _descend(x_NA: np.ndarray, y_N: np.ndarray, place_A: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, str]:
+    """Move to the minimum of the quadratic fitted around the place, until it stays.
+
+    Places are in units of the weights' standard deviation. Returns place, value and curvature there, and why it is not
+    a minimum ("" when it is).
+    """
+    axes = x_NA.shape[1]
+    pairs = [(i, j) for i in range(axes) for j in range(i, axes)]
+    value, curvature = float(y_N.min()), np.zeros((axes, axes))
+    for _ in range(MOST_STEPS):
+        u = x_NA - place_A
+        root_weight = np.exp(-0.25 * np.sum(u**2, axis=1))
+        basis = np.column_stack([np.ones(len(u)), u, *(u[:, i] * u[:, j] for i, j in pairs)])
+        coefficients, _, rank, _ = np.linalg.lstsq(basis * root_weight[:, None], y_N * root_weight, rcond=1e-8)
+        if rank < basis.shape[1]:
+            return place_A, value, curvature, f"too few runs near the lowest loss for a quadratic in {axes} directions"
+        value, slope = float(coefficients[0]), coefficients[1 : 1 + axes]
+        curvature = np.zeros((axes, axes))
+        for (i, j), c in zip(pairs, coefficients[1 + axes :], strict=True):
+            curvature[i, j] += c
+            curvature[j, i] += c
+        if np.linalg.eigvalsh(curvature)[0] <= 0:
+            return place_A, value, curvature, "the loss near the lowest one is not convex: no minimum"
+        move = -np.linalg.solve(curvature, slope)
+        size = float(np.linalg.norm(move))
+        if size < 1e-9:
+            return place_A, value, curvature, ""
+        place_A = place_A + move * min(1.0, 0.5 / size)  # half a bandwidth: the quadratic says nothing further away
+        if (np.abs(place_A - np.clip(place_A, x_NA.min(axis=0) - 1, x_NA.max(axis=0) + 1)) > 0).any():
+            return place_A, value, curvature, "the loss still falls at the edge of the values that were run"
+    return place_A, value, curvature, "the search for the minimum does not settle"
