@@ -22,7 +22,7 @@ from analysis.points import FitError, LeftOut, Points, select
 from analysis.solver import minimise
 from analysis.starts import starting_points
 
-LANE_POINTS = 2**11  # lanes times points solved together: small enough for the cache, and finished lanes leave early
+LANE_POINTS = 2**9  # lanes times points solved together: small enough for the cache, and finished lanes leave early
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,13 @@ def solve(
     starts_BP: np.ndarray,
     objective: Objective,
     free_BP: np.ndarray | None = None,
+    near: bool = False,
 ) -> Solution:
     """Minimise the objective in every lane at once: B lanes, each with its own targets, weights and start.
 
     A lane is a starting point or a resampled table. target_BN: what `law.target` gives for the measured output. A
-    variable stays where it started in the lanes in which `free_BP` is zero.
+    variable stays where it started in the lanes in which `free_BP` is zero. near: the starts are an optimum of almost
+    the same problem, as in a bootstrap, and less smoothing finds the new one.
     """
     lanes, points = weights_BN.shape
     free_BP = np.ones_like(starts_BP) if free_BP is None else free_BP
@@ -131,7 +133,7 @@ def solve(
     padded_points = -(-points // 32) * 32
     chunk = max(LANE_POINTS // padded_points, 1)
     column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
-    deltas = objective.deltas()
+    deltas = objective.deltas(near)
     arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
 
     def solve_chunk(first: int) -> tuple[np.ndarray, ...]:

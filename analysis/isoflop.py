@@ -213,5 +213,5 @@ def _frontier(
     result = fit(law, pd.DataFrame({"run": names, "flops": flops, law.output: best_G}), LEAST_SQUARES)
     starts = np.tile(law.pack(result.array()), (len(drawn_BG), 1))
     logs = np.log(np.where(valid_BG, drawn_BG, 1.0))
-    found = solve(law, {"flops": flops}, logs, valid_BG.astype(float), starts, LEAST_SQUARES)
+    found = solve(law, {"flops": flops}, logs, valid_BG.astype(float), starts, LEAST_SQUARES, near=True)
     return with_intervals(result, law.natural(found.theta), level)

@@ -9,16 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SMOOTHING = (1000.0, 10.0, 1.0)  # multiples of delta solved in turn: least squares first, the stated delta last
-LIKELIHOOD_SMOOTHING = (
-    1000.0,
-    300.0,
-    100.0,
-    30.0,
-    10.0,
-    3.0,
-    1.0,
-)  # near a Laplace likelihood: many kinks, small steps
+# Multiples of delta solved in turn: near least squares first, the stated delta last. The likelihood is near a Laplace
+# one: many kinks, so it needs small steps.
+SMOOTHING = {"huber": (1000.0, 10.0, 1.0), "huber_likelihood": (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)}
+MOST_SMOOTHING_NEAR = 30.0  # of a start that is another optimum already
 
 
 @dataclass(frozen=True)
@@ -42,10 +36,12 @@ class Objective:
         """Whether log(scale) is fitted with the law's constants, as the last of the solver's variables."""
         return self.name == "huber_likelihood"
 
-    def deltas(self) -> np.ndarray:
-        """The deltas that are solved in turn, each from the optimum of the one before."""
-        factors = LIKELIHOOD_SMOOTHING if self.free_scale else SMOOTHING
-        return np.array([np.inf] if self.delta is None else [factor * self.delta for factor in factors])
+    def deltas(self, near: bool) -> np.ndarray:
+        """The deltas that are solved in turn, each from the optimum of the one before; fewer from `near` the optimum."""
+        if self.delta is None:
+            return np.array([np.inf])
+        most = MOST_SMOOTHING_NEAR if near else np.inf
+        return np.array([factor * self.delta for factor in SMOOTHING[self.name] if factor <= most])
 
     def scale(self, log_spread: np.ndarray) -> np.ndarray:
         """The fitted scale from the solver's variable for it."""

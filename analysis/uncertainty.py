@@ -177,4 +177,4 @@ def check_resampling(level: float, bootstraps: int) -> None:
 
 def _refit(law: Law, result: Fit, inputs: dict, outputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     starts = np.tile(law.pack(result.array()), (len(outputs), 1))
-    return law.natural(solve(law, inputs, outputs, weights, starts, result.objective).theta)
+    return law.natural(solve(law, inputs, outputs, weights, starts, result.objective, near=True).theta)
