@@ -79,6 +79,9 @@ def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
     points, left_out = select(law, table)
     check_identifiable(law, points, left_out)
     starts_SP = starting_points(law, points)
+    if objective.delta is not None:
+        # From least squares down to a small delta all starts tend to one basin; at the delta alone some reach others.
+        starts_SP = np.concatenate([starts_SP, starts_SP])
     target = law.target(points.output)
     found = solve(
         law,
@@ -87,6 +90,7 @@ def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
         np.ones((len(starts_SP), len(points.runs))),
         starts_SP,
         objective,
+        sharp_B=np.arange(len(starts_SP)) >= len(starts_SP) / 2,
     )
     best = int(np.argmin(np.where(np.isnan(found.value), np.inf, found.value)))
     values = law.natural(found.theta[best])
@@ -119,12 +123,13 @@ def solve(
     objective: Objective,
     free_BP: np.ndarray | None = None,
     near: bool = False,
+    sharp_B: np.ndarray | None = None,
 ) -> Solution:
     """Minimise the objective in every lane at once: B lanes, each with its own targets, weights and start.
 
     A lane is a starting point or a resampled table. target_BN: what `law.target` gives for the measured output. A
     variable stays where it started in the lanes in which `free_BP` is zero. near: the starts are an optimum of almost
-    the same problem, as in a bootstrap, and less smoothing finds the new one.
+    the same problem, as in a bootstrap, and less smoothing finds the new one. sharp_B: lanes without any smoothing.
     """
     lanes, points = weights_BN.shape
     free_BP = np.ones_like(starts_BP) if free_BP is None else free_BP
@@ -133,7 +138,9 @@ def solve(
     padded_points = -(-points // 32) * 32
     chunk = max(LANE_POINTS // padded_points, 1)
     column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
-    deltas = objective.deltas(near)
+    deltas_BS = np.tile(objective.deltas(near), (lanes, 1))
+    if sharp_B is not None:
+        deltas_BS[sharp_B] = deltas_BS[sharp_B, -1:]
     arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
 
     def solve_chunk(first: int) -> tuple[np.ndarray, ...]:
@@ -142,7 +149,8 @@ def solve(
         weights = np.where(np.arange(padded_points) < points, weights_BN[lane][:, column], 0.0)
         target = target_BN[lane][:, column]
         with jax.enable_x64(True):  # holds for one thread
-            found = _solve(law, objective.free_scale, arrays, starts_BP[lane], free_BP[lane], target, weights, deltas)
+            lane_arguments = (starts_BP[lane], free_BP[lane], target, weights, deltas_BS[lane])
+            found = _solve(law, objective.free_scale, arrays, *lane_arguments)
             return tuple(np.asarray(part) for part in found)
 
     # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
@@ -155,8 +163,8 @@ def solve(
 
 
 @functools.partial(jax.jit, static_argnames=("law", "free_scale"))
-def _solve(law: Law, free_scale: bool, inputs: dict, starts_BP, free_BP, target_BN, weights_BN, deltas) -> tuple:
-    def one_lane(start_P, free_P, target_N, weights_N):
+def _solve(law: Law, free_scale: bool, inputs: dict, starts_BP, free_BP, target_BN, weights_BN, deltas_BS) -> tuple:
+    def one_lane(start_P, free_P, target_N, weights_N, deltas_S):
         if free_scale:
             square = weights_N * (law.predict_target(start_P, inputs) - target_N) ** 2
             spread = jnp.sqrt(jnp.sum(square) / jnp.sum(weights_N)) + 1e-12
@@ -174,10 +182,10 @@ def _solve(law: Law, free_scale: bool, inputs: dict, starts_BP, free_BP, target_
             return (found.theta, found.curvature), (found.value, found.gradient)
 
         start = (start_P, jnp.zeros_like(start_P))
-        (theta_P, _), (values, gradients) = jax.lax.scan(smooth_then_sharpen, start, deltas)
+        (theta_P, _), (values, gradients) = jax.lax.scan(smooth_then_sharpen, start, deltas_S)
         return theta_P, values[-1], gradients[-1]
 
-    return jax.vmap(one_lane)(starts_BP, free_BP, target_BN, weights_BN)
+    return jax.vmap(one_lane)(starts_BP, free_BP, target_BN, weights_BN, deltas_BS)
 
 
 def target_jacobian(law: Law, theta_P: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
