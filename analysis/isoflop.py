@@ -12,12 +12,12 @@ import pandas as pd
 
 from analysis.fitting import LEAST_SQUARES, FitError, LeftOut, fit, select, solve
 from analysis.laws import CHINCHILLA, FRONTIER, LOSS_FRONTIER, Law
+from analysis.resampling import bootstrap_weights
 from analysis.uncertainty import (
     Estimate,
     Interval,
     check_resampling,
     percentile_interval,
-    resample_points,
     with_intervals,
 )
 
@@ -97,7 +97,8 @@ def fit_isoflop(table: pd.DataFrame, *, level: float = 0.9, bootstraps: int = 10
     generator = np.random.default_rng(seed)
     best, drawn = [], []
     for budget in budgets:
-        weights = resample_points(generator, np.zeros(len(budget.loss)), bootstraps)
+        members = np.arange(len(budget.loss))
+        weights = bootstrap_weights(generator, members, np.zeros(len(members)), bootstraps)
         best.append(_optimum(budget, np.ones((1, len(budget.loss)))))
         drawn.append(_optimum(budget, weights))
     best_G, drawn_BG = np.concatenate(best), np.stack(drawn, axis=1)
@@ -214,4 +215,5 @@ def _frontier(
     starts = np.tile(law.pack(result.array()), (len(drawn_BG), 1))
     logs = np.log(np.where(valid_BG, drawn_BG, 1.0))
     found = solve(law, {"flops": flops}, logs, valid_BG.astype(float), starts, LEAST_SQUARES, near=True)
-    return with_intervals(result, law.natural(found.theta), level)
+    method = f"percentiles of {len(logs)} resamples of the runs within each budget"
+    return with_intervals(result, law.natural(found.theta), level, method)

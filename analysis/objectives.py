@@ -37,7 +37,7 @@ class Objective:
         return self.name == "huber_likelihood"
 
     def deltas(self, near: bool) -> np.ndarray:
-        """The deltas that are solved in turn, each from the optimum of the one before; fewer from `near` the optimum."""
+        """The deltas that are solved in turn, each from the optimum of the one before; fewer when that is `near`."""
         if self.delta is None:
             return np.array([np.inf])
         most = MOST_SMOOTHING_NEAR if near else np.inf

@@ -22,11 +22,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Points:
-    """What is fitted: inputs and measured output, each (points,), and the runs' names."""
+    """What is fitted: inputs and measured output, each (points,), the runs' names and their rows in the table."""
 
     inputs: dict[str, np.ndarray]
     output: np.ndarray
     runs: tuple[str, ...]
+    rows: np.ndarray
 
 
 def select(law: Law, table: pd.DataFrame) -> tuple[Points, tuple[LeftOut, ...]]:
@@ -59,6 +60,7 @@ def select(law: Law, table: pd.DataFrame) -> tuple[Points, tuple[LeftOut, ...]]:
         {name: columns[name][used] for name in law.inputs},
         columns[law.output][used],
         tuple(names[i] for i in np.flatnonzero(used)),
+        np.flatnonzero(used),
     )
     return points, left_out
 

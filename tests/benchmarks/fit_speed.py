@@ -14,7 +14,7 @@ import time
 import numpy as np
 import scipy.optimize
 
-from analysis.datasets import chinchilla_points
+from analysis.datasets import load
 from analysis.fitting import HUBER, fit, select, solve
 from analysis.laws import CHINCHILLA
 
@@ -47,7 +47,8 @@ def timed(work):
 
 def report(name, ours, theirs, scale):
     print(
-        f"{name}: {ours[1]:.3f} s ({ours[2]:.3f} s of CPU); scipy {scale * theirs[1]:.1f} s ({scale * theirs[2]:.1f} s of CPU)"
+        f"{name}: {ours[1]:.3f} s ({ours[2]:.3f} s of CPU); "
+        f"scipy {scale * theirs[1]:.1f} s ({scale * theirs[2]:.1f} s of CPU)"
     )
     print(f"  {scale * theirs[1] / ours[1]:.0f} times faster ({scale * theirs[2] / ours[2]:.0f} times by CPU time)")
 
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--scipy-bootstraps", type=int, default=200)
     parser.add_argument("--scipy-starts", type=int, default=4500)
     arguments = parser.parse_args()
-    table = chinchilla_points()
+    table = load("chinchilla_epoch")
     points, _ = select(CHINCHILLA, table)
     data = np.log(points.inputs["params"]), np.log(points.inputs["tokens"]), np.log(points.output)
     count = len(points.runs)

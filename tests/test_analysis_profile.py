@@ -1,0 +1,55 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from planted_tables import TRUTH, planted_loss, planted_table
+
+from analysis.fitting import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit
+from analysis.laws import CHINCHILLA, FRONTIER
+from analysis.profile import profile
+
+
+def test_a_linear_law_has_the_textbook_interval():
+    """The frontier is a straight line in logarithms: its least-squares profile is Student's t interval, exactly."""
+    generator = np.random.default_rng(0)
+    flops = np.geomspace(1e15, 1e20, 9)
+    table = pd.DataFrame({"flops": flops, "optimum": 0.3 * flops**0.49 * np.exp(0.05 * generator.standard_normal(9))})
+    found = profile(fit(FRONTIER, table, LEAST_SQUARES), table, 0.9)
+    line = scipy.stats.linregress(np.log(flops), np.log(table["optimum"]))
+    half = scipy.stats.t.ppf(0.95, 7) * line.stderr
+    # The root of the deviance is exactly linear in the exponent, so interpolation between steps loses nothing.
+    assert (found["exponent"].low, found["exponent"].high) == pytest.approx((line.slope - half, line.slope + half))
+    assert found["exponent"].closed and found["scale"].closed
+
+
+@pytest.mark.parametrize("objective", [HUBER, LEAST_SQUARES, HUBER_LIKELIHOOD], ids=lambda objective: objective.name)
+def test_a_profile_rises_from_its_optimum_and_is_a_minimum_over_the_others(objective):
+    table = planted_table(noise=0.004)
+    result = fit(CHINCHILLA, table, objective)
+    for name, found in profile(result, table, 0.9).items():
+        assert (np.diff(found.values) > 0).all() and result.values[name] in found.values
+        assert found.low < result.values[name] < found.high and found.closed
+        optimum = int(np.flatnonzero(found.values == result.values[name])[0])
+        # The deviance is a difference of nearly equal sums near its zero: 1e-6 of the threshold is rounding there.
+        assert (np.diff(found.deviance[: optimum + 1]) < 1e-6).all()
+        assert (np.diff(found.deviance[optimum:]) > -1e-6).all()
+
+
+def test_a_profile_is_a_minimum_over_the_other_constants():
+    """One factor turns every rise into a deviance, and a fresh fit from many starts finds the same rise."""
+    table = planted_table(noise=0.004)
+    result = fit(CHINCHILLA, table)
+    found = profile(result, table, 0.9)["alpha"]
+    rises = [
+        fit(CHINCHILLA.fix(alpha=found.values[i]), table).objective_value - result.objective_value for i in (2, -3)
+    ]
+    assert found.deviance[2] / rises[0] == pytest.approx(found.deviance[-3] / rises[1], rel=1e-6)
+
+
+def test_a_constant_without_effect_has_a_profile_that_does_not_close():
+    table = planted_table(noise=0.0)
+    small = planted_loss(table["params"], table["tokens"], TRUTH | {"B": 0.5})
+    noise = 0.01 * np.random.default_rng(0).standard_normal(len(table))
+    table = table.assign(loss_nats=small * np.exp(noise))
+    found = profile(fit(CHINCHILLA, table), table, 0.9)
+    assert not found["B"].closed and not found["beta"].closed
