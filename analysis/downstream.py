@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.fitting import HUBER, LEAST_SQUARES, FitError, Objective
 from analysis.laws import evaluate, find
+from analysis.resampling import Resampling
 from analysis.uncertainty import Estimate, Interval, estimate, percentile_interval
 
 
@@ -59,18 +60,20 @@ def smoothed(
 def fit_two_steps(
     checkpoints: pd.DataFrame,
     *,
+    by: str = "run",
     objective: Objective = HUBER,
     level: float = 0.9,
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> TwoSteps:
     """Fit both steps to what `smoothed` gives: step 1 to the last checkpoint of each run by `objective`, step 2 to all
-    of them by least squares on accuracy. Raises FitError as `fitting.fit` does."""
-    resampling = {"level": level, "bootstraps": bootstraps, "seed": seed}
+    of them by least squares on accuracy. Runs, named by the column `by`, are drawn as a whole in the bootstraps, since
+    checkpoints of one run are not independent. Raises FitError as `uncertainty.estimate` does."""
+    bootstrap = {"level": level, "bootstraps": bootstraps, "seed": seed, "resampling": Resampling(by=by)}
     last = checkpoints[checkpoints["last"]]
     return TwoSteps(
-        estimate(find("task_loss"), last, objective=objective, **resampling),
-        estimate(find("task_accuracy"), checkpoints, objective=LEAST_SQUARES, **resampling),
+        estimate(find("task_loss"), last, objective=objective, **bootstrap),
+        estimate(find("task_accuracy"), checkpoints, objective=LEAST_SQUARES, **bootstrap),
         level,
     )
 

@@ -1,0 +1,74 @@
+"""Bhagia et al. 2024 (arXiv:2412.04403): accuracy of the largest ladder runs from the smaller ones, task by task."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from published_tables import published_table
+
+from analysis.downstream import smoothed
+from analysis.fitting import HUBER, LEAST_SQUARES, fit
+from analysis.laws import evaluate, find
+
+TASKS = (
+    "hellaswag_val_rc",
+    "arc_challenge_test_rc",
+    "arc_easy_test_rc",
+    "piqa_val_rc",
+    "csqa_val_rc",
+    "socialiqa_val_rc",
+    "openbookqa_test_rc",
+    "mmlu_stem_test_rc",
+    "mmlu_humanities_test_rc",
+    "mmlu_social_sciences_test_rc",
+    "mmlu_other_test_rc",
+    "boolq_val_rc",
+    "winogrande_val_rc",
+)
+LEFT_OUT_BY_THE_PAPER = TASKS[-2:]  # close to chance at these sizes, so that no step holds
+HELD_OUT = {
+    "1B-10xC": lambda table: table["ladder_run"].eq("1B-10xC"),
+    "all of 1B": lambda table: table["params"].gt(1e9),
+}
+
+
+class Errors(NamedTuple):
+    """Means over the held-out runs of |predicted - measured|: relative, relative, and in accuracy itself."""
+
+    task_loss: float
+    accuracy: float
+    points: float
+
+
+def predict_held_out(table, task, held_out):
+    """Both steps without the held-out runs, then their task loss and accuracy from params and tokens alone."""
+    checkpoints = smoothed(table, task, by="ladder_run")
+    out = HELD_OUT[held_out](checkpoints)
+    seen, scored = checkpoints[~out], checkpoints[out & checkpoints["last"]]
+    first, second = find("task_loss"), find("task_accuracy")
+    loss = evaluate(first, fit(first, seen[seen["last"]], HUBER).array(), scored)
+    accuracy = evaluate(second, fit(second, seen, LEAST_SQUARES).array(), {"task_loss": loss})
+    missed = np.abs(accuracy - scored["accuracy"])
+    return Errors(
+        float(np.mean(np.abs(loss / scored["task_loss"] - 1))),
+        float(np.mean(missed / scored["accuracy"])),
+        float(np.mean(missed)),
+    )
+
+
+def all_tasks(table, held_out):
+    return {task: predict_held_out(table, task, held_out) for task in TASKS}
+
+
+@pytest.mark.parametrize("held_out", HELD_OUT)
+def test_the_largest_runs_are_predicted_task_by_task(held_out):
+    """Over the 11 tasks the paper keeps: accuracy within 1 point on the mean and 2.6 on each (benchmark prints them).
+
+    It names the two it leaves out for the reason seen here: BoolQ and Winogrande miss by 3.5 to 7.4 points.
+    """
+    found = all_tasks(published_table("olmo_ladder"), held_out)
+    kept = [errors for task, errors in found.items() if task not in LEFT_OUT_BY_THE_PAPER]
+    assert np.mean([errors.points for errors in kept]) < 0.010
+    assert max(errors.points for errors in kept) < 0.026
+    assert max(errors.task_loss for errors in kept) < 0.026
+    assert min(found[task].points for task in LEFT_OUT_BY_THE_PAPER) > 0.03
