@@ -80,7 +80,7 @@ COLUMNS = (
         "token_accuracy",
         "number",
         "1",
-        "share of held-out tokens whose most probable value is right, weighted likewise",
+        "share of held-out tokens predicted right, the text before given",
     ),
     Column("exact_match", "number", "1", "share of held-out examples with every token right, weighted likewise"),
     Column("token_accuracy_<domain>", "number", "1", "share of right tokens on one domain"),

@@ -1,4 +1,4 @@
-"""Figures of published papers beside what this project's fits give, as tables: Chinchilla's table 3, routed models, tasks.
+"""Figures of published papers beside what fits give here: Chinchilla's table 3, routed models, tasks.
 
 ISOFLOP_SCALING_DATA=<folder> .venv/bin/python tests/benchmarks/published_figures.py
 """
