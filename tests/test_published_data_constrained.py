@@ -1,4 +1,4 @@
-"""Muennighoff et al. 2023 (arXiv:2305.16264): 182 runs with repeated data, and how well they determine R_D* and R_N*."""
+"""Muennighoff et al. 2023 (arXiv:2305.16264): 182 runs with repeated data, and how well they fix R_D* and R_N*."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Step Law (Li et al. 2025, arXiv:2503.04715): 1911 runs over learning rate and batch in 17 cells of params and tokens."""
+"""Step Law (Li et al. 2025, arXiv:2503.04715): 1911 runs over learning rate and batch in 17 cells."""
 
 import pytest
 from published_tables import published_table
@@ -18,7 +18,7 @@ def test_a_law_from_the_cells_costs_less_than_the_published_and_its_intervals_ho
     """Mean excess of the nearest run over the best of its cell: 0.099 % here, 0.104 % by the published constants.
 
     The best of 119 runs is lucky, so the floor is not zero. Other ways to place a cell's optimum, with the same excess:
-    the best run itself 0.074 % (exponents -0.82, 0.29, 0.50, intervals twice as wide); a mean of log(learning rate) over
+    the best run itself 0.074 % (exponents -0.82, 0.29, 0.50, twice as wide intervals); a mean of log(learning rate) of
     runs within 0.25 % of the best 0.094 % (its intervals miss -0.713 and 0.307); one quadratic over the runs within 2 %
     of the best 0.156 %, and within 5 % 0.222 %, because the bowl is steeper towards high learning rates.
     """
