@@ -9,11 +9,18 @@ states `active_params` too.
 
 import difflib
 
-from research.presets import llama, mamba, rwkv
+from research.presets import chinchilla, gpt, llama, mamba, qk_norm, rwkv
 from research.presets.preset import Preset
 from research.values import ConfigError
 
-PRESETS: dict[str, Preset] = {**llama.PRESETS, **mamba.PRESETS, **rwkv.PRESETS}
+PRESETS: dict[str, Preset] = {
+    **llama.PRESETS,
+    **qk_norm.PRESETS,
+    **gpt.PRESETS,
+    **chinchilla.PRESETS,
+    **mamba.PRESETS,
+    **rwkv.PRESETS,
+}
 
 
 def preset(name: str) -> Preset:
