@@ -1,0 +1,137 @@
+"""Families side by side: each at its best learning rate, with the spread of its seeds and its own law of compute.
+
+An architecture is compared at the learning rate that suits it, so a sweep whose best rate is its smallest or largest is
+flagged: the family may do better beyond it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.fitting import LEAST_SQUARES, FitError, LeftOut
+from analysis.laws import find
+from analysis.runs_table import validate
+from analysis.uncertainty import Estimate, estimate
+
+MEASURES = ("loss_nats", "bits_per_byte", "token_accuracy", "exact_match")
+FEWEST_BUDGETS = 3  # one more than the two constants of a power law
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One family at one budget (None: the runs state none), at the learning rate of the least mean loss over seeds.
+
+    at_edge: that rate is the smallest or the largest of a sweep of several. loss_nats: mean over seeds; lowest and
+    highest: of the seeds. measures: mean over seeds of every held-out measure in the table, by column.
+    """
+
+    budget_flops: float | None
+    learning_rate: float
+    rates: int
+    at_edge: bool
+    runs: tuple[str, ...]
+    params: float
+    active_params: float
+    flops: float
+    loss_nats: float
+    lowest: float
+    highest: float
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family's cells by budget; its law of loss against flops, or None with the reason in law_note."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    law: Estimate | None
+    law_note: str
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found, families in the table's order; `level` of every interval."""
+
+    families: tuple[Family, ...]
+    level: float
+
+
+def compare(table: pd.DataFrame, *, level: float = 0.9, bootstraps: int = 1000, seed: int = 0) -> Comparison:
+    """Compare the families of a runs table. Needs `family`, `learning_rate`, `flops`, `params` and `loss_nats`.
+
+    Runs that are not done, or whose loss is no positive number, are left out with the reason. The law is a power law of
+    loss against flops (Kaplan et al. 2020, equation 1.3), by least squares on log loss over the best rate's runs at
+    each budget. Raises FitError when no run is done.
+    """
+    table = validate(table, ("family", "learning_rate", "flops", "params", "loss_nats"))
+    families = tuple(
+        _family(str(name), rows, level, bootstraps, seed) for name, rows in table.groupby("family", sort=False)
+    )
+    if not any(family.cells for family in families):
+        raise FitError("status: no run of any family is done. Fix: train the runs first.")
+    return Comparison(families, level)
+
+
+def _family(name: str, rows: pd.DataFrame, level: float, bootstraps: int, seed: int) -> Family:
+    status = rows["status"] if "status" in rows.columns else pd.Series("done", rows.index)
+    usable = status.eq("done") & np.isfinite(rows["loss_nats"]) & (rows["loss_nats"] > 0)
+    names = (
+        rows["run"].astype(str) if "run" in rows.columns else pd.Series([f"row {i}" for i in rows.index], rows.index)
+    )
+    left_out = tuple(
+        LeftOut(names[i], f"status {status[i]}" if status[i] != "done" else f"loss_nats = {rows['loss_nats'][i]:g}")
+        for i in rows.index[~usable]
+    )
+    done = rows[usable].assign(run=names[usable])
+    budgets = done["budget_flops"] if "budget_flops" in done.columns else pd.Series(np.nan, done.index)
+    cells = tuple(
+        _cell(None if np.isnan(budget) else float(budget), alike)
+        for budget, alike in done.groupby(budgets.fillna(np.nan), dropna=False)
+    )
+    if len(cells) < FEWEST_BUDGETS:
+        note = f"{len(cells)} budgets; a power law of compute needs at least {FEWEST_BUDGETS}"
+        return Family(name, cells, None, note, left_out)
+    best = done[done["run"].isin([run for cell in cells for run in cell.runs])]
+    try:
+        law = estimate(
+            find("kaplan_compute"), best, objective=LEAST_SQUARES, level=level, bootstraps=bootstraps, seed=seed
+        )
+    except FitError as error:
+        return Family(name, cells, None, str(error), left_out)
+    return Family(name, cells, law, "", left_out)
+
+
+def _cell(budget: float | None, rows: pd.DataFrame) -> Cell:
+    by_rate = rows.groupby("learning_rate")["loss_nats"].mean()
+    rate = float(by_rate.idxmin())
+    best = rows[rows["learning_rate"] == rate]
+    columns = [c for c in rows.columns if c.startswith(MEASURES) and best[c].notna().all()]
+    active = best["active_params"] if "active_params" in best.columns else best["params"]
+    return Cell(
+        budget_flops=budget,
+        learning_rate=rate,
+        rates=len(by_rate),
+        at_edge=len(by_rate) > 1 and rate in (by_rate.index.min(), by_rate.index.max()),
+        runs=tuple(best["run"]),
+        params=float(best["params"].mean()),
+        active_params=float(active.mean()),
+        flops=float(best["flops"].mean()),
+        loss_nats=float(best["loss_nats"].mean()),
+        lowest=float(best["loss_nats"].min()),
+        highest=float(best["loss_nats"].max()),
+        measures={c: float(best[c].mean()) for c in columns},
+    )
+
+
+def by_length(cell: Cell, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths and values of `<measure>_<task>_<length>` columns, sorted by length; empty where there are none."""
+    found = {}
+    for column, value in cell.measures.items():
+        length = column.rpartition("_")[2]
+        if column.startswith(f"{measure}_") and length.isdigit():
+            found[int(length)] = value
+    lengths = sorted(found)
+    return np.array(lengths), np.array([found[length] for length in lengths])

@@ -1,0 +1,63 @@
+"""Families side by side: the best rate of each, what is flagged, and planted laws recovered."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.comparison import by_length, compare
+from analysis.fitting import FitError
+
+BUDGETS, RATES, SEEDS = (1e10, 4e10, 16e10, 64e10), (1e-3, 2e-3, 4e-3), (0, 1)
+EXPONENTS = {"a": 0.05, "b": 0.08}
+BEST = {"a": 2e-3, "b": 4e-3}
+
+
+def _table(noise=1e-3):
+    generator = np.random.default_rng(0)
+    rows = []
+    for family, exponent in EXPONENTS.items():
+        for budget in BUDGETS:
+            for rate in RATES:
+                for seed in SEEDS:
+                    loss = 3.0 * (1e10 / budget) ** exponent + 0.1 * np.log(rate / BEST[family]) ** 2
+                    loss *= np.exp(noise * generator.standard_normal())
+                    rows.append((f"r{len(rows)}", family, budget, rate, seed, loss))
+    table = pd.DataFrame(rows, columns=["run", "family", "budget_flops", "learning_rate", "seed", "loss_nats"])
+    return table.assign(status="done", flops=table["budget_flops"], params=1e6, exact_match_copy_10=0.5)
+
+
+def test_each_family_stands_at_its_best_rate_with_its_own_law():
+    found = {family.name: family for family in compare(_table(), bootstraps=200).families}
+    assert list(found) == ["a", "b"]
+    for name, family in found.items():
+        assert [cell.budget_flops for cell in family.cells] == list(BUDGETS)
+        assert {cell.learning_rate for cell in family.cells} == {BEST[name]}
+        assert all(len(cell.runs) == 2 and cell.lowest <= cell.loss_nats <= cell.highest for cell in family.cells)
+        assert family.law.intervals["alpha"].contains(EXPONENTS[name])
+    assert not any(cell.at_edge for cell in found["a"].cells)
+    assert all(cell.at_edge for cell in found["b"].cells)  # the sweep's largest: b may do better beyond it
+
+
+def test_runs_that_cannot_be_used_are_named():
+    table = _table()
+    table.loc[0, ["status", "loss_nats"]] = ["failed", np.nan]
+    table.loc[1, "loss_nats"] = -1.0
+    family = compare(table, bootstraps=50).families[0]
+    assert [(item.run, item.reason) for item in family.left_out] == [("r0", "status failed"), ("r1", "loss_nats = -1")]
+
+
+def test_without_budgets_there_is_one_cell_and_no_law():
+    family = compare(_table().drop(columns="budget_flops"), bootstraps=50).families[0]
+    assert len(family.cells) == 1 and family.law is None and "needs at least 3" in family.law_note
+
+
+def test_no_finished_run_is_an_error():
+    with pytest.raises(FitError, match="no run of any family is done"):
+        compare(_table().assign(status="pending"))
+
+
+def test_measures_by_length_are_sorted():
+    table = _table().assign(exact_match=0.7, exact_match_copy_5=0.9)
+    lengths, values = by_length(compare(table, bootstraps=50).families[0].cells[0], "exact_match")
+    np.testing.assert_array_equal(lengths, [5, 10])
+    np.testing.assert_allclose(values, [0.9, 0.5])
