@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from research.config import RunConfig
 from research.model_config import ModelConfig
+from research.models.attention import distance_table_params
 from research.models.blocks import mixers
 from research.models.layers import norm_params
 
@@ -61,10 +62,11 @@ def model_cost(model: ModelConfig, length: int) -> ModelCost:
     embedding = table * (1 if model.tied_embeddings else 2) + model.width * (model.max_positions or 0)
     layer_norms = model.depth if model.shared_norm else len(stack)  # one a layer or a mixer
     norms = norm_params(model) * (layer_norms + 1 + model.embedding_norm)  # and the final one
+    others = norms + distance_table_params(model) + embedding
     cost = ModelCost(
-        params=sum(mixer.params(model) for mixer in stack) + norms + embedding,
+        params=sum(mixer.params(model) for mixer in stack) + others,
         embedding_params=embedding,
-        active_params=sum((mixer.active_params or mixer.params)(model) for mixer in stack) + norms + embedding,
+        active_params=sum((mixer.active_params or mixer.params)(model) for mixer in stack) + others,
         matmul_params=sum(mixer.matmul_params(model) for mixer in stack) + table,
         sequence_flops=sum(sequence),
         sequence_flops_causal=sum(int(flops * mixer.causal_share) for flops, mixer in zip(sequence, stack)),

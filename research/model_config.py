@@ -44,8 +44,11 @@ class AttentionConfig:
     heads: int = 4
     kv_heads: int = 4
     head_dim: int = 64
-    # rotary: Su 2021; relative: distances with a projection of their own (Transformer-XL, Dai 2019; Gopher, Chinchilla)
-    positions: Literal["rotary", "relative", "none"] = "rotary"
+    # rotary: Su 2021; relative: distances with a projection of their own (Transformer-XL, Dai 2019; Gopher,
+    # Chinchilla); buckets: a learned score of each distance's bucket, one table for all layers (T5, Raffel 2020)
+    positions: Literal["rotary", "relative", "buckets", "none"] = "rotary"
+    buckets: int = 32
+    longest_distance: int = 128  # from here on all distances share the last bucket
     rope_theta: float = 10_000.0
     rope_pairs: Literal["half", "interleaved"] = "half"  # half: Hugging Face; interleaved: Meta's Llama and RoFormer
     rope_fraction: float = 1.0  # of each head's channels are turned: a quarter in GPT-NeoX
@@ -58,6 +61,13 @@ class AttentionConfig:
     def __post_init__(self):
         check_range(self, "model.attention", "heads kv_heads head_dim window", 1)
         check_range(self, "model.attention", "rope_fraction", 0, 1)
+        check(
+            self.buckets >= 4 and self.buckets % 4 == 0 and self.longest_distance > self.buckets,
+            "model.attention.buckets",
+            self.buckets,
+            f"must be a multiple of 4 (half of them may look ahead) below longest_distance = {self.longest_distance}",
+            "use 32",
+        )
         check_positive(self, "model.attention", "rope_theta")
         check(
             self.heads % self.kv_heads == 0,

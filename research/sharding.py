@@ -27,6 +27,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "width": ("fsdp",),
     "table_width": (),  # a table split over vocab and width makes XLA gather it whole (Involuntary full remat)
     "positions": (),
+    "buckets": (),
     "vocab": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 
 from research.model_config import AttentionConfig, ModelConfig
 from research.models.layers import Normal, RMSNorm, Shared, along_last, parameter, project, zeros
-from research.models.positions import by_source, distance_waves, rotary_angles, rotary_frequencies, rotate
+from research.models.positions import (
+    by_source,
+    distance_buckets,
+    distance_waves,
+    rotary_angles,
+    rotary_frequencies,
+    rotate,
+)
 from research.sharding import constrain
 
 MASKED_SCORE = -1e30  # finite, so that a row with nothing to see yields no NaN
@@ -65,6 +72,9 @@ class Attention(nn.Module):
         scores_BHLS = None
         if cfg.positions == "relative":
             q_BLHK, scores_BHLS = self._by_distance(q_BLHK, positions_L, k_BLGK.shape[1])
+        elif cfg.positions == "buckets":
+            bucket_LS = distance_buckets(positions_L[:, None] - jnp.arange(k_BLGK.shape[1])[None], cfg)
+            scores_BHLS = jnp.moveaxis(shared.distance_table_NH[bucket_LS], 2, 0)[None]
         mixed_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, mask_BLS, scores_BHLS)
         out_init = Normal((H * K * 2 * self.config.depth) ** -0.5)
         out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", out_init, "hidden")
@@ -119,7 +129,8 @@ def attend(
 ) -> jax.Array:
     """Scaled dot-product attention; head h reads key-value head h // (H / G). Scores and softmax in float32.
 
-    mask_BLS is true where a query sees a source; its batch may be 1. `added_BHLS` are further scores. Values may have
+    mask_BLS is true where a query sees a source; its batch may be 1. `added_BHLS` are further scores, whose batch
+    may be 1 too. Values may have
     another number of channels than queries and keys.
 
     The heads of one group are laid out as further queries of their key-value head, M = L * (H / G) rows, so that both
@@ -133,7 +144,8 @@ def attend(
         "bgmk,bsgk->bgms", q_BGMK, k_BSGK, preferred_element_type=jnp.promote_types(q_BLHK.dtype, jnp.float32)
     )
     if added_BHLS is not None:
-        scores_BGMS += added_BHLS.reshape(B, G, group, L, S).transpose(0, 1, 3, 2, 4).reshape(scores_BGMS.shape)
+        added_BGMS = added_BHLS.reshape(-1, G, group, L, S).transpose(0, 1, 3, 2, 4).reshape(-1, G, L * group, S)
+        scores_BGMS += added_BGMS.astype(scores_BGMS.dtype)
     mask_BMS = jnp.repeat(mask_BLS, group, axis=1)
     weights_BGMS = jax.nn.softmax(jnp.where(mask_BMS[:, None], scores_BGMS, MASKED_SCORE), axis=-1)
     mixed_BGMK = jnp.einsum("bgms,bsgk->bgmk", weights_BGMS.astype(v_BSGK.dtype), v_BSGK)
@@ -156,6 +168,19 @@ def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL
         real_BS,
         state.seen + k_BLGK.shape[1],
     )
+
+
+def distance_table(module: nn.Module) -> jax.Array | None:
+    """T5's scores of distances (buckets, H), as a parameter of the stack that `module` is; None for other positions."""
+    cfg = module.config.attention
+    if cfg.positions != "buckets":
+        return None
+    return parameter(module, "distances", (cfg.buckets, cfg.heads), "buckets heads", Normal(0.02), "vector")
+
+
+def distance_table_params(config: ModelConfig) -> int:
+    """Parameters of that table."""
+    return config.attention.buckets * config.attention.heads if config.attention.positions == "buckets" else 0
 
 
 def params(config: ModelConfig) -> int:

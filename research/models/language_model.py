@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax.core import meta
 
 from research.model_config import Layer, ModelConfig
+from research.models.attention import distance_table
 from research.models.blocks import Mixer, check_hand_over, mixers
 from research.models.layers import STACKED_AXIS, Normal, Shared, draw, norm, parameter
 from research.models.router import ROUTING
@@ -99,7 +100,8 @@ class Encoder(nn.Module):
         cfg, batch = self.config, len(tokens_BS)
         x_BSD = embed(self, table_VD, tokens_BS, None, None)
         states = layer_states(cfg, lambda mixer: mixer.init_state(cfg, batch, 0) if mixer.start_from else None)
-        (x_BSD, _), states = stack(cfg, (x_BSD, Shared(mask_BL=mask_BS)), states)
+        shared = Shared(mask_BL=mask_BS, distance_table_NH=distance_table(self))
+        (x_BSD, _), states = stack(cfg, (x_BSD, shared), states)
         return norm(cfg, name="final_norm")(x_BSD), states
 
 
@@ -124,7 +126,7 @@ class LanguageModel(nn.Module):
         V, D = cfg.vocab_size, cfg.width
         table_VD = parameter(self, "embedding", (V, D), "vocab table_width", Normal(D**-0.5), "embedding")
         inner = {"prefix": None, "periods": None} if states is None else states
-        shared = Shared(mask_BL=mask_BL)
+        shared = Shared(mask_BL=mask_BL, distance_table_NH=distance_table(self))
         if sources is not None:
             source_BSD, final = Encoder(cfg.encoder, name="encoder")(table_VD, *sources)
             shared = shared.replace(source_BSD=source_BSD, source_mask_BS=sources[1])

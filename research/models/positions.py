@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.model_config import RopeScaling
+from research.model_config import AttentionConfig, RopeScaling
 from research.models.layers import at_least_float32
 
 
@@ -62,3 +62,20 @@ def by_source(scores_BHLS: jax.Array, positions_L: jax.Array) -> jax.Array:
     sources = scores_BHLS.shape[-1]
     distances_LS = jnp.maximum(positions_L[:, None] - jnp.arange(sources)[None, :], 0)
     return jnp.take_along_axis(scores_BHLS, distances_LS[None, None], axis=-1)
+
+
+def distance_buckets(distance_LS: jax.Array, config: AttentionConfig) -> jax.Array:
+    """The bucket of each distance from a query back to a source, int32 (Raffel 2020, section 2.1, and T5's code).
+
+    Half of the buckets hold one distance each, the others logarithmically more up to `longest_distance`. Where sources
+    ahead are seen too, they have a half of all buckets to themselves.
+    """
+    buckets, ahead_LS = config.buckets, 0
+    if not config.causal:
+        buckets //= 2
+        ahead_LS = jnp.where(distance_LS < 0, buckets, 0)
+    distance_LS = jnp.maximum(distance_LS, 0) if config.causal else jnp.abs(distance_LS)
+    single = buckets // 2
+    share_LS = jnp.log(jnp.maximum(distance_LS, 1) / single) / math.log(config.longest_distance / single)
+    wide_LS = jnp.minimum(single + (share_LS * (buckets - single)).astype(jnp.int32), buckets - 1)
+    return ahead_LS + jnp.where(distance_LS < single, distance_LS, wide_LS)
