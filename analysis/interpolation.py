@@ -2,7 +2,7 @@
 
 Far from the optimum a valley is no parabola, and a parabola fitted to all of it puts the minimum elsewhere. Here the
 logarithm of the loss is interpolated between sizes by Akima's method, and the noise of a run between seeds, given and
-not estimated, is what makes the minimum uncertain. Their code does the same for their tables 1 and 2.
+not estimated, is what makes the minimum uncertain. Their code does the same.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ FORGETTING = 0.999  # their lambda
 
 
 def schedule_areas(learning_rates: np.ndarray, forgetting: float = FORGETTING) -> tuple[np.ndarray, np.ndarray]:
-    """`schedule_area` and `annealing_area` after each step of a run, each (steps,); arXiv:2408.11029, section 3.
+    """`schedule_area` and `annealing_area` after each step of a run, each (steps,); arXiv:2408.11029.
 
     learning_rates: (steps,) that were used, in order. With e_i the learning rate of step i, the first is S1 = sum of
     e_i, and the second S2 = sum over i of m_i with m_i = forgetting * m_(i-1) + e_(i-1) - e_i: how much learning rate

@@ -83,7 +83,7 @@ def steplaw_dense(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def routed_moe(curves: pd.DataFrame) -> pd.DataFrame:
-    """223 runs at their last step; tokens are a batch of 256 sequences of 2048 each step (Clark et al., section 4)."""
+    """223 runs at their last step; tokens are a batch of 256 sequences of 2048 each step (Clark et al. 2022)."""
     last = curves.sort_values("step").groupby("hyper_id").tail(1).sort_values("hyper_id")
     columns = {
         "run": "hyper " + last["hyper_id"].astype(str),

@@ -257,6 +257,7 @@ def _planned(config: RunConfig) -> dict[str, Any]:
         "batch_tokens": config.training.batch_tokens,
         "steps": config.training.steps,
         "learning_rate": config.optimizer.learning_rate,
+        "weight_decay": config.optimizer.weight_decay,
     }
 
 

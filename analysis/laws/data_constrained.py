@@ -11,7 +11,7 @@ def _worth(base, repeats, decay):
 
 
 def _data_constrained(p, x):
-    # U_N: the compute-optimal size for the unique tokens, by the same law without repeats (their section 3.1).
+    # U_N: the compute-optimal size for the unique tokens, by the same law without repeats (as the paper does).
     scale = power(p["alpha"] * p["A"] / (p["beta"] * p["B"]), 1.0 / (p["alpha"] + p["beta"]))
     ratio = p["beta"] / p["alpha"]
     needed = jnp.minimum(x["params"], power(scale, 1.0 + ratio) * power(x["unique_tokens"], ratio))
@@ -26,7 +26,7 @@ DATA_CONSTRAINED = Law(
     formula="loss = E + A / N'^alpha + B / D'^beta, N' = U_N + U_N R_N (1 - exp((1 - params / U_N) / R_N)), "
     "D' = U_D + U_D R_D (1 - exp((1 - tokens / U_D) / R_D)), U_D = unique_tokens, U_N = min(params, the optimal "
     "params for U_D)",
-    citation="Muennighoff et al. 2023, arXiv:2305.16264, equations 5 and 6; their R_D* and R_N* with A, B, E, alpha "
+    citation="Muennighoff et al. 2023, arXiv:2305.16264, section 3; their R_D* and R_N* with A, B, E, alpha "
     "and beta held at a fit to runs without repeats",
     inputs=("params", "tokens", "unique_tokens"),
     output="loss_nats",

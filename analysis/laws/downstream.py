@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from analysis.laws.definition import Law, Parameter, power
 from analysis.laws.loss import CHINCHILLA
@@ -11,7 +12,7 @@ TASK_LOSS = dataclasses.replace(
     CHINCHILLA,
     name="task_loss",
     formula="task_loss = E + A / params^alpha + B / tokens^beta",
-    citation="Bhagia et al. 2024, arXiv:2412.04403, equation 1 (step 1)",
+    citation="Bhagia et al. 2024, arXiv:2412.04403, step 1",
     output="task_loss",
     parameters=tuple(
         dataclasses.replace(parameter, unit=parameter.unit.replace("nats per token", "bits per byte"))
@@ -25,7 +26,7 @@ _GAIN = Parameter("gain", "1", "accuracy of a perfect model above the floor", hi
 TASK_ACCURACY = Law(
     name="task_accuracy",
     formula="accuracy = floor + gain / (1 + exp(k (task_loss - middle)))",
-    citation="Bhagia et al. 2024, arXiv:2412.04403, equation 3 (step 2)",
+    citation="Bhagia et al. 2024, arXiv:2412.04403, step 2",
     inputs=("task_loss",),
     output="accuracy",
     parameters=(
@@ -41,22 +42,22 @@ TASK_ACCURACY = Law(
 ACCURACY_LOSS = Law(
     name="accuracy_loss",
     formula="accuracy = floor + k exp(-gamma loss)",
-    citation="Gadre et al. 2024, arXiv:2403.08540, equation 5, with error = 1 - accuracy and floor = 1 - epsilon",
+    citation="Gadre et al. 2024, arXiv:2403.08540, with error = 1 - accuracy and floor = 1 - epsilon",
     inputs=("loss_nats",),
     output="accuracy",
     parameters=(
-        Parameter("floor", "1", "accuracy of a model that knows nothing", low=-1.0, high=1.0),
+        _FLOOR,
         Parameter("k", "1", "accuracy above the floor at zero loss"),
         Parameter("gamma", "token / nat", "exponent of the loss", (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)),
     ),
-    predict=lambda p, x: p["floor"] + p["k"] * jax.numpy.exp(-p["gamma"] * x["loss_nats"]),
+    predict=lambda p, x: p["floor"] + p["k"] * jnp.exp(-p["gamma"] * x["loss_nats"]),
     residual="linear",
 )
 
 ACCURACY_COMPUTE = Law(
     name="accuracy_compute",
     formula="accuracy = floor + gain / (1 + (middle / flops)^k)",
-    citation="Owen 2024, arXiv:2401.04757, section 3: a sigmoid in the logarithm of training compute",
+    citation="Owen 2024, arXiv:2401.04757: a sigmoid in the logarithm of training compute",
     inputs=("flops",),
     output="accuracy",
     parameters=(

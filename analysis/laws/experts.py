@@ -8,7 +8,7 @@ ANY = float("-inf")
 
 
 def saturated(experts, start, limit):
-    """Experts as they count, from `start` at one expert up to `limit` at infinitely many (Clark et al., equation 6)."""
+    """Experts as they count, from `start` at one expert up to `limit` at infinitely many (Clark et al. 2022)."""
     return 1.0 / (1.0 / (experts - 1.0 + 1.0 / (1.0 / start - 1.0 / limit)) + 1.0 / limit)
 
 
@@ -22,7 +22,7 @@ ROUTED = Law(
     name="routed",
     formula="log10 loss = a log10 N + b log10 E + c log10 N log10 E + d, with N = active_params and "
     "1 / E = 1 / (experts - 1 + 1 / (1 / E_start - 1 / E_max)) + 1 / E_max",
-    citation="Clark et al. 2022, arXiv:2202.01169, equations 1 and 6",
+    citation="Clark et al. 2022, arXiv:2202.01169, equation 1 with saturated experts",
     inputs=("active_params", "experts"),
     output="loss_nats",
     parameters=(
@@ -39,7 +39,7 @@ ROUTED = Law(
 GRANULARITY = Law(
     name="granularity",
     formula="loss = c + (g / granularity^gamma + a) / params^alpha + b / tokens^beta",
-    citation="Krajewski et al. 2024, arXiv:2402.07871, equation 9",
+    citation="Krajewski et al. 2024, arXiv:2402.07871, the law with granularity",
     inputs=("params", "tokens", "granularity"),
     output="loss_nats",
     parameters=(

@@ -7,11 +7,11 @@ UNITS = {"params": "parameters", "tokens": "tokens", "flops": "FLOP"}
 INPUTS = (("params", "tokens"), ("params",), ("tokens",), ("flops",))
 EXPONENT_STARTS = (-0.6, -0.2, 0.2, 0.6)
 
-STEP_LAW = "Li et al. 2025, arXiv:2503.04715, section 4"
-DEEPSEEK = "DeepSeek-AI 2024, arXiv:2401.02954, equation 1"
-PORIAN = "Porian et al. 2024, arXiv:2406.19146, section 4.2"
-WEIGHT_DECAY = "Bergsma et al. 2025, arXiv:2505.13738: the time scale of weight decay as a power law"
-CITATIONS = {
+STEP_LAW = "Li et al. 2025, arXiv:2503.04715 (Step Law)"
+DEEPSEEK = "DeepSeek-AI 2024, arXiv:2401.02954"
+PORIAN = "Porian et al. 2024, arXiv:2406.19146"
+WEIGHT_DECAY = "power laws of weight decay as Bergsma et al. 2025, arXiv:2505.13738, find for its time scale"
+CITATIONS = {  # the papers that fit this pair; the other pairs are theirs with another input
     ("learning_rate", ("params", "tokens")): STEP_LAW,
     ("batch_tokens", ("tokens",)): STEP_LAW,
     ("learning_rate", ("flops",)): DEEPSEEK,
@@ -23,6 +23,7 @@ CITATIONS = {
 
 def _power_law(output: str, inputs: tuple[str, ...]) -> Law:
     factors = [f"{name}^{name}_exponent" for name in inputs]
+    units = [f"{UNITS[name]}^-{name}_exponent" for name in inputs]
 
     def predict(p, x):
         value = p["scale"]
@@ -37,7 +38,7 @@ def _power_law(output: str, inputs: tuple[str, ...]) -> Law:
         inputs=inputs,
         output=output,
         parameters=(
-            Parameter("scale", f"{OUTPUTS[output]} over the units of {' '.join(factors)}", f"{output} at one of each"),
+            Parameter("scale", f"{OUTPUTS[output]} * {' '.join(units)}", f"{output} at one of each"),
             *(
                 Parameter(f"{name}_exponent", "1", f"exponent of {name}", EXPONENT_STARTS, low=float("-inf"))
                 for name in inputs
