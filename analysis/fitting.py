@@ -22,6 +22,7 @@ from analysis.points import FitError, LeftOut, Points, select
 from analysis.solver import minimise
 from analysis.starts import starting_points
 
+MOST_START_POINTS = 2**12
 LANE_POINTS = 2**9  # lanes times points solved together: small enough for the cache, and finished lanes leave early
 
 
@@ -78,25 +79,12 @@ def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
     """
     points, left_out = select(law, table)
     check_identifiable(law, points, left_out)
-    starts_SP = starting_points(law, points)
-    if objective.delta is not None:
-        # From least squares down to a small delta all starts tend to one basin; at the delta alone some reach others.
-        starts_SP = np.concatenate([starts_SP, starts_SP])
+    found, starts, at_optimum = _solve_starts(law, points, objective)
+    best = int(np.nanargmin(found.value))
     target = law.target(points.output)
-    found = solve(
-        law,
-        points.inputs,
-        np.tile(target, (len(starts_SP), 1)),
-        np.ones((len(starts_SP), len(points.runs))),
-        starts_SP,
-        objective,
-        sharp_B=np.arange(len(starts_SP)) >= len(starts_SP) / 2,
-    )
-    best = int(np.argmin(np.where(np.isnan(found.value), np.inf, found.value)))
     values = law.natural(found.theta[best])
     residuals = target - law.target(evaluate(law, values, points.inputs))
     singular = np.linalg.svd(target_jacobian(law, found.theta[best], points.inputs), compute_uv=False)
-    tolerance = 1e-6 * abs(found.value[best]) + 1e-16 * len(residuals)
     return Fit(
         law=law.name,
         fixed=dict(law.fixed),
@@ -104,14 +92,48 @@ def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
         values=dict(zip(law.names, map(float, values), strict=True)),
         objective_value=float(found.value[best]),
         scale=None if found.scale is None else float(found.scale[best]),
-        starts=len(starts_SP),
-        starts_at_optimum=int(np.sum(found.value <= found.value[best] + tolerance)),
+        starts=starts,
+        starts_at_optimum=at_optimum,
         gradient_norm=float(np.max(np.abs(found.gradient[best]))),
         condition_number=float(singular[0] / max(singular[-1], 1e-300)),
         residual_scale=float(np.sqrt(np.sum(residuals**2) / (len(residuals) - len(values)))),
         used=points.runs,
         left_out=left_out,
     )
+
+
+def _solve_starts(law: Law, points: Points, objective: Objective) -> tuple[Solution, int, int]:
+    """Minima that the starts reach, how many starts there were, and how many reached the best.
+
+    In a large table all starts are solved on some thousands of its points, and the lowest ends on all of them.
+    """
+    starts_SP = starting_points(law, points)
+    if objective.delta is not None:
+        # From least squares down to a small delta all starts tend to one basin; at the delta alone some reach others.
+        starts_SP = np.concatenate([starts_SP, starts_SP])
+    sharp_S = np.arange(len(starts_SP)) >= len(starts_SP) / 2
+    count = len(points.runs)
+    thin = slice(None, None, -(-count // MOST_START_POINTS) if count > 4 * MOST_START_POINTS else 1)
+    inputs, target_N = {name: values[thin] for name, values in points.inputs.items()}, law.target(points.output)
+
+    def solve_from(starts, inputs, target_N, **how):
+        shape = (len(starts), len(target_N))
+        return solve(
+            law, inputs, np.broadcast_to(target_N, shape), np.broadcast_to(1.0, shape), starts, objective, **how
+        )
+
+    found = solve_from(starts_SP, inputs, target_N[thin], sharp_B=sharp_S)
+    if np.isnan(found.value).all():
+        raise FitError(
+            f"law {law.name!r}: undefined at every starting point for these inputs. Fix: check the units of "
+            f"{', '.join(law.inputs)} and of {law.output}."
+        )
+    lowest = np.nanmin(found.value)
+    at_optimum = int(np.sum(found.value <= lowest + 1e-6 * abs(lowest) + 1e-16 * len(target_N[thin])))
+    if thin.step > 1:
+        finalists = np.argsort(found.value)[[0, min(at_optimum, len(starts_SP) - 1)]]
+        found = solve_from(found.theta[finalists], points.inputs, target_N, near=True)
+    return found, len(starts_SP), at_optimum
 
 
 def solve(

@@ -47,6 +47,10 @@ class Objective:
         """The fitted scale from the solver's variable for it."""
         return np.exp(log_spread + _log_scale_of_spread(self.delta, np))
 
+    def log_spread(self, scale: float) -> float:
+        """Inverse of `scale`."""
+        return float(np.log(scale) - _log_scale_of_spread(self.delta, np))
+
 
 HUBER = Objective("huber", 1e-3)
 LEAST_SQUARES = Objective("least_squares", None)

@@ -22,6 +22,7 @@ import scipy.stats
 
 from analysis.fitting import HUBER, Fit, FitError, Objective, Points, fit, law_of, select, solve, target_jacobian
 from analysis.laws import Law, evaluate
+from analysis.one_step import MOST_REFITTED_POINTS, one_step_draws
 from analysis.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
 
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
@@ -131,9 +132,13 @@ def estimate(
     points, _ = select(law, table)
     units = resampling.units(table, points)
     strata = resampling.strata(table, points, units)
-    draws = refit(law, result, points, bootstrap_weights(np.random.default_rng(seed), units, strata, bootstraps))
-    jackknife = refit(law, result, points, jackknife_weights(units))
     method = f"BCa from {bootstraps} bootstrap resamples of {resampling}, seed {seed}"
+    if len(points.runs) > MOST_REFITTED_POINTS:
+        draws, jackknife = one_step_draws(law, result, points, units, strata, bootstraps, seed)
+        method += ", each by one Newton step"
+    else:
+        draws = refit(law, result, points, bootstrap_weights(np.random.default_rng(seed), units, strata, bootstraps))
+        jackknife = refit(law, result, points, jackknife_weights(units))
     return with_intervals(result, draws, level, method, jackknife)
 
 

@@ -57,6 +57,28 @@ _RUNS = _inputs(params=(1e8, 1e10), tokens=(1e9, 1e12))
 
 # Constants near the published ones, where there are such.
 PLANTED = {
+    "chinchilla": Planted({"E": 1.82, "A": 478.0, "B": 2143.0, "alpha": 0.347, "beta": 0.367}, 60, _RUNS),
+    "chinchilla_tied": Planted({"E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.353}, 60, _RUNS),
+    "chinchilla_kaplan": Planted(
+        {"E": 1.5, "params_scale": 3e7, "tokens_scale": 1e9, "alpha": 0.35, "beta": 0.4}, 60, _RUNS
+    ),
+    "kaplan_params": Planted({"params_scale": 8.8e13, "alpha": 0.076}, 20, _inputs(params=(1e6, 1e10))),
+    "kaplan_tokens": Planted({"tokens_scale": 5.4e13, "alpha": 0.095}, 20, _inputs(tokens=(2e7, 2e10))),
+    "kaplan_compute": Planted({"flops_scale": 2.7e28, "alpha": 0.05}, 20, _inputs(flops=(1e15, 1e21))),
+    "kaplan": Planted({"params_scale": 6.4e13, "tokens_scale": 1.8e13, "alpha": 0.076, "beta": 0.103}, 60, _RUNS),
+    "frontier": Planted({"scale": 0.1, "exponent": 0.49}, 9, _inputs(flops=(1e17, 1e22))),
+    "loss_frontier": Planted({"E": 1.7, "scale": 400.0, "exponent": 0.13}, 30, _inputs(flops=(1e16, 1e22))),
+    "over_training": Planted({"E": 1.84, "a": 210.0, "b": 770.0, "eta": 0.14}, 60, _RUNS),
+    "width_depth": Planted(
+        {"E": 1.8, "A": 60.0, "B": 1.2, "C": 1500.0, "alpha": 0.8, "beta": 1.1, "gamma": 0.35},
+        150,
+        _inputs(width=(128, 4096), depth=(2, 64), tokens=(1e9, 1e12)),
+    ),
+    "broken": Planted(
+        {"E": 0.5, "scale": 6.0, "before": 0.03, "change": 0.25, "break_flops": 1e19, "sharpness": 0.4},
+        120,
+        _inputs(flops=(1e15, 1e23)),
+    ),
     "data_constrained": Planted(
         {"E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.353, "beta": 0.353, "R_D": 15.4, "R_N": 5.3},
         120,

@@ -1,0 +1,80 @@
+"""Tables as they come: what cannot be used is refused with a clear error or left out with its reason."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_tables import TRUTH, planted_table
+
+from analysis.fitting import FitError, fit, select
+from analysis.laws import CHINCHILLA, find
+
+
+def test_mixed_dtypes_are_read_and_what_is_no_number_is_left_out():
+    table = planted_table()
+    table["loss_nats"] = table["loss_nats"].astype(object)
+    table.loc[0, "loss_nats"] = "2.75"
+    table.loc[1, "loss_nats"] = "diverged"
+    table.loc[2, "loss_nats"] = None
+    table["tokens"] = table["tokens"].round().astype("Int64")
+    table.loc[3, "tokens"] = pd.NA
+    table["params"] = table["params"].astype("float32")
+    points, left_out = select(CHINCHILLA, table)
+    assert {item.run: item.reason for item in left_out} == {
+        "run-1": "loss_nats = 'diverged' is not a number",
+        "run-2": "loss_nats is missing or NaN",
+        "run-3": "tokens is missing or NaN",
+    }
+    assert points.output[0] == 2.75 and points.output.dtype == np.float64
+    assert points.runs[:2] == ("run-0", "run-4") and list(points.rows[:2]) == [0, 4]
+
+
+@pytest.mark.parametrize("value, text", [(np.inf, "inf"), (-np.inf, "-inf"), (0.0, "0"), (-3.0, "-3")])
+def test_values_that_have_no_logarithm_are_left_out(value, text):
+    table = planted_table()
+    table.loc[4, "tokens"] = value
+    _, left_out = select(CHINCHILLA, table)
+    assert [(item.run, item.reason) for item in left_out] == [("run-4", f"tokens = {text} is not positive and finite")]
+
+
+def test_other_columns_may_hold_anything():
+    table = planted_table().rename(columns={"experiment": "实验 ñ"})
+    table["notes"] = [[i, {"a": None}] for i in range(17)] + [[16, {"a": None}]]
+    table[("a", 1)] = np.array(["x"] * 18, dtype=object)
+    copy = table.iloc[[5]].assign(run="again")
+    _, left_out = select(CHINCHILLA, pd.concat([table, copy], ignore_index=True))
+    assert [(item.run, item.reason) for item in left_out] == [("again", "exact copy of an earlier row")]
+
+
+def test_a_table_without_names_or_a_default_index_is_fitted_as_it_is():
+    table = planted_table(noise=0.0)[["params", "tokens", "loss_nats"]]
+    shuffled = table.sample(frac=1.0, random_state=0).set_index(pd.Index(["same"] * 18))
+    assert fit(CHINCHILLA, shuffled).values == pytest.approx(TRUTH, rel=1e-7)
+
+
+def test_a_column_that_is_there_twice_is_refused():
+    table = planted_table()
+    twice = pd.concat([table, table[["loss_nats"]] + 1], axis=1)
+    with pytest.raises(FitError, match="column 'loss_nats' is there 2 times. Fix: keep one of them"):
+        fit(CHINCHILLA, twice)
+
+
+def test_a_table_of_zero_rows_or_of_failures_names_why():
+    with pytest.raises(FitError, match="points = 0: law 'chinchilla' has 5 parameters and needs at least 6"):
+        fit(CHINCHILLA, planted_table()[:0])
+    with pytest.raises(FitError, match="points = 0: .*left out: run-0: loss_nats is missing or NaN; run-1"):
+        fit(CHINCHILLA, planted_table().assign(loss_nats=np.nan))
+
+
+def test_losses_that_are_all_equal_give_a_finite_fit_with_every_constant_flagged_or_free_of_effect():
+    result = fit(CHINCHILLA, planted_table().assign(loss_nats=2.0))
+    assert result.objective_value < 1e-12 and np.isfinite(result.array()).all()
+    assert result.condition_number > 1e6 and result.values["E"] == pytest.approx(2.0, rel=1e-6)
+
+
+def test_an_input_may_be_zero_only_where_the_law_says_so():
+    law = find("annealing")
+    table = pd.DataFrame({"schedule_area": [1.0, 2.0], "annealing_area": [0.0, -1.0], "loss_nats": [3.0, 2.9]})
+    points, left_out = select(law, table)
+    assert len(points.runs) == 1 and left_out[0].reason == "annealing_area = -1 is not finite and at least zero"
+    _, left_out = select(law, table.assign(schedule_area=0.0))
+    assert left_out[0].reason == "schedule_area = 0 is not positive and finite"
