@@ -1,79 +1,166 @@
-"""Compute-optimal runs at a budget: the least loss a law allows, under a stated way of counting FLOPs."""
+"""The runs a law calls best: the least loss at a budget, and what it costs to train another size.
 
+These functions take a law and many draws of its constants at once, so intervals cost one call. They work for any law of
+(params, tokens) whose loss falls with tokens and, at fixed flops, has one minimum over params.
+"""
+
+import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from analysis.flops import FlopRule
 from analysis.laws import Law
+
+HALVINGS = 64  # a bracket of width 60 ends below the rounding of a float64 near 1
+LARGEST_LOG_TOKENS = 200.0
 
 
 @dataclass(frozen=True)
-class FlopRule:
-    """flops = coefficient * params^params_exponent * tokens.
+class Reach:
+    """How far from the fitted runs a statement is: `factor` times the largest (or smallest) fitted `quantity`.
 
-    The cost of a token depends on the model alone, so tokens enter to the first power. 6 * params * tokens is
-    FlopRule(6, 1); counting attention and leaving out embedding lookups moves the exponent off 1 for small models.
-    largest_error: the largest relative error of the rule over the points it was fitted to.
+    A factor above `far` is said aloud by everything that prints the statement.
     """
 
-    coefficient: float
-    params_exponent: float = 1.0
-    largest_error: float = 0.0
+    factor: float
+    quantity: str
+    far: float
 
-    def tokens(self, flops: float, params: np.ndarray) -> np.ndarray:
-        """Tokens that `flops` buys at a size."""
-        return flops / (self.coefficient * params**self.params_exponent)
+    @property
+    def warning(self) -> str:
+        """A sentence when the factor exceeds `far`, else nothing."""
+        if not self.factor > self.far * (1 + 1e-9):  # ten times the largest is not further than ten times
+            return ""
+        return (
+            f"extrapolates {self.factor:.3g} times beyond the fitted {self.quantity}, more than {self.far:g}: no run "
+            "says that the law still holds there, and the interval assumes that it does"
+        )
 
-    def flops(self, params: float, tokens: float) -> float:
-        """Training FLOPs of a run."""
-        return self.coefficient * params**self.params_exponent * tokens
 
-    def __str__(self) -> str:
-        return f"flops = {self.coefficient:.4g} * params^{self.params_exponent:.4g} * tokens"
+@dataclass(frozen=True)
+class _Given:
+    """A law's `predict` with some inputs given: equal, and so compiled once, for equal values."""
+
+    predict: Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], jax.Array]
+    values: tuple[tuple[str, float], ...]
+
+    def __call__(self, parameters: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:
+        return self.predict(parameters, {**{name: jnp.asarray(value) for name, value in self.values}, **inputs})
 
 
-def fit_flop_rule(params: np.ndarray, tokens: np.ndarray, flops: np.ndarray) -> FlopRule:
-    """The rule a table follows, by least squares in logarithms; the exponent is 1 when all runs have one size."""
-    log_params, log_cost = np.log(params), np.log(flops / tokens)
-    centre = log_params.mean()
-    spread = np.sum((log_params - centre) ** 2)
-    exponent = float(np.sum((log_params - centre) * log_cost) / spread) if spread > 1e-12 else 1.0
-    log_coefficient = float(log_cost.mean() - exponent * centre)
-    error = np.exp(log_coefficient + exponent * log_params - log_cost) - 1
-    return FlopRule(float(np.exp(log_coefficient)), exponent, float(np.max(np.abs(error))))
+def given_inputs(law: Law, values: Mapping[str, float]) -> Law:
+    """`law` with some of its inputs given, as a law of the others."""
+    if not values:
+        return law
+    held = _Given(law.predict, tuple((name, float(value)) for name, value in values.items()))
+    return dataclasses.replace(law, inputs=tuple(name for name in law.inputs if name not in values), predict=held)
 
 
 def efficient_runs(law: Law, values: np.ndarray, rule: FlopRule, flops: float) -> tuple[np.ndarray, ...]:
     """params, tokens and loss, each (draws,), of the least loss at a budget; values: constants (draws, parameters).
 
-    Works for any law of (params, tokens) whose loss at fixed flops has one minimum over params: the zero of its
-    derivative is bracketed to rounding by bisection. For `chinchilla` under FlopRule(6, 1) it equals the closed form of
-    Hoffmann et al. 2022, equation 4. A minimum further than e^30 from (flops / coefficient)^(1 / 2) ends at that edge.
+    The zero of the loss's derivative along the budget is bracketed to rounding by bisection. For `chinchilla` under 6 *
+    params * tokens it equals the closed form of Hoffmann et al. 2022, equation 4. A minimum further than e^30 from
+    (flops / coefficient)^(1 / 2), or below the rule's smallest_params, ends at that edge.
     """
     values = np.asarray(values, np.float64)
     with jax.enable_x64(True):
-        found = _bisect(law, jnp.asarray(values), rule.coefficient, rule.params_exponent, float(flops))
+        found = _efficient(law, jnp.asarray(values), rule_terms(rule), float(flops))
         return tuple(np.asarray(array) for array in found)
 
 
-@functools.partial(jax.jit, static_argnames=("law",))
-def _bisect(law: Law, values_BP: jax.Array, coefficient: float, exponent: float, flops: float) -> tuple:
-    def tokens_of(log_params):
-        return flops / coefficient * jnp.exp(-exponent * log_params)
+def paired(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The law (draws,) with each draw's constants (draws, parameters) at that draw's own inputs (draws,)."""
+    with jax.enable_x64(True):
+        constants = dict(zip(law.names, jnp.asarray(values, jnp.float64).T, strict=True))
+        return np.asarray(law.predict(constants, {name: jnp.asarray(inputs[name], jnp.float64) for name in law.inputs}))
 
-    def loss_of(log_params, values_P):
-        inputs = {"params": jnp.exp(log_params), "tokens": tokens_of(log_params)}
-        return law.predict(dict(zip(law.names, values_P, strict=True)), inputs)
+
+def tokens_for_loss(law: Law, values: np.ndarray, params: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Tokens (draws,) that bring a size down to a loss; infinite where that size never gets there."""
+    arrays = (np.asarray(array, np.float64) for array in (values, params, loss))
+    with jax.enable_x64(True):
+        return np.asarray(_tokens_for_loss(law, *map(jnp.asarray, arrays)))
+
+
+def departures(
+    law: Law, values: np.ndarray, rule: FlopRule, flops: float, factors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What it costs to train `factors` times the optimal params: two arrays (factors, draws).
+
+    First the loss above the optimum's at the same budget, in the law's unit; then the compute for the optimum's loss
+    at that size, as a multiple of the budget (infinite where no number of tokens is enough).
+    """
+    params, tokens, loss = efficient_runs(law, values, rule, flops)
+    penalties, multiples = [], []
+    for factor in factors:
+        size = factor * params
+        at = {"params": size, "tokens": rule.tokens(flops, size)}
+        penalties.append(paired(law, values, at) - loss)
+        multiples.append(rule.flops(size, tokens_for_loss(law, values, size, loss)) / flops)
+    return np.stack(penalties), np.stack(multiples)
+
+
+def log_per_token(terms: jax.Array, log_params: jax.Array) -> jax.Array:
+    """log of a rule's training FLOPs a token, from `_terms` of it."""
+    main = jnp.log(terms[0]) + terms[1] * log_params
+    return main + jnp.log1p(terms[2] / terms[0] * jnp.exp((terms[3] - terms[1]) * log_params))
+
+
+def loss_at(law: Law, values_P: jax.Array, log_params: jax.Array, log_tokens: jax.Array) -> jax.Array:
+    """The law at one size and one number of tokens, as logarithms."""
+    inputs = {"params": jnp.exp(log_params), "tokens": jnp.exp(log_tokens)}
+    return law.predict(dict(zip(law.names, values_P, strict=True)), inputs)
+
+
+def bisect(is_above: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
+    """Where `is_above` turns from false to true between two ends, to rounding."""
 
     def halve(_, ends):
         middle = 0.5 * (ends[0] + ends[1])
-        rising = jax.vmap(jax.grad(loss_of))(middle, values_BP) > 0
-        return jnp.where(rising, ends[0], middle), jnp.where(rising, middle, ends[1])
+        above = is_above(middle)
+        return jnp.where(above, ends[0], middle), jnp.where(above, middle, ends[1])
 
-    centre = jnp.full(values_BP.shape[0], 0.5 * jnp.log(flops / coefficient))
-    low, high = jax.lax.fori_loop(0, 64, halve, (centre - 30.0, centre + 30.0))
-    log_params = 0.5 * (low + high)
-    return jnp.exp(log_params), tokens_of(log_params), jax.vmap(loss_of)(log_params, values_BP)
+    low, high = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
+    return 0.5 * (low + high)
+
+
+def log_tokens_for_loss(law: Law, values_P: jax.Array, log_params: jax.Array, loss: jax.Array) -> jax.Array:
+    """log of the tokens that bring a size down to a loss, LARGEST_LOG_TOKENS where it never gets there."""
+    ends = jnp.full_like(log_params, -50.0), jnp.full_like(log_params, LARGEST_LOG_TOKENS)
+    return bisect(lambda log_tokens: loss_at(law, values_P, log_params, log_tokens) < loss, *ends)
+
+
+def rule_terms(rule: FlopRule) -> jax.Array:
+    """The rule as the array that compiled code takes: its four numbers and log(smallest_params)."""
+    smallest = np.log(rule.smallest_params) if rule.smallest_params > 0 else -np.inf
+    terms = (rule.coefficient, rule.params_exponent, rule.correction, rule.correction_exponent, smallest)
+    return jnp.asarray(terms, jnp.float64)
+
+
+@functools.partial(jax.jit, static_argnames=("law",))
+def _efficient(law: Law, values_BP: jax.Array, terms: jax.Array, flops: float) -> tuple:
+    def log_tokens(log_params):
+        return jnp.log(flops) - log_per_token(terms, log_params)
+
+    def loss(log_params, values_P):
+        return loss_at(law, values_P, log_params, log_tokens(log_params))
+
+    centre = jnp.full(values_BP.shape[0], 0.5 * jnp.log(flops / terms[0]))
+    low = jnp.maximum(centre - 30.0, terms[4])
+    log_params = bisect(lambda middle: jax.vmap(jax.grad(loss))(middle, values_BP) > 0, low, centre + 30.0)
+    return jnp.exp(log_params), jnp.exp(log_tokens(log_params)), jax.vmap(loss)(log_params, values_BP)
+
+
+@functools.partial(jax.jit, static_argnames=("law",))
+def _tokens_for_loss(law: Law, values_BP: jax.Array, params_B: jax.Array, loss_B: jax.Array) -> jax.Array:
+    def one_draw(values_P, params, loss):
+        return log_tokens_for_loss(law, values_P, jnp.log(params), loss)
+
+    log_tokens = jax.vmap(one_draw)(values_BP, params_B, loss_B)
+    return jnp.where(log_tokens > LARGEST_LOG_TOKENS - 1, jnp.inf, jnp.exp(log_tokens))

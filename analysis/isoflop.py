@@ -129,7 +129,8 @@ def _usable_budgets(table: pd.DataFrame) -> tuple[list[_Budget], list[LeftOut]]:
     """Budgets whose parabola has a minimum, and the others with the reason."""
     if "budget_flops" not in table.columns or table["budget_flops"].isna().all():
         raise FitError(
-            "budget_flops: no run states its budget. Fix: fill the column, or name yours with --budget-column."
+            "budget_flops: no run states its budget. Fix: fill the column, or name yours, as --column "
+            "budget_flops=YOURS."
         )
     points, _ = select(CHINCHILLA, table)
     names = [str(run) for run in table["run"]] if "run" in table.columns else [f"row {i}" for i in range(len(table))]

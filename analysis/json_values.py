@@ -50,13 +50,18 @@ def from_dict(kind: Any, data: Any, path: str = "") -> Any:
     if origin in (types.UnionType, typing.Union):
         return None if data is None else from_dict(next(k for k in inner if k is not type(None)), data, path)
     if origin is tuple:
+        if not isinstance(data, list):
+            raise FileError(f"{path} = {data!r}: must be a list. Fix: write the file again.")
         kinds = [inner[0]] * len(data) if inner[-1] is Ellipsis else inner
         return tuple(from_dict(k, item, path) for k, item in zip(kinds, data, strict=True))
     if origin is dict:
+        if not isinstance(data, dict):
+            raise FileError(f"{path} = {data!r}: must be an object. Fix: write the file again.")
         return {key: from_dict(inner[1], item, f"{path}.{key}") for key, item in data.items()}
-    if kind is np.ndarray:
-        return np.array(data, np.float64)
-    return kind(data)
+    try:
+        return np.array(data, np.float64) if kind is np.ndarray else kind(data)
+    except (TypeError, ValueError):
+        raise FileError(f"{path} = {data!r}: must be {kind.__name__}. Fix: write the file again.") from None
 
 
 def dumps(value: Any) -> str:

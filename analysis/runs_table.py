@@ -5,6 +5,7 @@ did not make comes in through `adopt`. Files are CSV and Parquet with the same c
 """
 
 import difflib
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def validate(table: pd.DataFrame, required: Sequence[str] = REQUIRED) -> pd.Data
     """
     missing = [name for name in required if name not in table.columns]
     if missing:
-        raise TableError(_missing_message(missing, list(table.columns)))
+        raise TableError(_missing_message(missing, list(table.columns), missing[0]))
     table = table.copy()
     for name in table.columns:
         column = next((column for column in COLUMNS if column.matches(str(name))), None)
@@ -190,7 +191,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def adopt(
     frame: pd.DataFrame, columns: Mapping[str, str], needed: Sequence[str] = ("params", "tokens", "loss_nats")
 ) -> pd.DataFrame:
-    """A runs table from anyone's table: `columns` maps schema names to the names used in `frame`.
+    """A runs table from anyone's table: `columns` maps names of this schema, or of a law, to those used in `frame`.
 
     The `needed` ones (a law's inputs and output) must be mapped; each of the rest is taken only if mapped. What is
     not mapped is filled in as stated here: `run` is the row number, `status` is done, `held_out` is false, `flops` is
@@ -198,15 +199,17 @@ def adopt(
     that approach 2 is not fitted.
     Raises TableError for an unknown or missing column, or a value that is not a number.
     """
+    known = list(dict.fromkeys([*needed, *(column.name for column in COLUMNS)]))
     for name in columns:
-        if name not in {column.name for column in COLUMNS}:
-            raise TableError(f"columns = {name!r}: not a column of the runs table. Fix: use one of {_nearest(name)}.")
+        if name not in known:
+            near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known)
+            raise TableError(f"column {name!r}: neither of the law nor of the runs table. Fix: use one of {near}.")
     for name in needed:
         if name not in columns and name != "flops":
             raise TableError(f"columns: {name!r} is not mapped. Fix: say which column of the table holds it.")
-    missing = [source for source in columns.values() if source not in frame.columns]
+    missing = {name: source for name, source in columns.items() if source not in frame.columns}
     if missing:
-        raise TableError(_missing_message(missing, list(frame.columns)))
+        raise TableError(_missing_message(list(missing.values()), list(frame.columns), next(iter(missing))))
     table = pd.DataFrame({name: frame[source].to_numpy() for name, source in columns.items()})
     defaults = {
         "run": [f"row {i}" for i in range(len(frame))],
@@ -223,7 +226,32 @@ def adopt(
     table = validate(table, needed)
     if "flops" not in columns and "flops" in table.columns:
         table["flops"] = 6.0 * table["params"] * table["tokens"]
-    return table[[column.name for column in COLUMNS if column.name in table.columns]]
+    return table[[name for name in known if name in table.columns]]
+
+
+def digest(table: pd.DataFrame, names: Sequence[str]) -> str:
+    """A digest of what a fit of the columns `names` reads: those of every run that is not held out, in any order."""
+    read = ["run", "family", "status", "budget_flops", "flops", *names]
+    rows = table[[name for name in dict.fromkeys(read) if name in table.columns]]
+    if "held_out" in table.columns:
+        rows = rows[~table["held_out"].astype(bool)]
+    rows = rows.astype({name: "float64" for name in rows.columns if pd.api.types.is_numeric_dtype(rows[name])})
+    # Twelve digits: CSV and Parquet of the same runs may differ in the last one.
+    text = rows.to_csv(index=False, columns=sorted(rows.columns), float_format="%.12g")
+    header, *lines = text.splitlines()
+    return hashlib.sha256("\n".join([header, *sorted(lines)]).encode()).hexdigest()
+
+
+def rows_of(table: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
+    """A copy of the rows of `runs`, in that order; without a column `run`, a row's name is `row` and its number."""
+    if "run" not in table.columns:
+        table = table.assign(run=[f"row {i}" for i in range(len(table))])
+    return table.set_index(table["run"].astype(str)).loc[list(runs)].reset_index(drop=True)
+
+
+def unit_of(name: str) -> str:
+    """The unit of a column of the schema, nothing for a column outside it."""
+    return next((column.unit for column in COLUMNS if column.matches(name)), "")
 
 
 def _converted(values: pd.Series, column: Column) -> pd.Series:
@@ -247,7 +275,8 @@ def _converted(values: pd.Series, column: Column) -> pd.Series:
     return numbers.astype(PANDAS_DTYPES[column.dtype])
 
 
-def _missing_message(missing: list[str], present: list[str]) -> str:
+def _missing_message(missing: list[str], present: list[str], name: str) -> str:
+    """What is missing and how to map it, with the name of the schema that the first of the missing stands for."""
     near = [
         f"{found[0]!r} for {name!r}"
         for name in missing
@@ -256,11 +285,6 @@ def _missing_message(missing: list[str], present: list[str]) -> str:
     hint = f" (perhaps {', '.join(near)})" if near else ""
     return (
         f"table: missing column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}; present: "
-        f"{', '.join(map(str, present)) or 'none'}. Fix: rename the columns, or name yours with --params-column, "
-        f"--tokens-column and --loss-column{hint}."
+        f"{', '.join(map(str, present)) or 'none'}. Fix: rename the columns, or name yours, as "
+        f"--column {name}=YOURS{hint}."
     )
-
-
-def _nearest(name: str) -> str:
-    names = [column.name for column in COLUMNS]
-    return ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names)

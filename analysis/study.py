@@ -1,53 +1,68 @@
-"""A study: everything that is learnt from one runs table, and what it says about runs that were not made."""
+"""A study: everything that is learnt from one runs table by fitting a law to it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import json_values
-from analysis.extrapolation import FlopRule, efficient_runs, fit_flop_rule
+from analysis.extrapolation import Reach, given_inputs
 from analysis.fitting import HUBER, FitError, LeftOut, Objective, law_of, select
+from analysis.flops import FlopRule, fit_flop_rule
 from analysis.isoflop import IsoFlop, fit_isoflop
 from analysis.laws import CHINCHILLA, Law
-from analysis.runs_table import validate
-from analysis.uncertainty import (
-    Estimate,
-    Interval,
-    Predictive,
-    estimate,
-    percentile_interval,
-    predictive,
-    predictive_interval,
-)
+from analysis.profile import Profile, profile
+from analysis.resampling import POINTS, Resampling
+from analysis.runs_table import digest, rows_of, validate
+from analysis.uncertainty import Estimate, Predictive, estimate, predictive
 
 
 @dataclass(frozen=True)
 class Study:
     """What `fit_table` found.
 
-    law: the parametric law with its bootstrap (approach 3 when it is `chinchilla`). isoflop: approach 2, or None with
-    the reason in isoflop_note. flop_rule: how the table counts FLOPs, None for a law without params and tokens.
-    largest_flops: the largest budget (or run, where no budget is stated) that was fitted. ranges: smallest and largest
-    value fitted of each of the law's inputs and output.
+    law: the parametric law with its bootstrap (approach 3 when it is `chinchilla`). profiles: its constants' profile
+    likelihoods. isoflop: approach 2, or None with the reason in isoflop_note. flop_rule: how the table counts FLOPs,
+    None for a law without params and tokens. largest_flops: the largest budget (or run, where no budget is stated) that
+    was fitted. ranges: smallest and largest value fitted of each of the law's inputs and output. far_factor: what lies
+    further than this many times beyond the fitted runs is called an extrapolation wherever it is printed. given: values
+    of the law's inputs other than params and tokens at which optima are taken; optima_note: why there are none, or
+    nothing. table_digest: of every number the fit has read.
     """
 
     level: float
     bootstraps: int
     seed: int
     law: Estimate
+    profiles: dict[str, Profile]
     predictive: Predictive
     isoflop: IsoFlop | None
     isoflop_note: str
     flop_rule: FlopRule | None
     largest_flops: float
     ranges: dict[str, tuple[float, float]]
+    far_factor: float
+    given: dict[str, float]
+    optima_note: str
+    table_digest: str
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """Runs that took no part in the fit of the law, with reasons."""
         return self.law.fit.left_out
+
+    @property
+    def weakly_identified(self) -> dict[str, str]:
+        """For each constant that the points do not pin down, why: its interval, the conditioning, an open profile."""
+        found = dict(self.law.weakly_identified)
+        for name, held in self.profiles.items():
+            if not held.closed:
+                ways = (("below", held.closed_below), ("above", held.closed_above))
+                text = f"its profile likelihood does not close {' or '.join(way for way, closed in ways if not closed)}"
+                found[name] = f"{found[name]}; {text}" if name in found else text
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -59,50 +74,6 @@ class Study:
         return json_values.from_dict(Study, data)
 
 
-@dataclass(frozen=True)
-class Optimum:
-    """The compute-optimal run at a budget, each number with its `level` interval (constants' uncertainty only).
-
-    extrapolation_factor: flops / largest fitted flops. loss_nats is None where approach 2 has no loss frontier.
-    """
-
-    flops: float
-    approach: int
-    level: float
-    params: Interval
-    tokens: Interval
-    tokens_per_param: Interval
-    loss_nats: Interval | None
-    extrapolation_factor: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Held-out loss of one new run: `level` predictive interval (constants' uncertainty and run-to-run noise)."""
-
-    params: float
-    tokens: float
-    flops: float
-    loss_nats: Interval
-    level: float
-    extrapolation_factor: float
-
-    @property
-    def value(self) -> float:
-        """Predicted loss in nats per token."""
-        return self.loss_nats.value
-
-    @property
-    def low(self) -> float:
-        """Lower end of the predictive interval, in nats per token."""
-        return self.loss_nats.low
-
-    @property
-    def high(self) -> float:
-        """Upper end of the predictive interval, in nats per token."""
-        return self.loss_nats.high
-
-
 def fit_table(
     table: pd.DataFrame,
     *,
@@ -111,19 +82,25 @@ def fit_table(
     level: float = 0.9,
     bootstraps: int = 1000,
     seed: int = 0,
+    resampling: Resampling = POINTS,
+    far_factor: float = 10.0,
+    given: Mapping[str, float] | None = None,
 ) -> Study:
     """Fit the parametric law and, where budgets are stated, approach 2, each with bootstrap intervals.
 
     Only the columns of the law are needed; `status`, `held_out`, `budget_flops` and `flops` are used where present
     (without `flops`, runs are priced at 6 * params * tokens). Raises TableError or FitError for a table that does not
-    determine the law; a run that cannot be used is listed in `left_out` instead.
+    determine the law; a run that cannot be used is listed in `left_out` instead. resampling: what the bootstrap of the
+    law draws. given: for optima, a value of each of the law's inputs besides params and tokens.
     """
     table = validate(table, (*law.inputs, law.output))
     _check_one_family(table)
-    resampling = {"level": level, "bootstraps": bootstraps, "seed": seed}
+    if not far_factor >= 1:
+        raise FitError(f"far_factor = {far_factor:g}: must be at least 1. Fix: use 10.")
+    settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
     points, _ = select(law, table)
     _check_budgets(law, table, points.runs)
-    fitted = estimate(law, table, objective=objective, **resampling)
+    fitted = estimate(law, table, objective=objective, resampling=resampling, **settings)
     spread = predictive(law, table, fitted.fit, bootstraps=bootstraps, seed=seed)
     ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
     ranges[law.output] = (float(points.output.min()), float(points.output.max()))
@@ -132,100 +109,89 @@ def fit_table(
         flops, largest = _prices(table, points.runs, points.inputs)
         rule = fit_flop_rule(points.inputs["params"], points.inputs["tokens"], flops)
         try:
-            isoflop, note = fit_isoflop(table, **resampling), ""
+            isoflop, note = fit_isoflop(table, **settings), ""
         except FitError as error:
             note = str(error)
     elif "flops" in law.inputs:
         largest = ranges["flops"][1]
     return Study(
         law=fitted,
+        profiles=profile(fitted.fit, table, level),
         predictive=spread,
         isoflop=isoflop,
         isoflop_note=note,
         flop_rule=rule,
         largest_flops=largest,
         ranges=ranges,
-        **resampling,
+        far_factor=float(far_factor),
+        given=_given(law, given or {}),
+        optima_note=_optima_note(law, given or {}),
+        table_digest=digest(table, (*law.inputs, law.output)),
+        **settings,
     )
 
 
-def optimum(study: Study, flops: float, *, approach: Literal[2, 3] = 3) -> Optimum:
-    """Compute-optimal params, tokens and loss at a budget, under the table's own way of counting FLOPs.
+def planning_law(study: Study) -> Law:
+    """The study's law as one of params and tokens alone, its other inputs being given.
 
-    approach 3 minimises the parametric law along the budget, 2 reads the power laws of the valleys. Raises FitError
-    when the study has no such approach, or for a budget that is not positive.
+    Raises FitError for a law that no optimum can be taken of.
     """
-    flops = float(flops)
-    if not (flops > 0 and np.isfinite(flops)):
-        raise FitError(f"flops = {flops!r}: must be positive and finite. Fix: give a budget in raw FLOPs, as 1e18.")
-    factor = flops / study.largest_flops
-    if approach == 2:
-        if study.isoflop is None:
-            raise FitError(f"approach = 2: not fitted. Reason: {study.isoflop_note}")
-        at = {"flops": flops}
-        params, tokens = study.isoflop.params.at(at, study.level), study.isoflop.tokens.at(at, study.level)
-        ratio = percentile_interval(tokens.value / params.value, _ratio_draws(study.isoflop, flops), study.level)
-        loss = study.isoflop.loss.at(at, study.level) if study.isoflop.loss else None
-        return Optimum(flops, 2, study.level, params, tokens, ratio, loss, factor)
-    best, draws = _efficient(study, flops)
-    params, tokens, loss = (
-        percentile_interval(value[0], drawn, study.level) for value, drawn in zip(best, draws, strict=True)
-    )
-    ratio = percentile_interval(best[1][0] / best[0][0], draws[1] / draws[0], study.level)
-    return Optimum(flops, 3, study.level, params, tokens, ratio, loss, factor)
+    if study.optima_note:
+        raise FitError(study.optima_note)
+    return given_inputs(law_of(study.law.fit), study.given)
 
 
-def frontier_exponents(study: Study) -> tuple[Interval, Interval]:
-    """Exponents of compute-optimal params and tokens against flops that the parametric law gives, with intervals.
+def reach(study: Study, inputs: Mapping[str, float]) -> Reach:
+    """How far a run with these inputs lies from the fitted ones.
 
-    Taken between half and twice the largest fitted budget; for `chinchilla` the frontier is a power law, and under
-    6 * params * tokens the exponents are beta / (alpha + beta) and alpha / (alpha + beta) (Hoffmann et al. 2022,
-    equation 4).
+    In compute where the study has FLOPs, unless one of the law's own inputs lies further out of its fitted range.
     """
-    ends = [_efficient(study, factor * study.largest_flops) for factor in (0.5, 2.0)]
-    (low, low_draws), (high, high_draws) = ends
-    slopes = [(np.log(high[i] / low[i]) / np.log(4), np.log(high_draws[i] / low_draws[i]) / np.log(4)) for i in (0, 1)]
-    params, tokens = (percentile_interval(value[0], draws, study.level) for value, draws in slopes)
-    return params, tokens
+    compute = None
+    if study.flop_rule is not None and {"params", "tokens"} <= set(inputs):
+        compute = float(study.flop_rule.flops(inputs["params"], inputs["tokens"])) / study.largest_flops
+    elif "flops" in inputs:
+        compute = float(inputs["flops"]) / study.largest_flops
+    factors = {name: _times_outside(float(value), *study.ranges[name]) for name, value in inputs.items()}
+    furthest = max(factors, key=factors.__getitem__)
+    if compute is not None and factors[furthest] <= max(compute, 1.0):
+        return Reach(compute, "compute", study.far_factor)
+    return Reach(factors[furthest], furthest, study.far_factor)
 
 
-def predict(study: Study, params: float, tokens: float) -> Prediction:
-    """Held-out loss of one run that was not made, with its predictive interval. Raises FitError for a size <= 0."""
-    for name, value in (("params", params), ("tokens", tokens)):
-        if not (value > 0 and np.isfinite(value)):
-            raise FitError(f"{name} = {value!r}: must be positive and finite. Fix: give a count.")
-    if study.flop_rule is None:
-        raise FitError(f"law = {study.law.fit.law!r}: does not take params and tokens. Fix: fit law chinchilla.")
-    interval = predictive_interval(
-        law_of(study.law.fit),
-        study.law.fit,
-        study.predictive,
-        {"params": params, "tokens": tokens},
-        study.level,
-        study.seed,
-    )
-    flops = float(study.flop_rule.flops(params, tokens))
-    return Prediction(float(params), float(tokens), flops, interval, study.level, flops / study.largest_flops)
+def fitted_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The rows of the runs that the law was fitted to, with their FLOPs (6 * params * tokens where not stated)."""
+    runs = rows_of(table, study.law.fit.used)
+    if "flops" not in runs.columns and {"params", "tokens"} <= set(runs.columns):
+        runs["flops"] = 6.0 * runs["params"] * runs["tokens"]
+    return runs
 
 
-def _efficient(study: Study, flops: float) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """params, tokens and loss of the parametric law's optimum: of the fit (1,), and of every draw (draws,)."""
-    if study.flop_rule is None:
-        raise FitError(f"law = {study.law.fit.law!r}: has no params and tokens to choose. Fix: fit law chinchilla.")
-    law = law_of(study.law.fit)
-    values = np.concatenate([study.law.fit.array()[None], study.law.draws])
-    found = efficient_runs(law, values, study.flop_rule, flops)
-    return tuple(array[:1] for array in found), tuple(array[1:] for array in found)
+def _given(law: Law, given: Mapping[str, float]) -> dict[str, float]:
+    for name in given:
+        if name in ("params", "tokens") or name not in law.inputs:
+            free = ", ".join(other for other in law.inputs if other not in ("params", "tokens")) or "none"
+            raise FitError(f"given {name}: not a further input of law {law.name!r}. Fix: it has {free}.")
+    return {name: float(value) for name, value in given.items()}
 
 
-def _ratio_draws(isoflop: IsoFlop, flops: float) -> np.ndarray:
-    scale = isoflop.tokens.draws[:, 0] / isoflop.params.draws[:, 0]
-    return scale * flops ** (isoflop.tokens.draws[:, 1] - isoflop.params.draws[:, 1])
+def _optima_note(law: Law, given: Mapping[str, float]) -> str:
+    if not {"params", "tokens"} <= set(law.inputs):
+        return f"law = {law.name!r}: has no params and tokens to choose. Fix: fit law chinchilla."
+    missing = [name for name in law.inputs if name not in ("params", "tokens", *given)]
+    if missing:
+        return f"law = {law.name!r}: an optimum needs {missing[0]}. Fix: give it, as --given {missing[0]}=VALUE."
+    return ""
+
+
+def _times_outside(value: float, low: float, high: float) -> float:
+    if value > high:
+        return value / high if high > 0 else float("inf")
+    return low / value if 0 < value < low else 1.0
 
 
 def _prices(table: pd.DataFrame, runs: tuple[str, ...], inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
     """FLOPs of each fitted run, and the largest budget (largest run where no budget is stated)."""
-    rows = _rows(table, runs)
+    rows = rows_of(table, runs)
     flops = 6.0 * inputs["params"] * inputs["tokens"]
     if "flops" in table.columns:
         stated = rows["flops"].to_numpy(np.float64)
@@ -251,15 +217,9 @@ def _check_one_family(table: pd.DataFrame) -> None:
 def _check_budgets(law: Law, table: pd.DataFrame, runs: tuple[str, ...]) -> None:
     if "params" not in law.inputs or "budget_flops" not in table.columns or not runs:
         return
-    budgets = _rows(table, runs)["budget_flops"]
+    budgets = rows_of(table, runs)["budget_flops"]
     if budgets.notna().all() and budgets.nunique() == 1:
         raise FitError(
             f"budget_flops = {budgets.iloc[0]:g} in every usable run: one compute budget cannot tell params "
             "from tokens at another. Fix: add runs at a second budget."
         )
-
-
-def _rows(table: pd.DataFrame, runs: tuple[str, ...]) -> pd.DataFrame:
-    if "run" not in table.columns:
-        return table.iloc[[int(run.removeprefix("row ")) for run in runs]]
-    return table.set_index("run").loc[list(runs)]

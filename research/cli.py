@@ -1,4 +1,8 @@
-"""The `isoflop` command. Every import of weight waits until a verb needs it: `isoflop fit` needs the analysis alone."""
+"""The `isoflop` command. Every import of weight waits until a verb needs it.
+
+The verbs on an experiment (plan, run, status, report) are here; those on anyone's table of runs (fit, predict, score,
+backtest) are `analysis.command` and need the analysis alone.
+"""
 
 import errno
 import shlex
@@ -105,13 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verbs(arguments: Sequence[str]) -> dict[str, Callable]:
-    """Every verb; without `fit`, whose import takes a second, when another one is asked for."""
+    """Every verb; without those on a table, whose import takes a second, when one on an experiment is asked for."""
     verbs = {"plan": plan, "run": run, "status": status, "report": report}
     if arguments and arguments[0] in verbs:
         return verbs
-    from analysis.command import fit
+    from analysis.command.backtest import backtest
+    from analysis.command.fit import fit
+    from analysis.command.predict import predict
+    from analysis.command.score import score
 
-    return {**verbs, "fit": fit}
+    return {**verbs, "fit": fit, "predict": predict, "score": score, "backtest": backtest}
 
 
 def _complain(message: str) -> None:

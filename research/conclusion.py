@@ -11,10 +11,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis import json_values, runs_table
 from analysis import report as analysis_report
+from analysis import runs_table
+from analysis.allocation import optimum
+from analysis.backtest import backtest_of
 from analysis.fitting import FitError
-from analysis.study import Prediction, Study, fit_table, optimum, predict
+from analysis.prediction import Score, predict, score
+from analysis.study import Study, fit_table
 from research import prediction
 from research.cost import run_cost
 from research.prediction import HeldOut
@@ -55,22 +58,20 @@ def predict_held_out(experiment: Any, runs_dir: Path, fitted: Fitted, console: C
         reason = f"{len(unfinished)} runs are unfinished" if len(unfinished) else "there is no fit"
         console.print(f"The held-out run waits: {reason}.", style="yellow")
         return None
-    digest = prediction.digest(fitted.table)
     kept = prediction.of_experiment(experiment, runs_dir)
-    if kept is not None and kept.fitted_table == digest:
+    if kept is not None and kept.prediction.table_digest == fitted.study.table_digest:
         return kept
     best = optimum(fitted.study, experiment.held_out_flops)
     config = experiment.held_out_run(best.params.value)
     cost = run_cost(config)
-    predicted = predict(fitted.study, cost.params, cost.tokens)
+    predicted = predict(fitted.study, {"params": cost.params, "tokens": cost.tokens})
     console.print(
-        f"Prediction for {run_name(config)}: {predicted.value:.4f} nats/token, {predicted.level:.0%} interval "
-        f"{predicted.low:.4f} to {predicted.high:.4f}; written down before it trains.",
+        f"Prediction for {run_name(config)}: {predicted}; written down before it trains.",
         style="cyan",
         highlight=False,
         soft_wrap=True,
     )
-    return prediction.write(runs_dir, config, json_values.to_dict(predicted), best.params.value, digest)
+    return prediction.write(runs_dir, config, predicted, best.params.value)
 
 
 def write_report(experiment: Any, runs_dir: Path, fitted: Fitted, console: Console) -> None:
@@ -84,9 +85,9 @@ def write_report(experiment: Any, runs_dir: Path, fitted: Fitted, console: Conso
         if fitted.study is None:
             paths.append(_write_report_without_fit(experiment, experiment_dir, table, fitted.why_not))
         else:
-            predicted = json_values.from_dict(Prediction, held_out.loss) if held_out else None
-            measured = _measured_loss(table) if held_out else None
-            paths += analysis_report.write(experiment_dir, table, fitted.study, predicted, measured, timings)
+            scored = (_score(held_out, table) or held_out.prediction) if held_out else None
+            past = backtest_of(fitted.study, fitted.table)
+            paths += analysis_report.write(experiment_dir, table, fitted.study, scored, timings, past)
     _print_gist(fitted, held_out, table, console)
     if timings:
         console.print(_timings_table(timings))
@@ -96,9 +97,10 @@ def write_report(experiment: Any, runs_dir: Path, fitted: Fitted, console: Conso
     )
 
 
-def _measured_loss(table: pandas.DataFrame) -> float | None:
+def _score(held_out: HeldOut, table: pandas.DataFrame) -> Score | None:
+    """The prediction beside the held-out run's loss, None as long as there is none."""
     loss = table.loc[table["held_out"] & (table["status"] == Status.DONE), "loss_nats"]
-    return None if loss.empty else float(loss.iloc[0])
+    return None if loss.empty else score(held_out.prediction, float(loss.iloc[0]))
 
 
 def _write_report_without_fit(experiment: Any, experiment_dir: Path, table: pandas.DataFrame, why_not: str) -> Path:
@@ -133,20 +135,8 @@ def _print_gist(fitted: Fitted, held_out: HeldOut | None, table: pandas.DataFram
     if fitted.study is None:
         console.print(f"No law was fitted. {fitted.why_not}", style="yellow", markup=False, soft_wrap=True)
     if held_out is not None:
-        console.print(_verdict(held_out, _measured_loss(table)), style="bold", highlight=False, soft_wrap=True)
-
-
-def _verdict(held_out: HeldOut, measured: float | None) -> str:
-    predicted = json_values.from_dict(Prediction, held_out.loss)
-    interval = (
-        f"{predicted.value:.4f} nats/token, {predicted.level:.0%} interval {predicted.low:.4f} to {predicted.high:.4f}"
-    )
-    if measured is None:
-        return f"Held out: predicted {interval}; not measured yet."
-    inside = "inside" if predicted.low <= measured <= predicted.high else "OUTSIDE"
-    error = predicted.value / measured - 1  # of the measured loss
-    late = " The run had been measured when this was written: no test." if held_out.measured_before else ""
-    return f"Held out: predicted {interval}; measured {measured:.4f}, {inside} it, error {error:+.2%}.{late}"
+        verdict = _score(held_out, table) or f"predicted {held_out.prediction}; not measured yet."
+        console.print(f"Held out: {verdict}", style="bold", highlight=False, soft_wrap=True)
 
 
 def _timings_table(timings: dict[str, Any]) -> Table:

@@ -1,13 +1,17 @@
+import dataclasses
 import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
-from matplotlib.image import imread
 from planted_tables import BUDGETS, planted_loss, planted_optimum, planted_table
 
-from analysis import figures, report, runs_table
-from analysis.study import Study, fit_table, predict
+from analysis import figures, outlook, report, runs_table
+from analysis.backtest import backtest
+from analysis.laws import CHINCHILLA
+from analysis.prediction import predict, score
+from analysis.study import Study, fit_table
 
 TIMINGS = {
     "model_flops": 4e13, "matmul_flops_per_second": 5e11, "wall_seconds": 160.0, "run_seconds": 300.0,
@@ -30,16 +34,16 @@ def study(table):
 @pytest.fixture(scope="module")
 def prediction(study):
     params = planted_optimum(4 * BUDGETS[-1])
-    return predict(study, params, 4 * BUDGETS[-1] / 6 / params)
+    return predict(study, {"params": params, "tokens": 4 * BUDGETS[-1] / 6 / params})
 
 
 def test_report_end_to_end(tmp_path, table, study, prediction):
-    measured = planted_loss(prediction.params, prediction.tokens)
-    paths = report.write(tmp_path, table, study, prediction, measured, TIMINGS)
+    measured = planted_loss(**prediction.inputs)
+    paths = report.write(tmp_path, table, study, score(prediction, measured), TIMINGS)
     assert paths[0] == tmp_path / "law.json" and paths[-1] == tmp_path / "report.md"
-    assert len(paths) == 10 and all(path.stat().st_size > 500 for path in paths)
+    assert len(paths) == 18 and all(path.stat().st_size > 500 for path in paths)
     text = paths[-1].read_text()
-    assert "**inside** the interval" in text and f"measured loss | {measured:.4f} | nats per token" in text
+    assert "**inside** the interval" in text and f"measured loss_nats | {measured:.4f} | nats per token" in text
     assert f"{100 * (prediction.value / measured - 1):+.2f} % of it" in text
     assert "| run-3 | status failed |" in text and "17 fitted, 1 left out" in text
     for name in ("E", "A", "B", "alpha", "beta"):
@@ -51,38 +55,43 @@ def test_report_end_to_end(tmp_path, table, study, prediction):
     assert Study.from_dict(json.loads(paths[0].read_text())).law.intervals == study.law.intervals
 
 
-def test_a_miss_is_reported_as_one(tmp_path, table, study, prediction):
-    text = report.write(tmp_path, table, study, prediction, prediction.high * 1.02)[-1].read_text()
-    assert "**outside** the interval, above it" in text and "## Time" not in text
-    text = report.write(tmp_path, table, study, prediction)[-1].read_text()
-    assert "has not been measured yet" in text
+def test_a_miss_is_reported_as_one(prediction):
+    text = outlook.held_out(score(prediction, prediction.high * 1.02))
+    assert "**outside** the interval, above it" in text and "no test" not in text
+    assert "has not been measured yet" in outlook.held_out(prediction)
+    late = dataclasses.replace(prediction, measured_before=True)
+    assert "had been measured when this was written: no test" in outlook.held_out(score(late, prediction.value))
+
+
+def test_what_goes_far_is_said_in_the_report(study):
+    far = predict(study, {"params": 1e8, "tokens": 1e10})
+    assert "**The run extrapolates 1.5e+06 times beyond the fitted compute, more than 10" in outlook.held_out(far)
+    text = outlook.optima(study, far)
+    assert "| **100** | 3 |" in text and "| 10 | 3 |" in text
+    assert "- **4e+14 FLOP extrapolates 100 times beyond the fitted compute" in text
+
+
+def test_weakly_identified_constants_are_flagged_with_their_open_profiles():
+    """Sizes that span a factor of two under large noise cannot tell how the loss ends."""
+    generator = np.random.default_rng(0)
+    params, tokens = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 2e6, 4), np.geomspace(1e8, 2e8, 4)))
+    loss = planted_loss(params, tokens) * np.exp(0.02 * generator.standard_normal(16))
+    weak = fit_table(pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss}), bootstraps=50)
+    assert any("profile likelihood does not close" in reason for reason in weak.weakly_identified.values())
+    assert "is weakly identified**" in report.law_section(weak)
+
+
+def test_a_back_test_in_the_report(table):
+    found = backtest(CHINCHILLA, table, cuts=[1e12], bootstraps=20)
+    text = outlook.backtest(found)
+    assert "## Back-test" in text and "| 1e+12 | 11 | 6 |" in text and outlook.backtest(None) == ""
 
 
 def test_report_without_budgets_says_why_approach_2_is_missing(tmp_path, table):
     bare = table.assign(budget_flops=np.nan)
-    paths = report.write(tmp_path, bare, fit_table(bare, bootstraps=50))
+    study = fit_table(bare, bootstraps=50)
+    paths = report.write(tmp_path, bare, study)
     assert "Not fitted. budget_flops: no run states its budget" in paths[-1].read_text()
     assert not any("valleys" in path.name for path in paths)
     with pytest.raises(figures.FigureError, match="no valleys to draw"):
-        figures.isoflop_valleys(bare, fit_table(bare, bootstraps=50))
-
-
-@pytest.mark.parametrize("columns", ["one", "two"])
-def test_figures_have_their_printed_width(tmp_path, table, study, prediction, columns):
-    drawn = {
-        "valleys": figures.isoflop_valleys(table, study, columns),
-        "loss": figures.loss_against_compute(table, study, columns, held_out=(prediction.flops, 2.2)),
-        "allocation": figures.optimal_allocation(table, study, columns, target_flops=1e15),
-        "prediction": figures.prediction_against_measurement(table, study, columns, prediction, 2.2),
-    }
-    for name, figure in drawn.items():
-        assert figure.get_size_inches()[0] == figures.WIDTH_INCHES[columns]
-        png, pdf = figures.save(figure, tmp_path / name)
-        # 300 dots per inch; a fraction of a dot is cut off.
-        assert abs(imread(png).shape[1] - 300 * figures.WIDTH_INCHES[columns]) <= 1
-        assert pdf.read_bytes().startswith(b"%PDF")
-
-
-def test_unknown_columns_are_refused(table, study):
-    with pytest.raises(figures.FigureError, match="columns = 'three'"):
-        figures.isoflop_valleys(table, study, "three")
+        figures.isoflop_valleys(bare, study)

@@ -7,10 +7,13 @@ import scipy.optimize
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 
 from analysis import json_values
-from analysis.extrapolation import FlopRule, efficient_runs, fit_flop_rule
+from analysis.allocation import frontier_exponents, optimum
+from analysis.extrapolation import efficient_runs
 from analysis.fitting import FitError
+from analysis.flops import FlopRule, fit_flop_rule
 from analysis.laws import CHINCHILLA, LOSS_FRONTIER
-from analysis.study import Study, fit_table, frontier_exponents, optimum, predict
+from analysis.prediction import predict
+from analysis.study import Study, fit_table
 
 VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
 
@@ -72,15 +75,15 @@ def test_flop_rule_is_read_off_the_table():
 def test_study_predicts_the_held_out_run_and_states_how_far_it_goes(study, table):
     held = table.iloc[-1]
     best = optimum(study, held["flops"])
-    assert best.extrapolation_factor == pytest.approx(4.0)
+    assert best.reach.factor == pytest.approx(4.0) and best.reach.quantity == "compute" and not best.reach.warning
     assert best.params.contains(held["params"]) and best.tokens.contains(held["tokens"])
     assert best.params.value * best.tokens_per_param.value == pytest.approx(best.tokens.value, rel=1e-12)
-    prediction = predict(study, held["params"], held["tokens"])
+    prediction = predict(study, held[["params", "tokens"]])
     assert prediction.low < held["loss_nats"] < prediction.high
-    assert prediction.extrapolation_factor == pytest.approx(4.0, rel=1e-6)
-    assert prediction.value == prediction.loss_nats.value
-    # A new run is less certain than the law: its interval holds the law's.
-    assert prediction.low < best.loss_nats.low < best.loss_nats.high < prediction.high
+    assert prediction.reach.factor == pytest.approx(4.0, rel=1e-6)
+    assert (prediction.output, prediction.unit, prediction.points) == ("loss_nats", "nats per token", 18)
+    # A new run is less certain than the law: it has the run's noise on top of the constants' uncertainty.
+    assert prediction.high - prediction.low > best.loss_nats.high - best.loss_nats.low
 
 
 def test_both_approaches_agree_on_the_exponents(study):
@@ -91,7 +94,7 @@ def test_both_approaches_agree_on_the_exponents(study):
     assert params.contains(TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"]))
     second = optimum(study, BUDGETS[-1], approach=2)
     assert second.params.value == pytest.approx(planted_optimum(BUDGETS[-1]), rel=0.1)
-    assert second.loss_nats is None and second.extrapolation_factor == 1.0
+    assert second.loss_nats is None and second.reach.factor == 1.0
 
 
 def test_left_out_runs_have_their_reasons(study):
@@ -102,7 +105,8 @@ def test_law_json_round_trip(study):
     text = json_values.dumps(study)
     again = Study.from_dict(json.loads(text))
     assert json_values.dumps(again) == text
-    assert optimum(again, 1e13) == optimum(study, 1e13) and predict(again, 1e6, 1e7) == predict(study, 1e6, 1e7)
+    asked = {"params": 1e6, "tokens": 1e7}
+    assert optimum(again, 1e13) == optimum(study, 1e13) and predict(again, asked) == predict(study, asked)
     with pytest.raises(json_values.FileError, match="field 'law' is missing"):
         Study.from_dict({key: value for key, value in study.to_dict().items() if key != "law"})
 
@@ -118,9 +122,13 @@ def test_other_laws_need_no_change():
     study = fit_table(pd.DataFrame({"flops": flops, "loss_nats": (1.5 + 300 * flops**-0.2) * np.exp(noise)}),
                       law=LOSS_FRONTIER, bootstraps=100)  # fmt: skip
     assert study.law.intervals["E"].contains(1.5) and study.isoflop is None and study.flop_rule is None
-    for ask in (lambda: optimum(study, 1e20), lambda: predict(study, 1e6, 1e7), lambda: frontier_exponents(study)):
+    asked = {"params": 1e6, "tokens": 1e7}
+    for ask in (lambda: optimum(study, 1e20), lambda: predict(study, asked), lambda: frontier_exponents(study)):
         with pytest.raises(FitError, match="loss_frontier"):
             ask()
+    prediction = predict(study, {"flops": 1e20})
+    assert prediction.low < 1.5 + 300 * 1e20**-0.2 < prediction.high
+    assert prediction.reach.factor == pytest.approx(100) and "extrapolates 100 times" in prediction.reach.warning
 
 
 @pytest.mark.parametrize(
@@ -143,5 +151,5 @@ def test_hostile_tables_get_a_clear_error(change, message):
 def test_wrong_questions_are_refused(study):
     with pytest.raises(FitError, match="flops = -1.0: must be positive"):
         optimum(study, -1)
-    with pytest.raises(FitError, match="tokens = 0: must be positive"):
-        predict(study, 1e6, 0)
+    with pytest.raises(FitError, match="tokens = 0.0: must be positive"):
+        predict(study, {"params": 1e6, "tokens": 0})

@@ -64,7 +64,7 @@ def command(monkeypatch, tmp_path, experiment):
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
 
 
 def sessions(runs_dir: Path) -> dict[str, int]:
@@ -91,28 +91,36 @@ def test_help_lists_the_verbs(capsys):
         cli.main(["--help"])
     assert exit.value.code == 0
     printed = capsys.readouterr().out
-    assert all(f" {verb} " in printed for verb in ("plan", "run", "status", "report", "fit"))
+    assert all(
+        f" {verb} " in printed for verb in ("plan", "run", "status", "report", "fit", "predict", "score", "backtest")
+    )
 
 
 BLOCKED = """
-import sys
+import json, sys
 for name in ("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "seqio", "sentencepiece", "tensorboardX"):
     sys.modules[name] = None
 from research import cli
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(max(cli.main(command) for command in json.loads(sys.argv[1])))
 """
 
 
-def test_fit_needs_the_analysis_alone(tmp_path, experiment):
+def test_the_verbs_on_a_table_need_the_analysis_alone(tmp_path, experiment):
     params, tokens = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
     loss = 1.8 + 480 / params**0.35 + 2100 / tokens**0.37
     pd.DataFrame({"N": params, "D": tokens, "loss": loss}).to_csv(tmp_path / "table.csv", index=False)
-    columns = ["--params-column", "N", "--tokens-column", "D", "--loss-column", "loss"]
-    arguments = ["--law", "chinchilla", *columns, "--bootstraps", "20", "--json", str(tmp_path / "law.json")]
-    done = python(BLOCKED, "fit", str(tmp_path / "table.csv"), *arguments)
+    columns = ["--column", "params=N", "tokens=D", "loss_nats=loss", "--bootstraps", "20"]
+    law, predicted, scored, cuts = (str(tmp_path / f"{name}.json") for name in ("law", "predicted", "scored", "cuts"))
+    commands = [
+        ["fit", str(tmp_path / "table.csv"), *columns, "--json", law],
+        ["predict", str(tmp_path / "table.csv"), *columns, "--at", "params=1e10", "tokens=1e12", "--out", predicted],
+        ["score", predicted, "--measured", "2.0", "--json", scored],
+        ["backtest", str(tmp_path / "table.csv"), *columns, "--cuts", "1e18", "--json", cuts],
+    ]
+    done = python(BLOCKED, json.dumps(commands))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "law.json").exists()
-    done = python(BLOCKED, "plan", experiment)
+    assert all(Path(path).exists() for path in (law, predicted, scored, cuts))
+    done = python(BLOCKED, json.dumps([["plan", experiment]]))
     assert done.returncode == 2
     assert "is not installed" in done.stderr and "pip install '.[train]'" in done.stderr
 
@@ -135,6 +143,8 @@ def test_fit_needs_the_analysis_alone(tmp_path, experiment):
         (["run", "{tmp}/tiny.py", "--only", "transformer-1e10-w8-d9-seed0"], "Nearest: transformer-1e10-w8-d1-seed0"),
         (["run", "{tmp}/tiny.py", "--workers", "0"], "--workers = 0: must be at least 1"),
         (["fit", "{tmp}/absent.csv"], "no such file"),
+        (["score", "{tmp}/absent.json", "--measured", "2"], "no such file. Fix: write one with isoflop predict"),
+        (["backtest", "{tmp}/absent.csv", "--law", "chinchila"], "no such law. Fix: use one of chinchilla"),
     ],
 )
 def test_mistakes_are_answered_in_a_line_with_exit_code_2(arguments, words, command, tmp_path, capsys, monkeypatch):

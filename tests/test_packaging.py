@@ -54,6 +54,7 @@ STREET = (
 # The runs table is the whole contract between research and analysis; the command's modules alone reach further.
 MAY_IMPORT_ANALYSIS = {
     "research.runs": "analysis.runs_table",
+    "research.prediction": "analysis.prediction",
     "research.conclusion": "analysis",
     "research.verbs": "analysis",
     "research.cli": "analysis",

@@ -1,0 +1,234 @@
+"""How to spend compute, by a study: the optimum of a budget, what leaving it costs, and the optimum over a life.
+
+Every number has an interval from the draws of the constants. It holds the uncertainty of the constants, not the
+noise of a run, and it assumes that the law goes on; `reach` says how far that assumption is stretched.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from analysis.extrapolation import Reach, departures, efficient_runs, paired
+from analysis.fitting import FitError, law_of
+from analysis.flops import FlopRule
+from analysis.inference import FORWARD_SHARE, cheapest_runs
+from analysis.isoflop import IsoFlop
+from analysis.study import Study, planning_law, reach
+from analysis.uncertainty import Estimate, Interval, bca_interval, percentile_interval
+
+DEPARTURES = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The compute-optimal run at a budget, under `rule`.
+
+    loss_nats is None where approach 2 has no loss frontier. hyperparameters: what each hyperparameter law says at this
+    params and tokens, by the name of its output (learning_rate, batch_tokens, ...).
+    """
+
+    flops: float
+    rule: FlopRule
+    approach: int
+    level: float
+    params: Interval
+    tokens: Interval
+    tokens_per_param: Interval
+    loss_nats: Interval | None
+    reach: Reach
+    hyperparameters: dict[str, Interval] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A run of `factor` times the optimal params.
+
+    loss_penalty: loss above the optimum's at the same budget, in nats per token. compute: budget that reaches the
+    optimum's loss at this size, as a multiple of the optimum's; infinite where no number of tokens does.
+    """
+
+    factor: float
+    tokens_per_param: float
+    loss_penalty: Interval
+    compute: Interval
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """The cheapest run of a quality when `inference_tokens` are served, beside the one that is cheapest to train.
+
+    saving: share of the total (training and serving) FLOPs that `params` saves over `training_params`.
+    """
+
+    loss_nats: float
+    inference_tokens: float
+    level: float
+    params: Interval
+    tokens: Interval
+    training_flops: Interval
+    total_flops: Interval
+    training_params: Interval
+    training_tokens: Interval
+    saving: Interval
+    reach: Reach
+
+
+def optimum(
+    study: Study,
+    flops: float,
+    *,
+    approach: Literal[2, 3] = 3,
+    rule: FlopRule | None = None,
+    hyperparameters: Sequence[Estimate] = (),
+) -> Optimum:
+    """Compute-optimal params, tokens and loss at a budget, under the table's own way of counting FLOPs or `rule`.
+
+    approach 3 minimises the parametric law along the budget; 2 reads the power laws of the valleys, which know the
+    table's counting alone. hyperparameters: fitted laws of params, tokens or flops, read at the optimum.
+    Raises FitError when the study has no such approach, or for a budget that is not positive.
+    """
+    flops = _positive("flops", flops, "give a budget in raw FLOPs, as 1e18")
+    if approach == 2:
+        if rule is not None and rule != study.flop_rule:
+            raise FitError("rule: approach 2 holds under the table's own FLOPs. Fix: ask approach 3.")
+        return _by_valleys(study, flops)
+    law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
+    params, tokens, loss = efficient_runs(law, values, rule, flops)
+    at = {"params": params, "tokens": tokens, "flops": np.full(len(params), flops)}
+    read = {
+        name: interval for e in hyperparameters for name, interval in _read(e, at, len(study.law.draws), study.level)
+    }
+    return Optimum(
+        flops,
+        rule,
+        3,
+        study.level,
+        interval_at(study, params),
+        interval_at(study, tokens),
+        interval_at(study, tokens / params),
+        interval_at(study, loss),
+        reach(study, {**study.given, "params": params[0], "tokens": tokens[0]}),
+        read,
+    )
+
+
+def frontier_exponents(study: Study, rule: FlopRule | None = None) -> tuple[Interval, Interval]:
+    """Exponents of compute-optimal params and tokens against flops that the parametric law gives, with intervals.
+
+    Taken between half and twice the largest fitted budget; for `chinchilla` under a power-law rule the frontier is a
+    power law, and under 6 * params * tokens the exponents are beta / (alpha + beta) and alpha / (alpha + beta)
+    (Hoffmann et al. 2022, equation 4).
+    """
+    law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
+    low, high = (efficient_runs(law, values, rule, factor * study.largest_flops) for factor in (0.5, 2.0))
+    params, tokens = (interval_at(study, np.log(high[i] / low[i]) / np.log(4)) for i in (0, 1))
+    return params, tokens
+
+
+def cost_of_departing(
+    study: Study, flops: float, factors: Sequence[float] = DEPARTURES, rule: FlopRule | None = None
+) -> tuple[Departure, ...]:
+    """What it costs at a budget to train larger (under-train) or smaller (over-train) than the law calls best.
+
+    Each draw departs from its own optimum: the interval says how sure the valley's walls are, not where it lies.
+    """
+    flops = _positive("flops", flops, "give a budget in raw FLOPs, as 1e18")
+    law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
+    factors = [_positive("factor", factor, "give multiples of the optimal params, as 0.5") for factor in factors]
+    penalties, multiples = departures(law, values, rule, flops, np.array(factors))
+    best = efficient_runs(law, values[:1], rule, flops)[0][0]
+    return tuple(
+        Departure(
+            factor,
+            float(rule.tokens(flops, factor * best) / (factor * best)),
+            interval_at(study, penalty),
+            interval_at(study, multiple),
+        )
+        for factor, penalty, multiple in zip(factors, penalties, multiples, strict=True)
+    )
+
+
+def lifetime_optimum(study: Study, loss_nats: float, inference_tokens: float, rule: FlopRule | None = None) -> Lifetime:
+    """The cheapest way to train to a loss and then serve `inference_tokens` (Sardana et al. 2024, section 2).
+
+    Raises FitError for a loss the law does not reach at any size, or one that is not positive.
+    """
+    loss = _positive("loss", loss_nats, "give nats per token")
+    served = _positive("inference_tokens", inference_tokens, "give the tokens served over the model's life")
+    law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
+    params, tokens, training, total = cheapest_runs(law, values, rule, loss, served)
+    if not np.isfinite(params[0]):
+        raise FitError(
+            f"loss = {loss:g}: the law reaches it at no size. Fix: ask for more than its irreducible loss"
+            + (f", {study.law.fit.values['E']:.4g}." if "E" in study.law.fit.values else ".")
+        )
+    plain_params, plain_tokens, plain_training, _ = cheapest_runs(law, values, rule, loss, 0.0)
+    plain_total = plain_training + FORWARD_SHARE * rule.flops(plain_params, served)
+    with np.errstate(invalid="ignore"):
+        saving = np.where(np.isfinite(total), 1 - total / plain_total, np.nan)
+    level = study.level
+    return Lifetime(
+        loss,
+        served,
+        level,
+        *(interval_at(study, array) for array in (params, tokens, training, total, plain_params, plain_tokens)),
+        interval_at(study, saving),
+        reach(study, {**study.given, "params": params[0], "tokens": tokens[0]}),
+    )
+
+
+def constants_of(estimate: Estimate) -> np.ndarray:
+    """Constants (1 + bootstraps + parts, parameters): the fit's, then those of its resamples, then its jackknife."""
+    return np.concatenate([estimate.fit.array()[None], estimate.draws, estimate.jackknife])
+
+
+def interval_at(study: Study, found: np.ndarray) -> Interval:
+    """The interval of a quantity computed from each row of `constants_of(study.law)`.
+
+    Where some resamples give no finite number, an infinite one counts as such in plain percentiles.
+    """
+    draws, jackknife = np.split(found[1:], [len(study.law.draws)])
+    if np.isfinite(found).all():
+        return bca_interval(float(found[0]), draws, jackknife, study.level)
+    ends = [(1 - study.level) / 2, (1 + study.level) / 2]
+    low, high = np.quantile(draws[~np.isnan(draws)], ends, method="inverted_cdf")
+    return Interval(float(found[0]), float(low), float(high))
+
+
+def _by_valleys(study: Study, flops: float) -> Optimum:
+    if study.isoflop is None:
+        raise FitError(f"approach = 2: not fitted. Reason: {study.isoflop_note}")
+    at = {"flops": flops}
+    params, tokens = study.isoflop.params.at(at, study.level), study.isoflop.tokens.at(at, study.level)
+    ratio = percentile_interval(tokens.value / params.value, _ratio_draws(study.isoflop, flops), study.level)
+    loss = study.isoflop.loss.at(at, study.level) if study.isoflop.loss else None
+    far = Reach(flops / study.largest_flops, "compute", study.far_factor)
+    return Optimum(flops, study.flop_rule, 2, study.level, params, tokens, ratio, loss, far)
+
+
+def _ratio_draws(isoflop: IsoFlop, flops: float) -> np.ndarray:
+    scale = isoflop.tokens.draws[:, 0] / isoflop.params.draws[:, 0]
+    return scale * flops ** (isoflop.tokens.draws[:, 1] - isoflop.params.draws[:, 1])
+
+
+def _read(estimate: Estimate, at: Mapping[str, np.ndarray], draws: int, level: float) -> list[tuple[str, Interval]]:
+    """A hyperparameter law at the optimum: its draws are paired with those of the optimum, which are independent."""
+    law = law_of(estimate.fit)
+    unknown = set(law.inputs) - set(at)
+    if unknown:
+        raise FitError(
+            f"law = {law.name!r}: needs {sorted(unknown)[0]!r}, which an optimum does not have. Fix: use a law of "
+            "params, tokens and flops."
+        )
+    constants = np.concatenate([estimate.fit.array()[None], estimate.draws[np.arange(draws) % len(estimate.draws)]])
+    found = paired(law, constants, {name: values[: 1 + draws] for name, values in at.items()})
+    return [(law.output, percentile_interval(found[0], found[1:], level))]
+
+
+def _positive(name: str, value: float, fix: str) -> float:
+    value = float(value)
+    if not (value > 0 and np.isfinite(value)):
+        raise FitError(f"{name} = {value!r}: must be positive and finite. Fix: {fix}.")
+    return value

@@ -1,0 +1,189 @@
+"""Back-tests: fit below a cut, score above it, for a series of cuts. What an extrapolation was worth in the past.
+
+A law that predicts the runs it was not shown, from cuts as far below them as the target is above the table, has earned
+some trust; one whose intervals miss more runs than they promise has not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.fitting import HUBER, Fit, FitError, Objective, fit, law_of, select
+from analysis.laws import Law, evaluate
+from analysis.runs_table import rows_of, unit_of
+from analysis.study import Study
+from analysis.uncertainty import check_resampling, predictive, predictive_interval
+
+DEFAULT_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the points, fitted below each cut
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One fit of the runs below `below`, scored on the others.
+
+    at: where each scored run lies; measured, predicted, low, high: its output and `level` predictive interval; all
+    (scored,). mean_absolute_error and bias (predicted minus measured, mean) are in the output's unit, hit_rate is the
+    share of scored runs inside their interval, furthest is the largest `at` over the largest fitted one. reason: why
+    there is no fit, or nothing; without a fit the numbers are NaN.
+    """
+
+    below: float
+    fitted: int
+    reason: str
+    values: dict[str, float]
+    runs: tuple[str, ...]
+    at: np.ndarray
+    measured: np.ndarray
+    predicted: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    mean_absolute_error: float
+    mean_relative_error: float
+    bias: float
+    hit_rate: float
+    furthest: float
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """A law's cuts, from the lowest to the highest. by: the column that is cut."""
+
+    law: str
+    fixed: dict[str, float]
+    objective: Objective
+    by: str
+    output: str
+    unit: str
+    level: float
+    bootstraps: int
+    seed: int
+    cuts: tuple[Cut, ...]
+
+
+def backtest(
+    law: Law,
+    table: pd.DataFrame,
+    *,
+    by: str = "flops",
+    cuts: Sequence[float] = (),
+    objective: Objective = HUBER,
+    level: float = 0.9,
+    bootstraps: int = 200,
+    seed: int = 0,
+) -> Backtest:
+    """Fit `law` to the runs whose `by` is below each cut and score it on the others.
+
+    by: `flops` or any column of numbers. cuts: values of it; by default those below which 30, 40, ... 90 % of the
+    points lie. A cut that leaves too few points for a fit is kept with the reason. Raises FitError when no cut leaves a
+    fit and something to score.
+    """
+    check_resampling(level, bootstraps)
+    points, _ = select(law, table)
+    rows = rows_of(table, points.runs)
+    at = _positions(rows, by)
+    cuts = sorted({float(cut) for cut in cuts} or _default_cuts(at))
+    found = []
+    for cut in cuts:
+        below = at < cut
+        if not below.any() or below.all():
+            raise FitError(
+                f"cut = {cut:g}: {int(below.sum())} of {len(at)} runs lie below it in {by}, which spans {at.min():g} "
+                f"to {at.max():g}. Fix: cut inside."
+            )
+        found.append(_cut(law, rows, at, cut, objective, level=level, bootstraps=bootstraps, seed=seed))
+    if all(cut.reason for cut in found):
+        raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}")
+    return Backtest(
+        law.name, dict(law.fixed), objective, by, law.output, unit_of(law.output), level, bootstraps, seed, tuple(found)
+    )
+
+
+def backtest_of(study: Study, table: pd.DataFrame) -> Backtest | None:
+    """The back-test of a study's law on its own table, by compute (or by its first input); None if no cut has a fit."""
+    law = law_of(study.law.fit)
+    by = "flops" if study.flop_rule is not None or "flops" in law.inputs else law.inputs[0]
+    try:
+        return backtest(law, table, by=by, objective=study.law.fit.objective, level=study.level, seed=study.seed)
+    except FitError:
+        return None  # few or equal runs: there is nothing below a cut that could be fitted
+
+
+def _cut(
+    law: Law,
+    rows: pd.DataFrame,
+    at: np.ndarray,
+    cut: float,
+    objective: Objective,
+    **resampling: float,
+) -> Cut:
+    below = at < cut
+    shown, unseen = rows[below], select(law, rows[~below])[0]
+    empty = np.array([])
+    try:
+        result = fit(law, shown, objective)
+    except FitError as error:
+        nothing = {name: float("nan") for name in ("mean_absolute_error", "mean_relative_error", "bias", "hit_rate")}
+        return Cut(cut, int(below.sum()), str(error), {}, (), *[empty] * 5, **nothing, furthest=_furthest(at, below))
+    low, high = _intervals(law, shown, result, unseen.inputs, **resampling)
+    predicted = evaluate(law, result.array(), unseen.inputs)
+    error = predicted - unseen.output
+    with np.errstate(divide="ignore"):
+        relative = np.abs(error) / np.abs(unseen.output)
+    return Cut(
+        below=cut,
+        fitted=int(below.sum()),
+        reason="",
+        values=result.values,
+        runs=unseen.runs,
+        at=at[~below],
+        measured=unseen.output,
+        predicted=predicted,
+        low=low,
+        high=high,
+        mean_absolute_error=float(np.mean(np.abs(error))),
+        mean_relative_error=float(np.mean(relative)),
+        bias=float(np.mean(error)),
+        hit_rate=float(np.mean((low <= unseen.output) & (unseen.output <= high))),
+        furthest=_furthest(at, below),
+    )
+
+
+def _intervals(
+    law: Law, shown: pd.DataFrame, result: Fit, inputs: dict, level: float, bootstraps: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    spread = predictive(law, shown, result, bootstraps=bootstraps, seed=seed)
+    intervals = [
+        predictive_interval(law, result, spread, dict(zip(law.inputs, point, strict=True)), level, seed)
+        for point in zip(*(inputs[name] for name in law.inputs), strict=True)
+    ]
+    return np.array([interval.low for interval in intervals]), np.array([interval.high for interval in intervals])
+
+
+def _default_cuts(at: np.ndarray) -> set[float]:
+    """Values of `at` that have those shares of the points strictly below them."""
+    ordered = np.unique(at)
+    below = np.searchsorted(np.sort(at), ordered)
+    wanted = {float(ordered[np.argmin(np.abs(below - share * len(at)))]) for share in DEFAULT_SHARES}
+    return wanted - {float(ordered[0])}
+
+
+def _positions(rows: pd.DataFrame, by: str) -> np.ndarray:
+    if by == "flops" and "flops" not in rows.columns and {"params", "tokens"} <= set(rows.columns):
+        return (6.0 * rows["params"] * rows["tokens"]).to_numpy(np.float64)
+    if by not in rows.columns:
+        present = ", ".join(map(str, rows.columns))
+        raise FitError(f"by = {by!r}: no such column; present: {present}. Fix: cut by one of these.")
+    at = pd.to_numeric(rows[by], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    if not np.isfinite(at).all():
+        run = rows["run"].iloc[int(np.flatnonzero(~np.isfinite(at))[0])]
+        raise FitError(f"{by} of run {run!r}: must be a number. Fix: fill it in, or cut by another column.")
+    if len(np.unique(at)) < 2:
+        raise FitError(f"{by} = {at[0]:g} in every run: there is nothing to cut. Fix: cut by another column.")
+    return at
+
+
+def _furthest(at: np.ndarray, below: np.ndarray) -> float:
+    largest = float(at[below].max())
+    return float(at.max()) / largest if largest > 0 else float("nan")

@@ -1,0 +1,1 @@
+"""The verbs of `isoflop` on anyone's table of runs, one module each: fit, predict, score, backtest."""

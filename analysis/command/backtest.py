@@ -1,0 +1,52 @@
+"""`isoflop backtest`: fit below a cut, score above it, for a series of cuts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from analysis import backtest as backtests
+from analysis.command import show
+from analysis.command.request import Merged, Request, Source, write_json
+
+
+def backtest(
+    source: Annotated[Source, Merged],
+    request: Annotated[Request, Merged],
+    *,
+    by: str = "flops",
+    cuts: Annotated[tuple[float, ...], tyro.conf.arg(metavar="VALUE")] = (),
+    bootstraps: int = 200,
+    json: Path | None = None,
+    figures: Path | None = None,
+) -> None:
+    """Fit a law to the runs below each of several cuts, and score it on the runs above.
+
+    Args:
+        source: the table.
+        request: the law.
+        by: column that is cut: flops, or any other column of numbers.
+        cuts: values of it; by default those below which 30, 40, ... 90 % of the runs lie.
+        bootstraps: number of resamples behind each interval.
+        json: file that gets every cut and every scored run, as JSON.
+        figures: folder that gets the figure, as PNG and PDF.
+    """
+    law = request.chosen_law()
+    found = backtests.backtest(
+        law,
+        source.read(law, [by]),
+        by=by,
+        cuts=cuts,
+        objective=request.chosen_objective(),
+        level=request.level,
+        bootstraps=bootstraps,
+        seed=request.seed,
+    )
+    show.backtest(found, Console())
+    write_json(json, found)
+    if figures is not None:
+        from analysis.figures import backtest_errors, save  # brings matplotlib
+
+        for path in save(backtest_errors(found), figures / "backtest"):
+            Console().print(f"wrote {path}", style="dim", highlight=False, markup=False, soft_wrap=True)

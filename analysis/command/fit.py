@@ -1,0 +1,83 @@
+"""`isoflop fit`: a law, its intervals, what was left out, and what the law calls optimal."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from analysis.backtest import backtest_of
+from analysis.command import show
+from analysis.command.request import Assignments, Merged, Request, Source, numbers, pairs, write_json
+from analysis.fitting import FitError
+from analysis.flops import flop_rule
+from analysis.laws import find
+from analysis.study import fitted_rows
+from analysis.uncertainty import Estimate, estimate
+
+HyperparameterLaws = Annotated[Assignments, tyro.conf.arg(metavar="LAW=TABLE")]
+
+
+def fit(
+    source: Annotated[Source, Merged],
+    request: Annotated[Request, Merged],
+    *,
+    json: Path | None = None,
+    figures: Path | None = None,
+    bootstraps: int = 1000,
+    budgets: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOP")] = (),
+    flops: str = "table",
+    given: Annotated[Assignments, tyro.conf.arg(metavar="NAME=VALUE")] = (),
+    hyperparameters: HyperparameterLaws = (),
+    far_factor: float = 10.0,
+    target_loss: float | None = None,
+    inference_tokens: float | None = None,
+) -> None:
+    """Fit a scaling law to a table of runs, with bootstrap intervals, and print it.
+
+    Without FLOPs, runs are priced at 6 * params * tokens; without budgets, approach 2 is not fitted.
+
+    Args:
+        source: the table.
+        request: the law.
+        json: file that gets everything that was found, as JSON.
+        figures: folder that gets report.md, law.json and the figures, each as PNG and PDF.
+        bootstraps: number of resamples.
+        budgets: compute budgets in FLOP to find the optimum at, next to the largest fitted and ten times that.
+        flops: how optima count FLOPs: table, 6nd, kaplan (without embeddings), attention, or a rule such as
+            '6.2 * params^0.98'.
+        given: values of the law's inputs besides params and tokens, at which optima are taken.
+        hyperparameters: laws of params and tokens fitted to tables of their own, read at each optimum.
+        far_factor: say so where a statement goes further than this many times beyond the fitted runs.
+        target_loss: quality in nats per token for which the cheapest run is found, training and serving together.
+        inference_tokens: tokens served over that run's life.
+    """
+    if (target_loss is None) != (inference_tokens is None):
+        raise FitError("target_loss and inference_tokens: belong together. Fix: give both, or neither.")
+    console, table = Console(), request.read(source)
+    study = request.study(table, bootstraps=bootstraps, far_factor=far_factor, given=numbers("--given", given))
+    extra = _hyperparameter_laws(hyperparameters, request, bootstraps)
+    show.study(study, console)
+    if study.optima_note:
+        console.print(f"no optima: {study.optima_note}", highlight=False, markup=False)
+    else:
+        rule = flop_rule(flops, fitted_rows(table, study))
+        show.optima(study, console, budgets, None if flops == "table" else rule, extra)
+        if target_loss is not None and inference_tokens is not None:
+            show.lifetime(study, console, target_loss, inference_tokens, rule)
+    write_json(json, study)
+    if figures is not None:
+        from analysis import report  # brings matplotlib
+
+        for path in report.write(figures, table, study, backtest=backtest_of(study, table)):
+            console.print(f"wrote {path}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int) -> list[Estimate]:
+    found = []
+    for name, path in pairs("--hyperparameters", groups).items():
+        law = find(name)
+        table = Source(Path(path)).read(law)
+        settings = {"level": request.level, "bootstraps": bootstraps, "seed": request.seed}
+        found.append(estimate(law, table, objective=request.chosen_objective(), **settings))
+    return found

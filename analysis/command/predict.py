@@ -1,0 +1,90 @@
+"""`isoflop predict`: write down what a law says of a run before the run is made."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import tyro
+from rich.console import Console
+
+from analysis import prediction
+from analysis.allocation import optimum
+from analysis.command import show
+from analysis.command.request import Assignments, Merged, Request, Source, numbers
+from analysis.fitting import FitError
+from analysis.laws import Law
+
+
+def predict(
+    source: Annotated[Source, Merged],
+    request: Annotated[Request, Merged],
+    *,
+    at: Annotated[Assignments, tyro.conf.arg(metavar="INPUT=VALUE")] = (),
+    flops: float | None = None,
+    run: str | None = None,
+    out: Path = Path("prediction.json"),
+    bootstraps: int = 1000,
+    far_factor: float = 10.0,
+) -> None:
+    """Fit a law and write down what it says of one run, with its predictive interval, before the run is made.
+
+    The run is given by its inputs (--at), as the compute-optimal one of a budget (--flops), or by its name in the table
+    (--run), where its row is kept out of the fit. `isoflop score` reads the file.
+
+    Args:
+        source: the table.
+        request: the law.
+        at: inputs of the run, as params=7e9 tokens=1.4e11.
+        flops: budget in FLOP; the run is the one the law calls best for it.
+        run: name of the run; with --at or --flops, the name it will have.
+        out: file for the prediction. One that is there is kept beside it under the time it was written.
+        bootstraps: number of resamples.
+        far_factor: say so where the run lies further than this many times beyond the fitted ones.
+    """
+    law, inputs = request.chosen_law(), numbers("--at", at)
+    table = request.read(source)
+    named = table["run"].astype(str) == run
+    if named.any():
+        table.loc[named, "held_out"] = True
+        inputs = _inputs_of(law, table[named], inputs)
+    best = None
+    study = request.study(table, bootstraps=bootstraps, far_factor=far_factor, given=_besides(law, inputs, flops))
+    if flops is not None:
+        if {"params", "tokens"} & set(inputs):
+            raise FitError("flops: chooses params and tokens by itself. Fix: leave out --flops, or give it alone.")
+        best = optimum(study, flops)
+        inputs = {**inputs, "params": best.params.value, "tokens": best.tokens.value}
+    if not inputs:
+        raise FitError(
+            f"at: which run is predicted is not said. Fix: give --at {'=... '.join(law.inputs)}=..., --flops, or the "
+            "--run of a row."
+        )
+    found = dataclasses.replace(
+        prediction.predict(study, inputs, run or ""),
+        optimum_params=best.params.value if best else None,
+        measured_before=bool(np.isfinite(table.loc[named, law.output].astype("float64")).any()),
+    )
+    found = prediction.write(out, found)
+    show.prediction(found, Console())
+    Console().print(f"written to {out} at {found.written}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _besides(law: Law, inputs: Mapping[str, float], flops: float | None) -> dict[str, float]:
+    """What an optimum is told besides its budget: the law's further inputs."""
+    if flops is None:
+        return {}
+    return {name: value for name, value in inputs.items() if name not in ("params", "tokens")}
+
+
+def _inputs_of(law: Law, row: pd.DataFrame, given: Mapping[str, float]) -> dict[str, float]:
+    """A run's inputs from its row; what is given for one that the row leaves open is taken."""
+    stated = {name: float(row[name].iloc[0]) for name in law.inputs if np.isfinite(float(row[name].iloc[0]))}
+    for name in set(stated) & set(given):
+        if not np.isclose(stated[name], given[name], rtol=1e-9):
+            raise FitError(
+                f"at {name} = {given[name]:g}: the table says {stated[name]:g} for this run. Fix: leave it out of --at."
+            )
+    return {**stated, **given}

@@ -1,0 +1,129 @@
+"""What the verbs on a table have in common: which file, which law, which column holds what."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import tyro
+
+from analysis import json_values
+from analysis.fitting import FitError
+from analysis.laws import Law, find
+from analysis.objectives import OBJECTIVES, Objective
+from analysis.resampling import Resampling
+from analysis.runs_table import COLUMNS, adopt, read_file, write_atomically
+from analysis.study import Study, fit_table
+
+Assignments = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table of runs and the columns that a law reads in it."""
+
+    table: tyro.conf.Positional[Path]
+    """CSV or Parquet file, one row a run."""
+    column: Annotated[Assignments, tyro.conf.arg(metavar="NAME=COLUMN")] = ()
+    """Column of the file that holds an input or the output of the law, or a column of the runs table (flops,
+    budget_flops, run, status, held_out, ...). Names that agree need not be given."""
+
+    def read(self, law: Law, also: Iterable[str] = ()) -> pd.DataFrame:
+        """The runs table that the file holds for a law, with the columns `also`."""
+        frame = read_file(self.table)
+        needed = (*law.inputs, law.output, *(name for name in also if name and name != "flops"))
+        known = dict.fromkeys([*needed, *(column.name for column in COLUMNS)])
+        columns = {name: name for name in known if name in frame.columns} | pairs("--column", self.column)
+        columns |= {name: name for name in needed if name not in columns and name != "flops"}
+        return adopt(frame, columns, needed)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A law, how it is fitted, and how sure its intervals are to be."""
+
+    law: str = "chinchilla"
+    """Name of the law."""
+    fix: Annotated[Assignments, tyro.conf.arg(metavar="CONSTANT=VALUE")] = ()
+    """Constants of the law that are held at a value instead of fitted."""
+    objective: str = "huber"
+    """Loss of a residual: huber, least_squares or huber_likelihood (free scale). They have different optima."""
+    delta: float | None = None
+    """Residual where huber turns from square to linear, 1e-3 if not given; huber_likelihood counts it in scales."""
+    level: float = 0.9
+    """Share of the distribution inside each interval."""
+    seed: int = 0
+    """Seed of the resamples."""
+    resample_by: str = ""
+    """Column whose equal values are resampled together, such as the run of several checkpoints; single points if not
+    given."""
+    resample_within: str = ""
+    """Column whose equal values each keep their number of resampled points, such as budget_flops."""
+
+    def chosen_law(self) -> Law:
+        """The law with its held constants. Raises LawError for a name there is none of."""
+        return find(self.law).fix(**numbers("--fix", self.fix))
+
+    def chosen_objective(self) -> Objective:
+        """The objective of that name, with the delta asked for. Raises FitError for an unknown one."""
+        if self.objective not in OBJECTIVES:
+            raise FitError(f"objective = {self.objective!r}: must be one of {', '.join(OBJECTIVES)}. Fix: choose one.")
+        named = OBJECTIVES[self.objective]
+        if self.delta is None:
+            return named
+        if named.delta is None:
+            raise FitError(f"delta = {self.delta:g}: {named.name} has none. Fix: leave it out, or use huber.")
+        if not self.delta > 0:
+            raise FitError(f"delta = {self.delta:g}: must be positive. Fix: use 1e-3.")
+        return Objective(named.name, self.delta)
+
+    def read(self, source: Source) -> pd.DataFrame:
+        """The runs table that a source holds for this request."""
+        return source.read(self.chosen_law(), (self.resample_by, self.resample_within))
+
+    def study(self, table: pd.DataFrame, **settings: Any) -> Study:
+        """The law fitted to a table, with its intervals."""
+        return fit_table(
+            table,
+            law=self.chosen_law(),
+            objective=self.chosen_objective(),
+            level=self.level,
+            seed=self.seed,
+            resampling=Resampling(self.resample_by, self.resample_within),
+            **settings,
+        )
+
+
+Merged = tyro.conf.arg(name="")
+
+
+def pairs(option: str, groups: Iterable[Iterable[str]]) -> dict[str, str]:
+    """NAME=TEXT assignments as a dict. Raises FitError for one that is none, or a name that is given twice."""
+    found: dict[str, str] = {}
+    for assignment in (assignment for group in groups for assignment in group):
+        name, equals, text = assignment.partition("=")
+        if not (name and equals and text):
+            raise FitError(f"{option} = {assignment!r}: must be NAME=VALUE. Fix: write it as {option} params=N.")
+        if name in found:
+            raise FitError(f"{option} {name}: is given twice, {found[name]!r} and {text!r}. Fix: keep one.")
+        found[name] = text
+    return found
+
+
+def numbers(option: str, groups: Iterable[Iterable[str]]) -> dict[str, float]:
+    """NAME=NUMBER assignments as a dict. Raises FitError as `pairs` does, or for a value that is not a number."""
+    found = {}
+    for name, text in pairs(option, groups).items():
+        try:
+            found[name] = float(text)
+        except ValueError:
+            raise FitError(f"{option} {name} = {text!r}: must be a number. Fix: write one, as 1e9.") from None
+    return found
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write a value's JSON to `path`, whose folders are made; nothing without a path."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json_values.dumps(value).encode())

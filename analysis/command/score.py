@@ -1,0 +1,72 @@
+"""`isoflop score`: a prediction that was written down, beside what was measured."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import tyro
+from rich.console import Console
+
+from analysis import prediction
+from analysis.command.request import Assignments, Source, write_json
+from analysis.laws import find
+from analysis.prediction import Prediction, PredictionError
+
+SAME_INPUTS = 0.01  # relative: a run's tokens are rounded to whole steps
+
+
+def score(
+    file: tyro.conf.Positional[Path],
+    *,
+    measured: float | None = None,
+    table: Path | None = None,
+    column: Annotated[Assignments, tyro.conf.arg(metavar="NAME=COLUMN")] = (),
+    run: str | None = None,
+    json: Path | None = None,
+) -> None:
+    """Score a written prediction with a measured output, or with a table that has the run.
+
+    Args:
+        file: what `isoflop predict` wrote.
+        measured: what was measured, in the prediction's unit.
+        table: CSV or Parquet file that has the run: by its name, or as the only row with its inputs within 1 %.
+        column: column of the table that holds an input or the output, as in `isoflop fit`.
+        run: name of the run in the table, where it is not the name in the prediction.
+        json: file that gets the score, as JSON.
+    """
+    found = prediction.read(file)
+    if (measured is None) == (table is None):
+        raise PredictionError("measured and table: give what was measured in one way. Fix: --measured or --table.")
+    if table is not None:
+        rows = Source(table, column).read(find(found.law))
+        measured = _measured(found, rows, run or found.run)
+    scored = prediction.score(found, measured)
+    Console().print(f"{found.run or 'the run'}, {found.output}: {scored}", highlight=False, markup=False)
+    if found.reach.warning:
+        Console().print(f"the prediction {found.reach.warning}", highlight=False, markup=False)
+    write_json(json, scored)
+
+
+def _measured(found: Prediction, rows: pd.DataFrame, run: str) -> float:
+    """The output of the run in a table. Raises PredictionError unless exactly one row is that run."""
+    same = pd.Series(True, rows.index)
+    for name, value in found.inputs.items():
+        same &= np.isclose(rows[name].astype("float64"), value, rtol=SAME_INPUTS, atol=0.0)
+    inputs = ", ".join(f"{name} = {value:.6g}" for name, value in found.inputs.items())
+    if run:
+        named = rows["run"].astype(str) == run
+        if not named.any():
+            raise PredictionError(f"run = {run!r}: is not in the table. Fix: name its row with --run.")
+        if not same[named].all():
+            raise PredictionError(
+                f"run = {run!r}: its inputs are not the predicted {inputs} within {SAME_INPUTS:.0%}. Fix: predict the "
+                "run that was made."
+            )
+        same = named
+    if same.sum() != 1:
+        raise PredictionError(f"table: {same.sum()} rows have {inputs}. Fix: name the run's row with --run.")
+    measured = float(rows.loc[same, found.output].iloc[0])
+    if not np.isfinite(measured):
+        raise PredictionError(f"{found.output} of run {rows.loc[same, 'run'].iloc[0]!r}: is missing. Fix: wait for it.")
+    return measured

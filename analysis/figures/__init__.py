@@ -1,0 +1,31 @@
+"""Figures of laws and runs, one function each, at printed size and readable in grey.
+
+Every function returns a matplotlib Figure of one or two columns' width; `save` writes it as PNG and vector PDF.
+"""
+
+from analysis.figures.backtest import backtest_errors
+from analysis.figures.frontier import isoflop_valleys, loss_against_compute, optimal_allocation
+from analysis.figures.law import loss_surface, prediction_against_measurement, residuals
+from analysis.figures.runs import hyperparameter_bowls, learning_curve_collapse
+from analysis.figures.style import STYLE, WIDTH_INCHES, Columns, FigureError, save
+from analysis.figures.uncertainty import bootstrap_cloud, exponents_compared, profile_likelihoods
+
+__all__ = [
+    "STYLE",
+    "WIDTH_INCHES",
+    "Columns",
+    "FigureError",
+    "backtest_errors",
+    "bootstrap_cloud",
+    "exponents_compared",
+    "hyperparameter_bowls",
+    "isoflop_valleys",
+    "learning_curve_collapse",
+    "loss_against_compute",
+    "loss_surface",
+    "optimal_allocation",
+    "prediction_against_measurement",
+    "profile_likelihoods",
+    "residuals",
+    "save",
+]

@@ -1,0 +1,126 @@
+"""Figures of compute: the valleys, the least loss of a budget, and how a budget is split."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.allocation import constants_of, interval_at
+from analysis.extrapolation import efficient_runs
+from analysis.figures.style import (
+    DARK,
+    GREY,
+    MARKERS,
+    STAR,
+    STAR_WITH_BAR,
+    WARM,
+    Columns,
+    FigureError,
+    arms,
+    canvas,
+    legend_above,
+    log_ticks,
+    mark_edge,
+    power_of_ten,
+    shade,
+)
+from analysis.study import Study, fitted_rows, planning_law
+
+
+def isoflop_valleys(table: pd.DataFrame, study: Study, columns: Columns = "one") -> Figure:
+    """Held-out loss against params: the runs, one parabola per budget, and its optimum with interval (approach 2)."""
+    if study.isoflop is None:
+        raise FigureError(f"isoflop = None: there are no valleys to draw. Reason: {study.isoflop_note}")
+    runs, valleys = fitted_rows(table, study), study.isoflop.valleys
+    legend_rows = -(-(len(valleys) + 1) // (4 if columns == "one" else 8))
+    with canvas(columns, (2.5 if columns == "one" else 3.0) + 0.14 * legend_rows) as (figure, axes):
+        for i, valley in enumerate(valleys):
+            colour, marker = shade(i, len(valleys)), MARKERS[i % len(MARKERS)]
+            mine = runs[runs["budget_flops"] == valley.budget_flops]
+            low = min(valley.smallest_params, valley.params.value)
+            high = max(valley.largest_params, valley.params.value)
+            sizes = np.geomspace(low / 1.15, high * 1.15, 200)
+            axes.plot(sizes, valley.loss_at(sizes), color=colour, zorder=2)
+            axes.plot(mine["params"], mine["loss_nats"], marker, color=colour, label=power_of_ten(valley.budget_flops))
+            axes.errorbar(valley.params.value, valley.loss_nats.value, xerr=arms(valley.params), **STAR_WITH_BAR)
+        axes.plot([], [], **STAR, label="optimum")
+        axes.set(xscale="log", xlabel="params (count)", ylabel="held-out loss (nats per token)")
+        log_ticks(axes.xaxis)
+        title = f"budget (FLOP); optimum with {study.level:.0%} interval"
+        legend_above(figure, axes, title, across=4 if columns == "one" else 8)
+    return figure
+
+
+def loss_against_compute(
+    table: pd.DataFrame, study: Study, columns: Columns = "one", held_out: tuple[float, float] | None = None
+) -> Figure:
+    """Held-out loss of every run against its FLOPs, with the compute-optimal frontier of the parametric law.
+
+    held_out: (flops, measured loss) of a run that no fit has seen.
+    """
+    runs = fitted_rows(table, study)
+    flops = _extended(runs["flops"].to_numpy(), held_out[0] if held_out else None)
+    best, low, high = _efficient(study, flops, 2)
+    with canvas(columns, 3.0 if columns == "one" else 3.2) as (figure, axes):
+        axes.plot(runs["flops"], runs["loss_nats"], "o", color=GREY, markersize=2.8, label="runs fitted")
+        axes.plot(flops, best, color=DARK, label="compute-optimal loss, approach 3")
+        axes.fill_between(flops, low, high, color=DARK, alpha=0.25, linewidth=0, label=f"{study.level:.0%} band of it")
+        mark_edge(axes, study.largest_flops)
+        if study.isoflop is not None:
+            valleys = study.isoflop.valleys
+            at = [valley.budget_flops for valley in valleys], [valley.loss_nats.value for valley in valleys]
+            axes.plot(*at, **STAR, label="optima, approach 2")
+        if held_out is not None:
+            axes.plot(*held_out, "D", color="black", markersize=4.5, label="held-out run")
+        axes.set(xscale="log", yscale="log", xlabel="training compute (FLOP)", ylabel="held-out loss (nats per token)")
+        log_ticks(axes.xaxis)
+        log_ticks(axes.yaxis)
+        legend_above(figure, axes, across=2 if columns == "one" else 5)
+    return figure
+
+
+def optimal_allocation(
+    table: pd.DataFrame, study: Study, columns: Columns = "two", target_flops: float | None = None
+) -> Figure:
+    """Compute-optimal params (left) and tokens (right) against FLOPs, by both approaches, out to `target_flops`."""
+    flops = _extended(fitted_rows(table, study)["flops"].to_numpy(), target_flops)
+    shape = (1, 2) if columns == "two" else (2, 1)
+    with canvas(columns, 2.8 if columns == "two" else 4.6, shape) as (figure, panels):
+        for index, (axes, name) in enumerate(zip(panels.flat, ("params", "tokens"), strict=True)):
+            best, low, high = _efficient(study, flops, index)
+            axes.fill_between(flops, low, high, color=DARK, alpha=0.2, linewidth=0)
+            axes.plot(flops, best, color=DARK, label=f"approach 3 ({study.level:.0%} band)")
+            if study.isoflop is not None:
+                _draw_approach_2(axes, study, name, flops)
+            mark_edge(axes, study.largest_flops)
+            axes.set(
+                xscale="log", yscale="log", xlabel="training compute (FLOP)", ylabel=f"compute-optimal {name} (count)"
+            )
+            log_ticks(axes.xaxis)
+            log_ticks(axes.yaxis)
+        panels.flat[0].legend(loc="upper left")
+    return figure
+
+
+def _draw_approach_2(axes: Axes, study: Study, name: str, flops: np.ndarray) -> None:
+    law = getattr(study.isoflop, name)
+    at = [law.at({"flops": value}, study.level) for value in flops]
+    label = f"approach 2 ({study.level:.0%} limits dotted)"
+    axes.plot(flops, [interval.value for interval in at], "--", color=WARM, label=label)
+    for end in ("low", "high"):
+        axes.plot(flops, [getattr(interval, end) for interval in at], ":", color=WARM, linewidth=0.8)
+    for valley in study.isoflop.valleys:
+        interval = getattr(valley, name)
+        axes.errorbar(valley.budget_flops, interval.value, yerr=arms(interval), **STAR_WITH_BAR)
+
+
+def _efficient(study: Study, flops: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Value and interval ends of params (0), tokens (1) or loss (2) of the parametric law's optimum at each budget."""
+    law, values = planning_law(study), constants_of(study.law)
+    at = [interval_at(study, efficient_runs(law, values, study.flop_rule, value)[index]) for value in flops]
+    return tuple(np.array([getattr(interval, end) for interval in at]) for end in ("value", "low", "high"))
+
+
+def _extended(flops: np.ndarray, target: float | None) -> np.ndarray:
+    """Thirty budgets from the smallest run to four times the largest, or to a target beyond that."""
+    return np.geomspace(flops.min() / 1.3, max(4.0 * flops.max(), (target or 0.0) * 1.2), 30)

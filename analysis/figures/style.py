@@ -1,0 +1,124 @@
+"""The look that every figure shares: sizes, marks, ticks, and how a figure becomes files.
+
+`paper.mplstyle` holds the rest. Series differ by marker, lightness and line style, so nothing depends on colour alone.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    LogFormatterSciNotation,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    ScalarFormatter,
+)
+
+from analysis.uncertainty import Interval
+
+WIDTH_INCHES = {"one": 3.35, "two": 6.9}
+STYLE = Path(__file__).with_name("paper.mplstyle")
+MARKERS = "os^Dv<>PX*"
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+DARK, WARM, GREY = "#1f3b73", "#b35806", "0.55"  # lightness 0.24, 0.45 and 0.55: apart in grey as well
+STAR = {
+    "marker": "*",
+    "markersize": 6.5,
+    "color": "white",
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.7,
+    "linestyle": "none",
+    "zorder": 4,
+}
+STAR_WITH_BAR = STAR | {"ecolor": "black", "elinewidth": 1.0, "capsize": 2.5}
+Columns = Literal["one", "two"]
+
+
+class FigureError(ValueError):
+    """A figure cannot be drawn; the message names what is missing and the fix."""
+
+
+def save(figure: Figure, stem: Path | str) -> list[Path]:
+    """Write `<stem>.png` and `<stem>.pdf`, without dates, so that the same study gives the same bytes."""
+    paths = [Path(f"{stem}.png"), Path(f"{stem}.pdf")]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.style.context(STYLE):
+        figure.savefig(paths[0])
+        figure.savefig(paths[1], metadata={"CreationDate": None})
+    return paths
+
+
+@contextlib.contextmanager
+def canvas(
+    columns: Columns, height: float, panels: tuple[int, int] | None = None, **grid: object
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure of printed width and `height` inches with its axes: one, or an array of them of shape `panels`."""
+    if columns not in WIDTH_INCHES:
+        raise FigureError(f"columns = {columns!r}: must be one of {', '.join(WIDTH_INCHES)}. Fix: choose one.")
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES[columns], height))
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(*(panels or (1, 1)), squeeze=False, **grid)
+        yield figure, axes if panels else axes[0, 0]
+
+
+def shade(index: int, count: int) -> tuple:
+    """Colour of one of `count` ordered series, from dark to light."""
+    return matplotlib.colormaps["cividis"](0.05 + 0.8 * index / max(count - 1, 1))
+
+
+def arms(interval: Interval) -> list[list[float]]:
+    """An interval as the two arms of an error bar, each with one element."""
+    return [[max(interval.value - interval.low, 0.0)], [max(interval.high - interval.value, 0.0)]]
+
+
+def power_of_ten(value: float) -> str:
+    """A value as it is printed in a legend: two digits times a power of ten."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    digits = f"{value / 10**exponent:.2g}"
+    return rf"$10^{{{exponent}}}$" if digits == "1" else rf"${digits}\times10^{{{exponent}}}$"
+
+
+def legend_above(figure: Figure, axes: Axes, title: str | None = None, across: int = 4) -> None:
+    """The legend of `axes` above the whole figure, so that it covers no point."""
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        title=title,
+        loc="outside upper center",
+        ncols=across,
+        columnspacing=1.0,
+        handletextpad=0.3,
+    )
+
+
+def log_ticks(axis: Axis, most: int = 5) -> None:
+    """At most about `most` ticks on a logarithmic axis: plain numbers within a decade or so, else powers of ten."""
+    low, high = sorted(axis.get_view_interval())
+    if high / low < 30:
+        axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+        if max(abs(math.log10(low)), abs(math.log10(high))) < 5:
+            axis.set_major_formatter(ScalarFormatter())
+        else:
+            axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(LogLocator(numticks=most + 1))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def mark_edge(axes: Axes, at: float, text: str = " extrapolated") -> None:
+    """A dashed line where the fitted runs end."""
+    axes.axvline(at, color="0.45", linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
+    axes.text(at, 0.02, text, transform=axes.get_xaxis_transform(), fontsize=6, color="0.35", ha="left", va="bottom")

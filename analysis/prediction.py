@@ -1,0 +1,154 @@
+"""A prediction that is written down before its run, and scored after it.
+
+The file says what was predicted, by which law, from which table and when. A prediction is never changed: a new one
+takes its place and the old one stays beside it under the time it was written.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from analysis import json_values
+from analysis.extrapolation import Reach
+from analysis.fitting import FitError, law_of
+from analysis.runs_table import unit_of, write_atomically
+from analysis.study import Study, reach
+from analysis.uncertainty import predictive_interval
+
+
+class PredictionError(ValueError):
+    """A prediction cannot be read or scored; the message names the file or value, the rule and the fix."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a fitted law says of one new run.
+
+    value, low, high: of the law's `output`, in `unit`, with the `level` predictive interval (the constants' uncertainty
+    and the noise of one run). run: its name, empty when it has none yet. flops: its price under the table's own
+    counting, where the study has one. optimum_params: the law's own optimal size, where that chose the run. constants:
+    fitted and held. table_digest: of the numbers the fit has read. written: date and time, UTC, empty until it is
+    written. measured_before: whether the run was already measured by then, in which case it is no test.
+    """
+
+    run: str
+    law: str
+    formula: str
+    constants: dict[str, float]
+    objective: str
+    points: int
+    left_out: int
+    table_digest: str
+    inputs: dict[str, float]
+    output: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    level: float
+    flops: float | None
+    reach: Reach
+    optimum_params: float | None = None
+    measured_before: bool = False
+    written: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} {self.unit}, {self.level:.0%} interval {self.low:.4f} to {self.high:.4f}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A prediction beside what was measured: error is predicted minus measured, relative_error a share of measured."""
+
+    prediction: Prediction
+    measured: float
+    error: float
+    relative_error: float
+    inside: bool
+
+    def __str__(self) -> str:
+        verdict = "inside it" if self.inside else "OUTSIDE it"
+        late = " The run had been measured when this was written: no test." if self.prediction.measured_before else ""
+        return (
+            f"predicted {self.prediction}; measured {self.measured:.4f}, {verdict}, error "
+            f"{self.relative_error:+.2%}.{late}"
+        )
+
+
+def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Prediction:
+    """What the study's law says of one run that was not made, for any law.
+
+    inputs: a value of each of the law's inputs. Raises FitError for one that is missing, unknown or not allowed.
+    """
+    fit, law = study.law.fit, law_of(study.law.fit)
+    inputs = {name: float(value) for name, value in inputs.items()}
+    for name in (*law.inputs, *inputs):
+        if name not in inputs or name not in law.inputs:
+            known = name in law.inputs
+            state = f"is not given, and law {law.name!r} needs it" if known else f"is no input of law {law.name!r}"
+            raise FitError(f"{name}: {state}. Fix: give {', '.join(law.inputs)}.")
+        if not (np.isfinite(inputs[name]) and (inputs[name] > 0 or (inputs[name] == 0 and name in law.may_be_zero))):
+            raise FitError(f"{name} = {inputs[name]!r}: must be positive and finite. Fix: give a count.")
+    interval = predictive_interval(law, fit, study.predictive, inputs, study.level, study.seed)
+    flops = inputs.get("flops")
+    if study.flop_rule is not None:
+        flops = float(study.flop_rule.flops(inputs["params"], inputs["tokens"]))
+    return Prediction(
+        run=run,
+        law=law.name,
+        formula=law.formula,
+        constants={**fit.values, **fit.fixed},
+        objective=str(fit.objective),
+        points=len(fit.used),
+        left_out=len(fit.left_out),
+        table_digest=study.table_digest,
+        inputs=inputs,
+        output=law.output,
+        unit=unit_of(law.output),
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        level=study.level,
+        flops=flops,
+        reach=reach(study, inputs),
+    )
+
+
+def score(prediction: Prediction, measured: float) -> Score:
+    """The prediction against the measured output. Raises PredictionError for one that is not finite."""
+    measured = float(measured)
+    if not np.isfinite(measured):
+        raise PredictionError(f"measured = {measured!r}: must be finite. Fix: wait for the run's {prediction.output}.")
+    error = prediction.value - measured
+    relative = error / abs(measured) if measured else float("nan")
+    return Score(prediction, measured, error, relative, prediction.low <= measured <= prediction.high)
+
+
+def write(path: Path, prediction: Prediction) -> Prediction:
+    """Write a prediction down, dated; one that is there already is kept under the time it was written."""
+    path = Path(path)
+    if path.exists():
+        older = read(path)
+        path.rename(path.with_name(f"{path.stem}-{older.written.replace(':', '')}{path.suffix}"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prediction = dataclasses.replace(prediction, written=datetime.now(UTC).isoformat(timespec="seconds"))
+    write_atomically(path, json_values.dumps(prediction).encode())
+    return prediction
+
+
+def read(path: Path) -> Prediction:
+    """The prediction in a file. Raises PredictionError for one that is absent or that holds something else."""
+    path = Path(path)
+    if not path.is_file():
+        raise PredictionError(f"prediction = {str(path)!r}: no such file. Fix: write one with isoflop predict.")
+    try:
+        return json_values.from_dict(Prediction, json.loads(path.read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError, json_values.FileError) as error:
+        raise PredictionError(
+            f"prediction = {str(path)!r}: is not a prediction ({error}). Fix: give a file that isoflop predict wrote."
+        ) from error
