@@ -1,4 +1,4 @@
-"""Hoffmann et al. 2022 (arXiv:2203.15556) as read by Besiroglu et al. 2024: back-test and optimal allocations."""
+"""Hoffmann et al. 2022 (arXiv:2203.15556) as read by Besiroglu et al. 2024: a back-test and the optimal allocations."""
 
 import numpy as np
 import pytest

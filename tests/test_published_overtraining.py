@@ -23,7 +23,7 @@ def errors(table, training_set):
 
 
 def test_the_largest_runs_on_redpajama_are_predicted_within_one_percent():
-    """Their notebook prints 0.7103 % for 1.4B at 640 tokens a param (a 300th of the FLOPs) and 0.7320 % for 6.9B.
+    """Their notebook prints 0.7103 % for 1.4B params at 640 tokens a param (300 times the compute), 0.7320 % for 6.9B.
 
     The exponent is one for params and tokens, and the residual that of the loss: in logarithms the same rows give 1.05
     and 1.10 %.

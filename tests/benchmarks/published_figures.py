@@ -1,19 +1,26 @@
-"""Figures of published papers beside what fits give here: Chinchilla's table 3, routed models, tasks.
+"""Figures of published papers beside what this project's fits give.
 
 ISOFLOP_SCALING_DATA=<folder> .venv/bin/python tests/benchmarks/published_figures.py
 """
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import pandas as pd
 import test_published_chinchilla as chinchilla
+import test_published_data_constrained as constrained
 import test_published_downstream as downstream
 import test_published_experts as experts
+import test_published_hyperparameters as hyperparameters
 
-from analysis.datasets import load
+from analysis.datasets import SETTING, load
 from analysis.fitting import LEAST_SQUARES, fit
+from analysis.hyperparameters import excess_loss, fit_bowls, optima_table
+from analysis.profile import profile
+from analysis.uncertainty import Estimate
 
 
 def show_chinchilla() -> None:
@@ -52,7 +59,47 @@ def show_tasks() -> None:
             print(f"  {task:30} {100 * errors.task_loss:6.2f} {100 * errors.accuracy:6.2f} {100 * errors.points:6.2f}")
 
 
-if __name__ == "__main__":
+def show_data_constrained() -> None:
+    table = load("datablations")
+    found = fit(constrained.LAW, table)
+    print("\nData-constrained: objective and R_D*, R_N*, published and refitted; 90 % profile intervals")
+    print(f"  published {constrained.huber(table, constrained.PUBLISHED):.8f} {constrained.PUBLISHED}")
+    print(f"  refitted  {found.objective_value:.8f} {found.values}")
+    for name, curve in profile(found, table).items():
+        print(f"  {name}: {curve.low:.4g} to {curve.high:.4g}{'' if curve.closed_above else ' and beyond'}")
+
+
+def show_hyperparameters() -> None:
+    table = load("steplaw_dense")
+    print("\nStep Law: exponents with 90 % intervals and mean excess loss, by how a cell's optimum is placed")
+    for bandwidth in (0.8, 1.0, 1.25, 1.5):
+        rate, batch = hyperparameters.laws_of(optima_table(fit_bowls(table, bandwidth=bandwidth)))
+        _show_step_law(f"bandwidth {bandwidth}", rate, batch, table)
+    best = pd.DataFrame({"run": [bowl.best_run for bowl in fit_bowls(table)]}).merge(table, on="run")
+    _show_step_law("the best run", *hyperparameters.laws_of(best), table)
+    print(f"  published: {100 * excess_loss(table, hyperparameters.PUBLISHED)['excess'].mean():.4f} %")
+
+
+def _show_step_law(name: str, rate: Estimate, batch: Estimate, table: pd.DataFrame) -> None:
+    excess = excess_loss(table, hyperparameters.recommendation(rate, batch))["excess"].mean()
+    exponents = [
+        rate.intervals["params_exponent"],
+        rate.intervals["tokens_exponent"],
+        batch.intervals["tokens_exponent"],
+    ]
+    print(f"  {name:14} {'  '.join(map(str, exponents))}  {100 * excess:.4f} %")
+
+
+def main() -> None:
+    if not os.environ.get(SETTING):
+        print(f"SKIPPED: {SETTING} is not set; analysis/datasets.py says where to get the tables")
+        return
     show_chinchilla()
+    show_data_constrained()
+    show_hyperparameters()
     show_experts()
     show_tasks()
+
+
+if __name__ == "__main__":
+    main()
