@@ -8,8 +8,12 @@ ANY = float("-inf")
 
 
 def saturated(experts, start, limit):
-    """Experts as they count, from `start` at one expert up to `limit` at infinitely many (Clark et al. 2022)."""
-    return 1.0 / (1.0 / (experts - 1.0 + 1.0 / (1.0 / start - 1.0 / limit)) + 1.0 / limit)
+    """Experts as they count, from `start` at one expert up to `limit` at infinitely many (Clark et al. 2022).
+
+    NaN where start is not below limit: experts would count backwards, and no step of a fit goes there.
+    """
+    growth = jnp.where(start < limit, 1.0 / start - 1.0 / limit, jnp.nan)
+    return 1.0 / (1.0 / (experts - 1.0 + 1.0 / growth) + 1.0 / limit)
 
 
 def _routed(p, x):
@@ -26,10 +30,10 @@ ROUTED = Law(
     inputs=("active_params", "experts"),
     output="loss_nats",
     parameters=(
-        Parameter("a", "1", "exponent of active_params at one effective expert", (-0.08,), low=ANY),
+        Parameter("a", "1", "exponent of active_params at one effective expert", (-0.05, -0.09), low=ANY),
         Parameter("b", "1", "exponent of effective experts at one parameter", (-0.12,), low=ANY),
         Parameter("c", "1", "change of either exponent per factor of ten of the other", (0.01,), low=ANY),
-        Parameter("d", "1", "log10 of the loss of one parameter and one effective expert", (1.1,), low=ANY),
+        Parameter("d", "1", "log10 of the loss of one parameter and one effective expert", (0.8, 1.1, 1.4), low=ANY),
         Parameter("E_start", "experts", "effective experts of a model with one", (1.5, 3.0, 6.0)),
         Parameter("E_max", "experts", "effective experts of a model with infinitely many", (60.0, 250.0, 1000.0)),
     ),
