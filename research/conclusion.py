@@ -11,27 +11,29 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from analysis import comparison_report, runs_table
 from analysis import report as analysis_report
-from analysis import runs_table
 from analysis.allocation import optimum
 from analysis.backtest import backtest_of
+from analysis.comparison import Comparison, compare
 from analysis.fitting import FitError
 from analysis.prediction import Score, predict, score
 from analysis.study import Study, fit_table
 from research import prediction
 from research.cost import run_cost
 from research.prediction import HeldOut
-from research.runs import Status, collect, run_name
+from research.runs import Status, collect, run_name, short_number
 from research.timings import account, phase
 
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """The law of the planned runs, or why there is none."""
+    """The law of the planned runs, or why there is none; of several families, how they compare."""
 
     table: pandas.DataFrame  # the planned runs; the held-out one is not in it
     study: Study | None
     why_not: str = ""
+    comparison: Comparison | None = None
 
 
 def fit(experiment: Any, runs_dir: Path) -> Fitted:
@@ -41,6 +43,8 @@ def fit(experiment: Any, runs_dir: Path) -> Fitted:
     table = collect(experiment.runs(), runs_dir)
     with phase(runs_dir / experiment.name, "fit"):
         try:
+            if table["family"].nunique() > 1:
+                return Fitted(table, None, "Several families are compared instead.", compare(table))
             return Fitted(table, fit_table(table))
         except FitError as error:
             return Fitted(table, None, str(error))
@@ -82,7 +86,9 @@ def write_report(experiment: Any, runs_dir: Path, fitted: Fitted, console: Conso
     timings = account(experiment_dir, table)
     with phase(experiment_dir, "report"):
         paths = runs_table.write(table, experiment_dir / "runs")
-        if fitted.study is None:
+        if fitted.comparison is not None:
+            paths += comparison_report.write(experiment_dir, experiment.name, experiment.question, fitted.comparison)
+        elif fitted.study is None:
             paths.append(_write_report_without_fit(experiment, experiment_dir, table, fitted.why_not))
         else:
             scored = (_score(held_out, table) or held_out.prediction) if held_out else None
@@ -132,11 +138,36 @@ def _print_gist(fitted: Fitted, held_out: HeldOut | None, table: pandas.DataFram
     console.print(f"{counts['done']} of {len(table)} runs are done" + (f"; {missing}." if missing else "."))
     for run, reason in table.loc[table["status"] == Status.FAILED, ["run", "failure_reason"]].itertuples(index=False):
         console.print(f"failed: {run}: {reason}", style="red", markup=False, soft_wrap=True)
-    if fitted.study is None:
+    if fitted.comparison is not None:
+        console.print(_comparison_table(fitted.comparison))
+    elif fitted.study is None:
         console.print(f"No law was fitted. {fitted.why_not}", style="yellow", markup=False, soft_wrap=True)
     if held_out is not None:
         verdict = _score(held_out, table) or f"predicted {held_out.prediction}; not measured yet."
         console.print(f"Held out: {verdict}", style="bold", highlight=False, soft_wrap=True)
+
+
+def _comparison_table(comparison: Comparison) -> Table:
+    """Each family at each budget, at its best learning rate."""
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, caption_justify="left")
+    table.add_column("family", no_wrap=True)
+    for name in ("budget\nFLOPs", "params", "learning\nrate", "loss\nnats/token", "exact\nmatch"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for family in comparison.families:
+        for cell in family.cells:
+            exact = cell.measures.get("exact_match")
+            table.add_row(
+                family.name,
+                "-" if cell.budget_flops is None else short_number(cell.budget_flops),
+                short_number(cell.params),
+                f"{cell.learning_rate:.3g}{' *' if cell.at_edge else ''}",
+                f"{cell.loss_nats:.4f}",
+                "" if exact is None else f"{exact:.3f}",
+            )
+        table.add_section()
+    if any(cell.at_edge for family in comparison.families for cell in family.cells):
+        table.caption = "* an end of the sweep: the family may do better beyond it"
+    return table
 
 
 def _timings_table(timings: dict[str, Any]) -> Table:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.comparison import by_length, compare
+from analysis.comparison_report import write
 from analysis.fitting import FitError
 
 BUDGETS, RATES, SEEDS = (1e10, 4e10, 16e10, 64e10), (1e-3, 2e-3, 4e-3), (0, 1)
@@ -61,3 +62,21 @@ def test_measures_by_length_are_sorted():
     lengths, values = by_length(compare(table, bootstraps=50).families[0].cells[0], "exact_match")
     np.testing.assert_array_equal(lengths, [5, 10])
     np.testing.assert_allclose(values, [0.9, 0.5])
+
+
+def test_the_report_holds_every_family_figure_and_left_out_run(tmp_path):
+    table = _table().assign(exact_match_copy_5=0.9)
+    table.loc[0, ["status", "loss_nats"]] = ["failed", np.nan]
+    paths = write(tmp_path, "grid", "Which is better?", compare(table, bootstraps=50))
+    assert all(path.stat().st_size > 0 for path in paths)
+    text = (tmp_path / "report.md").read_text()
+    for wanted in (
+        "Which is better?",
+        "| a | 1e+10 |",
+        "**edge**",
+        "exact_match by length",
+        "| a | r0 | status failed |",
+    ):
+        assert wanted in text
+    names = {path.name for path in paths}
+    assert {"loss_by_family.png", "loss_by_family.pdf", "exact_match_by_length.png", "comparison.json"} <= names

@@ -4,6 +4,7 @@ Every function returns a matplotlib Figure of one or two columns' width; `save` 
 """
 
 from analysis.figures.backtest import backtest_errors
+from analysis.figures.families import LENGTH_MEASURES, loss_by_family, measure_by_length
 from analysis.figures.frontier import isoflop_valleys, loss_against_compute, optimal_allocation
 from analysis.figures.law import loss_surface, prediction_against_measurement, residuals
 from analysis.figures.runs import hyperparameter_bowls, learning_curve_collapse
@@ -11,6 +12,7 @@ from analysis.figures.style import STYLE, WIDTH_INCHES, Columns, FigureError, sa
 from analysis.figures.uncertainty import bootstrap_cloud, exponents_compared, profile_likelihoods
 
 __all__ = [
+    "LENGTH_MEASURES",
     "STYLE",
     "WIDTH_INCHES",
     "Columns",
@@ -22,7 +24,9 @@ __all__ = [
     "isoflop_valleys",
     "learning_curve_collapse",
     "loss_against_compute",
+    "loss_by_family",
     "loss_surface",
+    "measure_by_length",
     "optimal_allocation",
     "prediction_against_measurement",
     "profile_likelihoods",
