@@ -33,9 +33,11 @@ def random_tokens(model: ModelConfig, batch: int = BATCH, length: int = LENGTH) 
 
 
 def from_transformers(settings: dict[str, Any]) -> torch.nn.Module:
-    """The class that `transformers` has for a config.json, with its plain attention."""
+    """The class that `transformers` has for a config.json; plain attention and experts, which know float64."""
     config = transformers.AutoConfig.for_model(**settings)
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    return transformers.AutoModelForCausalLM.from_config(
+        config, attn_implementation="eager", experts_implementation="eager"
+    )
 
 
 def as_stored(tensors: Tensors) -> Tensors:

@@ -22,6 +22,7 @@ from research.models.checkpoints import (
     write_safetensors,
 )
 from research.models.checkpoints.tensors import shapes, unflatten
+from research.moe_config import MoeConfig
 from research.recurrent_config import Rwkv4Config
 
 SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
@@ -47,6 +48,15 @@ EXAMPLES = {
         attention=AttentionConfig(4, 4, 8, rope_fraction=0.25, biases="all"),
         mlp=MlpConfig(48, "gelu_exact", biases=True),
         parallel_mixers=True,
+    ),
+    "jamba": ModelConfig(
+        **SMALL,
+        pattern="mamba:moe, attention:mlp",
+        attention=AttentionConfig(4, 2, 8, positions="none"),
+        mlp=MlpConfig(48),
+        moe=MoeConfig(3, 2, 48, renormalize=False, algorithm="ragged", balance_loss=0.0),
+        mamba=MambaConfig(4, inner_norms="learned"),
+        norm_epsilon=1e-6,
     ),
     "llama": ModelConfig(
         **SMALL, attention=AttentionConfig(4, 2, 8, rope_theta=5e5, rope_scaling=RopeScaling()), mlp=MlpConfig(48)

@@ -9,7 +9,7 @@ states `active_params` too.
 
 import difflib
 
-from research.presets import chinchilla, gpt, llama, mamba, qk_norm, rwkv
+from research.presets import chinchilla, gpt, jamba, llama, mamba, qk_norm, rwkv
 from research.presets.preset import Preset
 from research.values import ConfigError
 
@@ -19,6 +19,7 @@ PRESETS: dict[str, Preset] = {
     **gpt.PRESETS,
     **chinchilla.PRESETS,
     **mamba.PRESETS,
+    **jamba.PRESETS,
     **rwkv.PRESETS,
 }
 

@@ -17,6 +17,7 @@ import numpy as np
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
+import test_oracle_jamba  # noqa: E402
 import test_oracle_transformers  # noqa: E402
 from oracle_tools import Tensors, as_stored, load, logits_of, random_tokens  # noqa: E402
 from random_configs import perturbed  # noqa: E402
@@ -59,6 +60,7 @@ def of_live(case: str) -> Fixture:
 
 FIXTURES: dict[str, Callable[[], Fixture]] = {
     **{name: partial(of_live, name) for name in LIVE},
+    "jamba": lambda: of_model("jamba", test_oracle_jamba.NARROW, test_oracle_jamba.in_memory),
     "mamba": lambda: of_transformers("mamba", pattern="mamba", mamba=MambaConfig(8, chunk=4), tied_embeddings=True),
     "mamba2": lambda: of_transformers("mamba2", pattern="mamba2", mamba2=Mamba2Config(8, 2, 8, 2, chunk=4)),
     "rwkv4": lambda: of_transformers("rwkv", **RWKV4),

@@ -28,6 +28,7 @@ from research.models.checkpoints import (
     falcon_mamba,
     gpt2,
     gpt_neox,
+    jamba,
     llama,
     mamba,
     mamba2,
@@ -46,6 +47,7 @@ FAMILIES: Mapping[str, ModuleType] = {
         falcon_mamba,
         gpt2,
         gpt_neox,
+        jamba,
         llama,
         mamba,
         mamba2,
@@ -56,7 +58,8 @@ FAMILIES: Mapping[str, ModuleType] = {
     )
 }
 
-EXECUTION = ("algorithm", "chunk")  # fields of a mixer's section that choose among equal functions
+# Fields of a mixer's section that choose among equal functions, or are of its training alone.
+NO_PART_OF_THE_FUNCTION = ("algorithm", "chunk", "balance_loss", "balance_over", "router_z_loss")
 
 
 class CheckpointError(ValueError):
@@ -155,5 +158,5 @@ def _substance(model: ModelConfig) -> dict[str, Any]:
     unused = set(MIXER_SECTIONS.values()) - {MIXER_SECTIONS.get(name) for name in names}
     plain = to_dict(replace(model, scan_layers=False, remat="none", compute_dtype="float32", pattern="attention:mlp"))
     for section in MIXER_SECTIONS.values():
-        plain[section] = {name: value for name, value in plain[section].items() if name not in EXECUTION}
+        plain[section] = {name: value for name, value in plain[section].items() if name not in NO_PART_OF_THE_FUNCTION}
     return {"layers": model.layers} | {key: value for key, value in plain.items() if key not in unused}

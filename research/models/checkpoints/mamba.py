@@ -4,7 +4,7 @@ from typing import Any
 
 from research.mamba_config import MambaConfig
 from research.model_config import ModelConfig
-from research.models.checkpoints.tensors import Tensor, layer_paths, linear, same, stacked
+from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
 
 MODEL_TYPE = "mamba"
 IGNORED = r"lm_head\.weight"  # a tied file may hold the head
@@ -72,7 +72,7 @@ def backbone_tensors(model: ModelConfig) -> list[Tensor]:
 def mamba_tensors(name: str, path: str) -> list[Tensor]:
     """One mixer: rows of in_proj are the input's, then the gate's; those of x_proj the step's, B's and C's."""
     return [
-        stacked(name + "in_proj.weight", [linear("", path + "input"), linear("", path + "gate")]),
+        joined_rows(name + "in_proj.weight", [linear("", path + "input"), linear("", path + "gate")]),
         convolution_weight(name + "conv1d.weight", path + "conv/kernel"),
         same(name + "conv1d.bias", path + "conv/bias"),
         linear(name + "x_proj.weight", path + "selection"),

@@ -6,7 +6,7 @@ from typing import Any
 from research.mamba_config import Mamba2Config
 from research.model_config import ModelConfig
 from research.models.checkpoints.mamba import IGNORED, backbone_tensors, convolution_weight
-from research.models.checkpoints.tensors import Tensor, layer_paths, linear, same, stacked
+from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
 from research.values import check
 
 __all__ = ["IGNORED", "MODEL_TYPE", "from_settings", "tensors", "to_settings"]
@@ -80,9 +80,9 @@ def mamba2_tensors(name: str, path: str) -> list[Tensor]:
     rows = [linear("", path + part) for part in ("gate", "input", "selection", "step")]
     convolved = [path + "conv_input/", path + "conv_selection/"]
     return [
-        stacked(name + "in_proj.weight", rows),
-        stacked(name + "conv1d.weight", [convolution_weight("", conv + "kernel") for conv in convolved]),
-        stacked(name + "conv1d.bias", [same("", conv + "bias") for conv in convolved]),
+        joined_rows(name + "in_proj.weight", rows),
+        joined_rows(name + "conv1d.weight", [convolution_weight("", conv + "kernel") for conv in convolved]),
+        joined_rows(name + "conv1d.bias", [same("", conv + "bias") for conv in convolved]),
         same(name + "dt_bias", path + "step_bias"),
         same(name + "A_log", path + "rate_log"),
         same(name + "D", path + "skip"),

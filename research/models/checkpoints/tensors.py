@@ -1,9 +1,11 @@
 """How a checkpoint's tensors are made of our parameters and back.
 
 A family of checkpoints is a table of `Tensor`s, which states both directions at once. Our parameters are named by their
-path in the written-out layout (`period0/layer0_mixer/query`), also when the model itself is scanned.
+path in the written-out layout (`period0/layer0_mixer/query`), also when the model itself is scanned, and a parameter
+stacked over experts by each of them (`period0/layer0_channel/up/3`), since files hold experts one by one.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +16,7 @@ from flax import traverse_util
 
 from research.model_config import ModelConfig
 from research.models import language_model
+from research.models.layers import Parameter
 
 SCANNED = "periods/"  # the stacked parameters of a scanned model
 
@@ -47,20 +50,6 @@ def bias(name: str, path: str) -> Tensor:
     return Tensor(name, (path,), lambda ours: ours[0].reshape(-1), lambda theirs, shapes: [theirs.reshape(shapes[0])])
 
 
-def stacked(name: str, parts: Sequence[Tensor]) -> Tensor:
-    """One tensor that holds several of one parameter each, behind one another along its first axis."""
-
-    def join(ours: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate([part.join([array]) for part, array in zip(parts, ours, strict=True)])
-
-    def split(theirs: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-        rows = [part.join([np.empty(shape, bool)]).shape[0] for part, shape in zip(parts, shapes, strict=True)]
-        pieces = np.split(theirs, np.cumsum(rows)[:-1])
-        return [part.split(piece, [shape])[0] for part, piece, shape in zip(parts, pieces, shapes, strict=True)]
-
-    return Tensor(name, tuple(path for part in parts for path in part.paths), join, split)
-
-
 def layer_paths(config: ModelConfig) -> list[str]:
     """What the paths of each layer's parameters begin with, bottom first: append `_mixer/query` and the like."""
     prefix = [f"prefix/layer{i}" for i in range(len(config.prefix))]
@@ -68,35 +57,54 @@ def layer_paths(config: ModelConfig) -> list[str]:
 
 
 def flatten(config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
-    """Our parameters (or their gradients) by path, written out layer by layer."""
-    flat = {}
+    """Our parameters (or their gradients) by path, written out layer by layer and expert by expert."""
+    flat, experts = {}, _expert_counts(config)
     for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
         array = np.asarray(leaf)
         if path.startswith(SCANNED):
             flat |= {f"period{i}/{path.removeprefix(SCANNED)}": part for i, part in enumerate(array)}
         else:
             flat[path] = array
+    for path in flat.keys() & experts.keys():
+        flat |= {f"{path}/{i}": part for i, part in enumerate(flat.pop(path))}
     return flat
 
 
 def unflatten(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> Any:
-    """Inverse of `flatten`: stacked again if the model is scanned."""
+    """Inverse of `flatten`: experts stacked again, and periods if the model is scanned."""
     params = dict(flat)
+    for path, count in _expert_counts(config).items():
+        params[path] = np.stack([params.pop(f"{path}/{i}") for i in range(count)])
     if config.scan_layers:
-        for rest in [path.removeprefix("period0/") for path in flat if path.startswith("period0/")]:
+        for rest in [path.removeprefix("period0/") for path in params if path.startswith("period0/")]:
             params[SCANNED + rest] = np.stack([params.pop(f"period{i}/{rest}") for i in range(config.repeats)])
     return traverse_util.unflatten_dict(params, sep="/")
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter by path, written out; nothing is allocated."""
-    scanned = language_model.unbox(language_model.abstract(replace(config, scan_layers=True)))
-    flat = {}
-    for path, leaf in traverse_util.flatten_dict(scanned, sep="/").items():
+    flat = {path: box.value.shape[-len(axes) :] for path, (box, axes) in _boxes(config).items()}
+    for path, count in _expert_counts(config).items():
+        shape = flat.pop(path)[1:]
+        flat |= {f"{path}/{i}": shape for i in range(count)}
+    return flat
+
+
+def _expert_counts(config: ModelConfig) -> dict[str, int]:
+    """How many experts each parameter that is stacked over them has, by its path in the written-out layout."""
+    return {path: box.value.shape[-len(axes)] for path, (box, axes) in _boxes(config).items() if axes[0] == "experts"}
+
+
+@functools.cache
+def _boxes(config: ModelConfig) -> dict[str, tuple[Parameter, tuple[str | None, ...]]]:
+    """(abstract parameter, its logical axes but the layers') by path, written out; one period is traced."""
+    flat, scanned = {}, language_model.abstract(replace(config, scan_layers=True))
+    for path, box in traverse_util.flatten_dict(scanned, sep="/").items():
         if path.startswith(SCANNED):
-            flat |= {f"period{i}/{path.removeprefix(SCANNED)}": leaf.shape[1:] for i in range(config.repeats)}
+            rest = path.removeprefix(SCANNED)
+            flat |= {f"period{i}/{rest}": (box, box.axes[1:]) for i in range(config.repeats)}
         else:
-            flat[path] = leaf.shape
+            flat[path] = (box, box.axes)
     return flat
 
 
