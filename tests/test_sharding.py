@@ -1,5 +1,7 @@
 """The same run on any mesh of eight virtual devices: same start, same losses, nothing resharded behind our back."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax.sharding import PartitionSpec
 from synthetic_tokens import synthetic_examples, tiny_run
 
 from research.config import MeshConfig
+from research.mamba_config import Mamba2Config, MambaConfig
 from research.models import language_model
 from research.models.layers import Normal, Parameter
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
@@ -57,6 +60,23 @@ def test_losses_agree_on_every_mesh(mesh, config, single, capfd):
     # The required 1e-6 relative after 20 steps; float32 sums in another order differ by a few 1e-7.
     np.testing.assert_allclose(losses, single[1], rtol=1e-6)
     assert losses[-1] < losses[0] - 0.3
+    assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_selective_recurrences_agree_on_every_mesh(config, capfd):
+    model = replace(
+        config.model,
+        pattern="mamba, mamba2:mlp",
+        mamba=MambaConfig(4, chunk=4),
+        mamba2=Mamba2Config(4, head_dim=8, groups=2, chunk=4),
+    )
+    config = replace(config, model=model)
+    single_start, single = _losses(MESHES["1"], config)
+    for mesh in ("2x2x2", "sequence2"):
+        start, losses = _losses(MESHES[mesh], config)
+        jax.tree.map(np.testing.assert_array_equal, start, single_start)
+        np.testing.assert_allclose(losses, single, rtol=1e-6)  # as above
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
 
 
