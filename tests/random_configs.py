@@ -10,7 +10,7 @@ from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeS
 from research.models import language_model
 from research.models.mlp import ACTIVATIONS
 from research.moe_config import MoeConfig
-from research.recurrent_config import Rwkv4Config
+from research.recurrent_config import Rwkv4Config, Rwkv7Config
 from research.ssm_config import H3Config, S4Config
 
 ATTENTION = "attention:mlp"
@@ -21,6 +21,7 @@ OTHER_PATTERNS = (
     "s4, h3:mlp",
     "rwkv4_time:rwkv4_channel",
     "attention:moe",
+    "rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel",
 )
 
 
@@ -67,6 +68,7 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
         s4=_s4(seed),
         h3=_h3(seed, width),
         rwkv4=_rwkv4(seed),
+        rwkv7=_rwkv7(seed, width),
         moe=_moe(seed),
         norm=str(rng.choice(["rms", "layer", "layer_unbiased"])),
         norm_placement="pre" if shared_norm else str(rng.choice(["pre", "post"])),
@@ -135,6 +137,18 @@ def _mamba2(seed: int, width: int) -> Mamba2Config:
 def _rwkv4(seed: int) -> Rwkv4Config:
     rng = np.random.default_rng((seed, 3))
     return Rwkv4Config(int(rng.integers(1, 5)), algorithm=str(rng.choice(["sequential", "associative"])))
+
+
+def _rwkv7(seed: int, width: int) -> Rwkv7Config:
+    rng = np.random.default_rng((seed, 4))
+    ranks = [None if rng.integers(4) == 0 else int(rng.integers(1, 9)) for _ in range(4)]
+    return Rwkv7Config(
+        int(rng.choice([size for size in range(1, 9) if width % size == 0])),
+        int(rng.integers(1, 5)),
+        *ranks,
+        algorithm=str(rng.choice(["chunked", "sequential"])),
+        chunk=int(rng.integers(1, 13)),
+    )
 
 
 def perturbed(model: ModelConfig, scale: float = 0.1, seed: int = 0) -> Any:

@@ -23,7 +23,7 @@ from research.models.checkpoints import (
 )
 from research.models.checkpoints.tensors import shapes, unflatten
 from research.moe_config import MoeConfig
-from research.recurrent_config import Rwkv4Config
+from research.recurrent_config import Rwkv4Config, Rwkv7Config
 
 SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
 MULTI_HEAD = {**SMALL, "norm": "layer"}
@@ -70,6 +70,13 @@ EXAMPLES = {
     "qwen3": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 12, qk_norm="head"), mlp=MlpConfig(48)),
     "rwkv": ModelConfig(
         **SMALL, pattern="rwkv4_time:rwkv4_channel", rwkv4=Rwkv4Config(2), norm="layer", embedding_norm=True
+    ),
+    "rwkv7": ModelConfig(
+        **SMALL,
+        pattern="rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel",
+        rwkv7=Rwkv7Config(8, 2, 3, 4, 5, 6, chunk=8),
+        norm="layer",
+        embedding_norm=True,
     ),
 }
 

@@ -27,6 +27,7 @@ from research.models import (
     moe,
     recurrent,
     rwkv4,
+    rwkv7,
     s4,
 )
 from research.values import ConfigError, check
@@ -121,6 +122,24 @@ SEQUENCE_MIXERS = {
         init_state=rwkv4.init_time_state,
         state_bytes=rwkv4.time_state_bytes,
     ),
+    "rwkv7_first": Mixer(
+        partial(rwkv7.TimeMix, first=True),
+        partial(rwkv7.time_params, first=True),
+        partial(rwkv7.time_matmul_params, first=True),
+        sequence_flops=rwkv7.time_sequence_flops,
+        elementwise_flops=rwkv7.time_elementwise_flops,
+        init_state=rwkv7.init_time_state,
+        state_bytes=rwkv7.time_state_bytes,
+    ),
+    "rwkv7_time": Mixer(
+        rwkv7.TimeMix,
+        rwkv7.time_params,
+        rwkv7.time_matmul_params,
+        sequence_flops=rwkv7.time_sequence_flops,
+        elementwise_flops=rwkv7.time_elementwise_flops,
+        init_state=rwkv7.init_time_state,
+        state_bytes=rwkv7.time_state_bytes,
+    ),
     "cross_attention": Mixer(
         cross_attention.CrossAttention,
         cross_attention.params,
@@ -173,6 +192,14 @@ CHANNEL_MIXERS = {
         active_params=moe.active_params,
         sequence_flops=moe.sequence_flops,
         init_state=moe.init_state,
+    ),
+    "rwkv7_channel": Mixer(
+        rwkv7.ChannelMix,
+        rwkv7.channel_params,
+        rwkv7.channel_matmul_params,
+        elementwise_flops=rwkv7.channel_elementwise_flops,
+        init_state=rwkv7.init_channel_state,
+        state_bytes=rwkv7.channel_state_bytes,
     ),
 }
 

@@ -26,7 +26,7 @@ from research.sharding import is_split
 
 STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack
 
-Role = Literal["embedding", "hidden", "output", "kernel", "vector", "dynamics", "balance"]
+Role = Literal["embedding", "hidden", "output", "kernel", "vector", "low_rank", "dynamics", "balance"]
 # (key, shape, layer) -> array. Hashable; `layer` counts from the bottom of the stack and may be traced.
 Initializer = Callable[[jax.Array, tuple[int, ...], jax.Array | int], jax.Array]
 
@@ -86,10 +86,11 @@ class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
 
     `role` is `embedding` (rows looked up), `hidden` (a matrix between widths), `output` (the head), `kernel` (a fixed
     number of taps a channel: decayed, but no matrix that grows with the width), `vector` (norm gains and biases, never
-    decayed), `dynamics` (what a state space evolves by: never decayed, and learned at a capped rate) or `balance` (a
-    router's bias, which no gradient moves and no count of parameters holds: optim/expert_bias.py). `layer` is the one
-    that owns it, counted from the bottom; of a stacked parameter the lowest one, with the others `layer_step` apart.
-    Boxes exist only in abstract trees; arrays are made by `draw`.
+    decayed), `low_rank` (either factor of a matrix of low rank: never decayed), `dynamics` (what a state space evolves
+    by: never decayed, and learned at a capped rate) or `balance` (a router's bias, which no gradient moves and no count
+    of parameters holds: optim/expert_bias.py). `layer` is the one that owns it, counted from the bottom; of a stacked
+    parameter the lowest one, with the others `layer_step` apart. Boxes exist only in abstract trees; arrays are made by
+    `draw`.
     """
 
     value: Any

@@ -12,8 +12,8 @@ from research.optim.schedules import learning_rate
 
 
 def decayed(boxed: Any) -> Any:
-    """True for matrices and taps, False for the other roles: the mask of weight decay."""
-    return _with_role(boxed, lambda role: role not in ("vector", "dynamics", "balance"))
+    """True for large matrices and taps, False for the other roles: the mask of weight decay."""
+    return _with_role(boxed, lambda role: role not in ("vector", "low_rank", "dynamics", "balance"))
 
 
 def make_optimizer(config: OptimizerConfig, boxed: Any, steps: int) -> optax.GradientTransformation:

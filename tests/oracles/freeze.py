@@ -18,8 +18,10 @@ FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
 import test_oracle_jamba  # noqa: E402
+import test_oracle_recurrent  # noqa: E402
+import test_oracle_rwkv7  # noqa: E402
 import test_oracle_transformers  # noqa: E402
-from oracle_tools import Tensors, as_stored, load, logits_of, random_tokens  # noqa: E402
+from oracle_tools import Tensors, as_stored, from_transformers, load, logits_of, random_tokens  # noqa: E402
 from random_configs import perturbed  # noqa: E402
 
 from research.mamba_config import Mamba2Config, MambaConfig  # noqa: E402
@@ -46,9 +48,11 @@ def of_transformers(family: str, **fields) -> Fixture:
     }))  # fmt: skip
 
 
-def of_model(family: str, model: ModelConfig, in_memory: Callable[[Tensors], Tensors] = as_stored) -> Fixture:
+def of_model(
+    family: str, model: ModelConfig, in_memory: Callable[[Tensors], Tensors] = as_stored, build=from_transformers
+) -> Fixture:
     params, tokens = perturbed(model), random_tokens(model)
-    theirs = load(family, model, params, in_memory=in_memory)
+    theirs = load(family, model, params, build, in_memory)
     return Fixture(model, params, tokens, logits_of(theirs, tokens).detach().numpy())
 
 
@@ -58,12 +62,22 @@ def of_live(case: str) -> Fixture:
     return of_model(family, model, test_oracle_transformers.IN_MEMORY.get(family, as_stored))
 
 
+def of_recurrent() -> Fixture:
+    """LSTM and GRU of torch.nn between torch's norms and linear layers."""
+    model = test_oracle_recurrent.MODEL
+    params, tokens = perturbed(model), random_tokens(model)
+    logits = test_oracle_recurrent.torch_logits(model, params, tokens).detach().numpy()
+    return Fixture(model, params, tokens, logits)
+
+
 FIXTURES: dict[str, Callable[[], Fixture]] = {
     **{name: partial(of_live, name) for name in LIVE},
     "jamba": lambda: of_model("jamba", test_oracle_jamba.NARROW, test_oracle_jamba.in_memory),
     "mamba": lambda: of_transformers("mamba", pattern="mamba", mamba=MambaConfig(8, chunk=4), tied_embeddings=True),
     "mamba2": lambda: of_transformers("mamba2", pattern="mamba2", mamba2=Mamba2Config(8, 2, 8, 2, chunk=4)),
+    "recurrent": of_recurrent,
     "rwkv4": lambda: of_transformers("rwkv", **RWKV4),
+    "rwkv7": lambda: of_model("rwkv7", test_oracle_rwkv7.CASES["chunked"], build=test_oracle_rwkv7.build),
 }
 
 

@@ -36,6 +36,7 @@ from research.models.checkpoints import (
     olmo2,
     qwen3,
     rwkv4,
+    rwkv7,
 )
 from research.models.checkpoints.tensors import flatten, shapes, unflatten
 from research.values import differences, to_dict
@@ -55,6 +56,7 @@ FAMILIES: Mapping[str, ModuleType] = {
         olmo2,
         qwen3,
         rwkv4,
+        rwkv7,
     )
 }
 

@@ -50,37 +50,39 @@ def tensors(model: ModelConfig) -> list[Tensor]:
     """Every tensor of a checkpoint."""
     table = [
         same("rwkv.embeddings.weight", "embedding"),
-        *_norm("rwkv.blocks.0.pre_ln", "embedding_norm"),
-        *_norm("rwkv.ln_out", "final_norm"),
+        *norm_tensors("rwkv.blocks.0.pre_ln", "embedding_norm"),
+        *norm_tensors("rwkv.ln_out", "final_norm"),
     ]
     if not model.tied_embeddings:
         table.append(linear("head.weight", "head"))
     for i, layer in enumerate(layer_paths(model)):
         block, time, channel = f"rwkv.blocks.{i}.", f"{layer}_mixer", f"{layer}_channel"
         table += [
-            *_norm(block + "ln1", f"{time}_norm"),
-            *_norm(block + "ln2", f"{channel}_norm"),
+            *norm_tensors(block + "ln1", f"{time}_norm"),
+            *norm_tensors(block + "ln2", f"{channel}_norm"),
             same(block + "attention.time_decay", f"{time}/decay"),
             same(block + "attention.time_first", f"{time}/bonus"),
             linear(block + "attention.output.weight", f"{time}/out"),
-            *[linear(f"{block}attention.{name}.weight", f"{time}/{name}") for name in ("key", "value", "receptance")],
-            *[_mix(f"{block}attention.time_mix_{name}", f"{time}/{name}") for name in ("key", "value", "receptance")],
-            *[linear(f"{block}feed_forward.{name}.weight", f"{channel}/{name}") for name in ("key", "value")],
-            linear(block + "feed_forward.receptance.weight", f"{channel}/receptance"),
-            *[_mix(f"{block}feed_forward.time_mix_{name}", f"{channel}/{name}") for name in ("key", "receptance")],
+            linear(block + "feed_forward.value.weight", f"{channel}/value"),
         ]
+        mixed = [("attention", time, name) for name in ("key", "value", "receptance")]
+        mixed += [("feed_forward", channel, name) for name in ("key", "receptance")]
+        for part, path, name in mixed:
+            table.append(linear(f"{block}{part}.{name}.weight", f"{path}/{name}"))
+            table.append(channel_vector(f"{block}{part}.time_mix_{name}", f"{path}/{name}_mix"))
     return table
 
 
-def _norm(name: str, path: str) -> list[Tensor]:
+def norm_tensors(name: str, path: str) -> list[Tensor]:
+    """Gain and bias of one LayerNorm."""
     return [same(name + ".weight", path + "/gain"), same(name + ".bias", path + "/bias")]
 
 
-def _mix(name: str, path: str) -> Tensor:
-    """An interpolation's shares, stored as (1, 1, D)."""
+def channel_vector(name: str, path: str) -> Tensor:
+    """A number a channel, stored as (1, 1, D)."""
     return Tensor(
         name,
-        (f"{path}_mix",),
+        (path,),
         lambda ours: ours[0].reshape(1, 1, -1),
         lambda theirs, shapes: [theirs.reshape(shapes[0])],
     )

@@ -1,0 +1,282 @@
+"""RWKV-7 (Peng 2025, arXiv 2503.14456): time mix and channel mix, initialised as the published trainer's modules are.
+
+The time mix keeps a matrix a head as its state and changes it by the generalised delta rule (delta_rule.py). The first
+layer is `rwkv7_first`: it has no share of its own value to give up, and its values are what later layers mix in.
+
+The published trainer also doubles the learning rate of the decay's bias, and a script of its own redraws the large
+matrices as orthogonal ones before a long run; neither is done here.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from research.model_config import ModelConfig
+from research.models import delta_rule
+from research.models.layers import Initializer, Shared, Uniform, at_least_float32, ones, parameter, project, zeros
+from research.models.token_shift import Orthogonal, PerChannel, interpolate, token_shift
+from research.sharding import constrain
+
+SLOWEST_DECAY = math.exp(-0.5)  # a token's decay lies between exp(-SLOWEST_DECAY) and 1
+HEADS = "heads head_dim"
+
+
+class TimeState(flax.struct.PyTreeNode):
+    """The last token, and a matrix a head, value by key channels, at least float32: one size for every length."""
+
+    last_BD: jax.Array
+    heads_BHKK: jax.Array
+
+
+class ChannelState(flax.struct.PyTreeNode):
+    """The last token."""
+
+    last_BD: jax.Array
+
+
+def init_time_state(config: ModelConfig, batch: int, max_length: int) -> TimeState:
+    """Nothing read."""
+    return TimeState(jnp.zeros((batch, config.width), config.compute_dtype), _empty_heads(config, batch))
+
+
+def init_channel_state(config: ModelConfig, batch: int, max_length: int) -> ChannelState:
+    """Nothing read."""
+    return ChannelState(jnp.zeros((batch, config.width), config.compute_dtype))
+
+
+def _empty_heads(config: ModelConfig, batch: int) -> jax.Array:
+    K = config.rwkv7.head_dim
+    return jnp.zeros((batch, config.width // K, K, K), jnp.promote_types(config.compute_dtype, jnp.float32))
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """Share of the token before, from nearly 1 in the first channels to nearly 0 in the last."""
+
+    power: float
+
+    def __call__(self, channel: jax.Array, channels: int, rise: jax.Array, fall: jax.Array) -> jax.Array:
+        return 1 - (channel / channels) ** (self.power * fall)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """middle + slope * x, x from -1/2 to 1/2 over the channels, + curve * z, z from -1 to 1 over each head's."""
+
+    head_dim: int
+    middle: float
+    slope: float = 0.0
+    curve: float = 0.0
+
+    def __call__(self, channel: jax.Array, channels: int, rise: jax.Array, fall: jax.Array) -> jax.Array:
+        line = channel / max(1, channels - 1) - 0.5
+        return self.middle + self.slope * line + self.curve * _within_heads(channel, self.head_dim)
+
+
+@dataclass(frozen=True)
+class _Decay:
+    """Bias of the decay: -5.5 in the first channels to 0.5 in the last, more steeply so in higher layers."""
+
+    head_dim: int
+
+    def __call__(self, channel: jax.Array, channels: int, rise: jax.Array, fall: jax.Array) -> jax.Array:
+        ramp = -6 + 6 * (channel / max(1, channels - 1)) ** (1 + jnp.asarray(rise) ** 0.3)
+        return ramp + 0.5 + 2.5 * _within_heads(channel, self.head_dim)
+
+
+def _within_heads(channel: jax.Array, head_dim: int) -> jax.Array:
+    middle = (head_dim - 1) / 2
+    offset = (channel % head_dim - middle) / max(middle, 0.5)
+    return offset * jnp.abs(offset)
+
+
+def _channel_mix(channel: jax.Array, channels: int, rise: jax.Array, fall: jax.Array) -> jax.Array:
+    return 1 - (channel / channels) ** (fall**4)
+
+
+class TimeMix(nn.Module):
+    """out(gate * (norm(S r) + (r . bonus k) v)), with S from the generalised delta rule.
+
+    first: the values are handed on in `shared`; else a learned share of the first layer's replaces as much of the own.
+    """
+
+    config: ModelConfig
+    layer: int
+    first: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x_BLD: jax.Array, state: TimeState | None, shared: Shared
+    ) -> tuple[jax.Array, TimeState | None, Shared]:
+        cfg, D = self.config.rwkv7, x_BLD.shape[-1]
+        K, ranks = cfg.head_dim, cfg.ranks(D)
+        shifted_BLD, last_BD = token_shift(x_BLD, None if state is None else state.last_BD, shared.mask_BL)
+
+        def mixed(name: str, power: float) -> jax.Array:
+            share_D = parameter(
+                self, f"{name}_mix", (D,), "width", PerChannel(_Mix(power), self.config.depth), "vector"
+            )
+            return interpolate(x_BLD, shifted_BLD, share_D)
+
+        r_BLHK = self._heads("receptance", mixed("receptance", 0.2), 0.5)
+        k_BLHK = self._heads("key", mixed("key", 0.7), 0.05)
+        from_value_BLD = mixed("value", 0.7)
+        v_BLHK = self._heads("value", from_value_BLD, 0.5)
+        if self.first:
+            if any("rwkv7_time" in layer for layer in self.config.layers):
+                shared = shared.replace(first_value_BLD=v_BLHK.reshape(x_BLD.shape))
+        else:
+            share_BLHK = self._low_rank("share", from_value_BLD, ranks.value, _identity, _Line(K, 0.73, -0.4))
+            first_BLHK = shared.first_value_BLD.reshape(v_BLHK.shape)
+            v_BLHK += (first_BLHK - v_BLHK) * jax.nn.sigmoid(share_BLHK).astype(v_BLHK.dtype)
+        decay_BLHK = self._low_rank("decay", mixed("decay", 0.9), ranks.decay, jnp.tanh, _Decay(K))
+        rate_BLHK = self._low_rank("rate", mixed("rate", 0.9), ranks.rate, _identity, _Line(K, -0.19, 0.4, 0.3))
+        gate_BLHK = self._low_rank("gate", mixed("gate", 0.2), ranks.gate, jax.nn.sigmoid, None)
+
+        y_BLHK, heads_BHKK = self._recur(r_BLHK, decay_BLHK, k_BLHK, v_BLHK, rate_BLHK, state, shared.mask_BL)
+        out_HKD = parameter(self, "out", (D // K, K, D), "heads head_dim width", zeros, "hidden")
+        y_BLD = project(y_BLHK.astype(x_BLD.dtype) * gate_BLHK, out_HKD, contracted=2)
+        return y_BLD, None if state is None else TimeState(last_BD, heads_BHKK), shared
+
+    def _heads(self, name: str, x_BLD: jax.Array, bound: float) -> jax.Array:
+        """A square projection, split into heads."""
+        D, K = x_BLD.shape[-1], self.config.rwkv7.head_dim
+        weight_DHK = parameter(self, name, (D, D // K, K), f"width {HEADS}", Uniform(bound * D**-0.5), "hidden")
+        return constrain(project(x_BLD, weight_DHK), f"batch length {HEADS}")
+
+    def _low_rank(
+        self, name: str, x_BLD: jax.Array, rank: int, activation: Callable, bias: Callable | None
+    ) -> jax.Array:
+        """up(activation(down(x))) + bias, split into heads; starts as the bias alone."""
+        D, K = x_BLD.shape[-1], self.config.rwkv7.head_dim
+        down_DR = parameter(self, f"{name}_down", (D, rank), "width rank", zeros, "low_rank")
+        up_init = Orthogonal(0.1 * math.sqrt(max(1.0, rank / D)))
+        up_RHK = parameter(self, f"{name}_up", (rank, D // K, K), f"rank {HEADS}", up_init, "low_rank")
+        y_BLHK = constrain(project(activation(project(x_BLD, down_DR)), up_RHK), f"batch length {HEADS}")
+        if bias is None:
+            return y_BLHK
+        y_BLHK = at_least_float32(y_BLHK)  # a decay's distance from 1 is lost in a type with fewer digits
+        return y_BLHK + self._vector(f"{name}_bias", bias, y_BLHK)
+
+    def _vector(self, name: str, formula: Callable | Initializer, like_BLHK: jax.Array) -> jax.Array:
+        """A parameter a channel, split into heads, ready to meet an activation in its dtype."""
+        init = formula if formula in (ones, zeros) else PerChannel(formula, self.config.depth)
+        vector_HK = parameter(self, name, like_BLHK.shape[2:], HEADS, init, "vector")
+        return vector_HK.astype(like_BLHK.dtype)[None, None]
+
+    def _recur(
+        self,
+        r_BLHK: jax.Array,
+        decay_BLHK: jax.Array,
+        k_BLHK: jax.Array,
+        v_BLHK: jax.Array,
+        rate_BLHK: jax.Array,
+        state: TimeState | None,
+        mask_BL: jax.Array | None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """What the heads read, normed, with this token's bonus, in float32; and their state."""
+        cfg = self.config.rwkv7
+        r, k, v = (at_least_float32(x) for x in (r_BLHK, k_BLHK, v_BLHK))
+        rate = jax.nn.sigmoid(rate_BLHK)
+        direction = _unit(k * self._vector("removal", _Line(cfg.head_dim, 0.71, -0.1), k))
+        k = k * (1 + (rate - 1) * self._vector("key_rate", _Line(cfg.head_dim, 1.02), k))
+        log_decay = -SLOWEST_DECAY * jax.nn.sigmoid(decay_BLHK)
+        tokens = (r, log_decay, k, v, -direction, direction * rate)
+        if mask_BL is not None:
+            tokens = tuple(jnp.where(mask_BL[:, :, None, None], x, 0) for x in tokens)
+        heads_BHKK = _empty_heads(self.config, r.shape[0]) if state is None else state.heads_BHKK
+        algorithm = "sequential" if r.shape[1] == 1 else cfg.algorithm
+        y, heads_BHKK = delta_rule.ALGORITHMS[algorithm](tokens, heads_BHKK, cfg.chunk)
+
+        centred = y - y.mean(axis=-1, keepdims=True)
+        epsilon = cfg.head_dim * self.config.norm_epsilon  # 64e-5 in the published models
+        normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+        y = normed * self._vector("norm_gain", ones, y) + self._vector("norm_bias", zeros, y)
+        bonus = jnp.sum(r * k * self._vector("bonus", _Line(cfg.head_dim, -0.04), k), axis=-1, keepdims=True)
+        return y + bonus * v, heads_BHKK
+
+
+def _identity(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """x / max(|x|, 1e-12) over the last axis, as torch normalises."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+
+
+class ChannelMix(nn.Module):
+    """value(relu(key(x))^2), x interpolated with the token before."""
+
+    config: ModelConfig
+    layer: int
+
+    @nn.compact
+    def __call__(
+        self, x_BLD: jax.Array, state: ChannelState | None, shared: Shared
+    ) -> tuple[jax.Array, ChannelState | None, Shared]:
+        D = x_BLD.shape[-1]
+        F = self.config.rwkv7.hidden(D)
+        mix_D = parameter(self, "key_mix", (D,), "width", PerChannel(_channel_mix, self.config.depth), "vector")
+        key_DF = parameter(self, "key", (D, F), "width hidden", Uniform(0.5 * D**-0.5), "hidden")
+        value_FD = parameter(self, "value", (F, D), "hidden width", zeros, "hidden")
+        shifted_BLD, last_BD = token_shift(x_BLD, None if state is None else state.last_BD, shared.mask_BL)
+        hidden_BLF = project(interpolate(x_BLD, shifted_BLD, mix_D), key_DF)
+        hidden_BLF = constrain(jnp.square(jax.nn.relu(hidden_BLF)), "batch length hidden")
+        return project(hidden_BLF, value_FD), None if state is None else ChannelState(last_BD), shared
+
+
+def time_params(config: ModelConfig, first: bool = False) -> int:
+    """Matrices, low-rank maps and 14 vectors: 6 interpolations, 3 biases (2 if `first`), 3 for keys, 2 of the norm."""
+    return time_matmul_params(config, first) + config.width * (13 if first else 14)
+
+
+def time_matmul_params(config: ModelConfig, first: bool = False) -> int:
+    """Parameters each token is multiplied with: 4 square matrices, 4 low-rank maps, one fewer if `first`."""
+    ranks = config.rwkv7.ranks(config.width)
+    low_rank = ranks.decay + ranks.rate + ranks.gate + (0 if first else ranks.value)
+    return 4 * config.width**2 + 2 * config.width * low_rank
+
+
+def time_sequence_flops(config: ModelConfig, length: int) -> int:
+    """Matrix products of the delta rule (delta_rule.matmul_flops)."""
+    cfg = config.rwkv7
+    return delta_rule.matmul_flops(cfg.algorithm, cfg.chunk, length, config.width // cfg.head_dim, cfg.head_dim)
+
+
+def time_elementwise_flops(config: ModelConfig, length: int) -> int:
+    """6 interpolations of 3 operations a channel, and what the delta rule does outside of matrix products."""
+    cfg = config.rwkv7
+    heads = config.width // cfg.head_dim
+    rule = delta_rule.elementwise_flops(cfg.algorithm, cfg.chunk, length, heads, cfg.head_dim)
+    return 18 * length * config.width + rule
+
+
+def time_state_bytes(config: ModelConfig, length: int, bytes_per_value: int) -> int:
+    """The last token, and head_dim numbers a channel that are at least float32."""
+    return config.width * (bytes_per_value + config.rwkv7.head_dim * max(4, bytes_per_value))
+
+
+def channel_params(config: ModelConfig) -> int:
+    """Two matrices and an interpolation."""
+    return channel_matmul_params(config) + config.width
+
+
+def channel_matmul_params(config: ModelConfig) -> int:
+    """Parameters each token is multiplied with."""
+    return 2 * config.width * config.rwkv7.hidden(config.width)
+
+
+def channel_elementwise_flops(config: ModelConfig, length: int) -> int:
+    """An interpolation of 3 operations a channel."""
+    return 3 * length * config.width
+
+
+def channel_state_bytes(config: ModelConfig, length: int, bytes_per_value: int) -> int:
+    """The last token."""
+    return config.width * bytes_per_value
