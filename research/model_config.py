@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from research.attention_config import AttentionConfig, LatentAttentionConfig
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.moe_config import MoeConfig
 from research.recurrent_config import RecurrentConfig, Rwkv4Config, Rwkv7Config
@@ -15,96 +16,6 @@ from research.ssm_config import H3Config, S4Config
 from research.values import check, check_positive, check_range
 
 Layer = tuple[str, ...]  # (sequence mixer, channel mixer), or one mixer alone
-
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """Rotary frequencies of Llama 3.1, stretched for a longer context than the model was first trained on."""
-
-    factor: float = 8.0
-    low_factor: float = 1.0
-    high_factor: float = 4.0
-    original_length: int = 8192
-
-    def __post_init__(self):
-        check_positive(self, "model.attention.rope_scaling", "factor low_factor original_length")
-        check(
-            self.high_factor > self.low_factor,
-            "model.attention.rope_scaling.high_factor",
-            self.high_factor,
-            f"must be above low_factor = {self.low_factor}, since frequencies between the two are blended",
-            "raise it",
-        )
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    """Causal self-attention (Vaswani 2017) with grouped queries (Ainslie 2023)."""
-
-    heads: int = 4
-    kv_heads: int = 4
-    head_dim: int = 64
-    # rotary: Su 2021; relative: distances with a projection of their own (Transformer-XL, Dai 2019; Gopher,
-    # Chinchilla); buckets: a learned score of each distance's bucket, one table for all layers (T5, Raffel 2020)
-    positions: Literal["rotary", "relative", "buckets", "none"] = "rotary"
-    buckets: int = 32
-    longest_distance: int = 128  # from here on all distances share the last bucket
-    rope_theta: float = 10_000.0
-    rope_pairs: Literal["half", "interleaved"] = "half"  # half: Hugging Face; interleaved: Meta's Llama and RoFormer
-    rope_fraction: float = 1.0  # of each head's channels are turned: a quarter in GPT-NeoX
-    rope_scaling: RopeScaling | None = None
-    qk_norm: Literal["none", "head", "full"] = "none"  # RMSNorm of each head (Qwen3) or of all together (OLMo 2)
-    biases: Literal["none", "qkv", "all"] = "none"  # all: of the output projection too
-    window: int | None = None  # tokens a query sees, itself included; none sees all of the past
-    causal: bool = True  # an encoder's attention is not: ModelConfig.encoder says so
-
-    def __post_init__(self):
-        check_range(self, "model.attention", "heads kv_heads head_dim window", 1)
-        check_range(self, "model.attention", "rope_fraction", 0, 1)
-        check(
-            self.buckets >= 4 and self.buckets % 4 == 0 and self.longest_distance > self.buckets,
-            "model.attention.buckets",
-            self.buckets,
-            f"must be a multiple of 4 (half of them may look ahead) below longest_distance = {self.longest_distance}",
-            "use 32",
-        )
-        check_positive(self, "model.attention", "rope_theta")
-        check(
-            self.heads % self.kv_heads == 0,
-            "model.attention.kv_heads",
-            self.kv_heads,
-            f"must divide heads = {self.heads}",
-            "choose a divisor",
-        )
-        check(
-            self.positions != "rotary" or (self.rotary_channels >= 2 and self.rotary_channels % 2 == 0),
-            "model.attention.head_dim",
-            self.head_dim,
-            f"times rope_fraction = {self.rope_fraction:g} must be even, since rotary positions turn pairs of channels",
-            "round it up to an even number",
-        )
-
-        check(
-            self.causal or self.positions != "relative",
-            "model.attention.positions",
-            self.positions,
-            "looks back alone, and an encoder looks both ways",
-            "use rotary positions",
-        )
-
-    @property
-    def rotary_channels(self) -> int:
-        """Channels of a head that are turned."""
-        return int(self.head_dim * self.rope_fraction)
-
-    def check_fits(self, model: "ModelConfig") -> None:
-        check(
-            self.positions != "relative" or model.width % 2 == 0,
-            "model.width",
-            model.width,
-            "must be even, since a distance is given to relative positions as pairs of sine and cosine",
-            "round it up to an even number",
-        )
 
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
@@ -142,6 +53,7 @@ class ModelConfig:
     depth: int = 4
     pattern: str = "attention:mlp"
     attention: AttentionConfig = field(default_factory=AttentionConfig)
+    latent_attention: LatentAttentionConfig = field(default_factory=LatentAttentionConfig)
     mlp: MlpConfig = field(default_factory=MlpConfig)
     moe: MoeConfig = field(default_factory=MoeConfig)
     mamba: MambaConfig = field(default_factory=MambaConfig)
@@ -252,6 +164,7 @@ class ModelConfig:
 
 MIXER_SECTIONS = {  # mixer -> the section of ModelConfig that it reads
     "attention": "attention",
+    "latent_attention": "latent_attention",
     "mlp": "mlp",
     "moe": "moe",
     "mamba": "mamba",

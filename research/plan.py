@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from research.config import RunConfig
 from research.cost import model_cost, run_cost
-from research.model_config import AttentionConfig, ModelConfig
+from research.model_config import ModelConfig
 from research.values import ConfigError, check
 
 HIDDEN_MULTIPLE = (
@@ -175,5 +175,6 @@ def scaled(model: ModelConfig, width: int, depth: int) -> ModelConfig:
         width=width,
         depth=depth,
         mlp=replace(model.mlp, hidden=max(HIDDEN_MULTIPLE, hidden)),
-        attention=AttentionConfig(**{**vars(attention), "heads": heads, "kv_heads": heads // group}),
+        attention=replace(attention, heads=heads, kv_heads=heads // group),
+        latent_attention=model.latent_attention.scaled(width / model.width),
     )

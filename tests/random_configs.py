@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.attention_config import LatentAttentionConfig, RopeScaling
 from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
 from research.models.mlp import ACTIVATIONS
 from research.moe_config import MoeConfig
@@ -16,6 +17,7 @@ from research.ssm_config import H3Config, S4Config
 ATTENTION = "attention:mlp"
 # What a test must hold for beside it: one pattern a line, without a prefix where the prefix is not part of the model.
 OTHER_PATTERNS = (
+    "latent_attention:mlp",
     "lstm:mlp, gru",
     "mamba, mamba2:mlp",
     "s4, h3:mlp",
@@ -62,6 +64,7 @@ def random_model(seed: int, pattern: str = ATTENTION) -> ModelConfig:
             biases=str(rng.choice(["none", "qkv", "all"])),
             window=None if rng.integers(2) else int(rng.integers(1, 9)),
         ),
+        latent_attention=_latent_attention(seed),
         mlp=MlpConfig(int(rng.integers(1, 90)), str(rng.choice(list(ACTIVATIONS))), bool(rng.integers(2))),
         mamba=_mamba(seed),
         mamba2=_mamba2(seed, width),
@@ -103,6 +106,13 @@ def _moe(seed: int) -> MoeConfig:
         balance_over="sequence",
         bias_rate=None if rng.integers(2) else 1e-3,
     )
+
+
+def _latent_attention(seed: int) -> LatentAttentionConfig:
+    rng = np.random.default_rng((seed, 0))
+    heads, head_dim, value_dim, kv_rank = (int(rng.integers(1, 9)) for _ in range(4))
+    query_rank = None if rng.integers(2) else int(rng.integers(1, 9))
+    return LatentAttentionConfig(heads, head_dim, 2 * int(rng.integers(1, 4)), value_dim, kv_rank, query_rank)
 
 
 def _mamba(seed: int) -> MambaConfig:

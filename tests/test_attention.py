@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from research.attention_config import RopeScaling
 from research.cost import model_cost
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
 from research.models.layers import LayerNorm
 from research.models.mlp import ACTIVATIONS

@@ -8,8 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from research.attention_config import LatentAttentionConfig, RopeScaling
 from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
 from research.models.checkpoints import (
     FAMILIES,
@@ -28,6 +29,12 @@ from research.recurrent_config import Rwkv4Config, Rwkv7Config
 SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
 MULTI_HEAD = {**SMALL, "norm": "layer"}
 EXAMPLES = {
+    "deepseek_v3": ModelConfig(
+        **SMALL,
+        pattern="latent_attention:mlp",
+        latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, 14),
+        mlp=MlpConfig(48),
+    ),
     "falcon": ModelConfig(
         **MULTI_HEAD,
         attention=AttentionConfig(4, 1, 8),

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
+from research.attention_config import LatentAttentionConfig, RopeScaling
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")
@@ -39,6 +40,11 @@ FALCON = replace(
 )
 # The original length puts waves of these heads on either side of both of Llama 3.1's limits, and between them.
 STRETCHED = AttentionConfig(4, 2, 16, rope_theta=5e5, rope_scaling=RopeScaling(original_length=64))
+LATENT = replace(
+    LLAMA,
+    pattern="latent_attention:mlp",
+    latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, 14),
+)
 CASES = {
     "llama-multi-head": ("llama", replace(LLAMA, attention=AttentionConfig(4, 4, 8))),
     "llama-3.1": ("llama", replace(LLAMA, attention=STRETCHED)),
@@ -55,6 +61,11 @@ CASES = {
     "gpt-neox": ("gpt_neox", NEOX),
     "gpt-neox-sequential": ("gpt_neox", replace(NEOX, parallel_mixers=False)),
     "falcon": ("falcon", FALCON),
+    "latent": ("deepseek_v3", LATENT),
+    "latent-plain-queries": (
+        "deepseek_v3",
+        replace(LATENT, latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, rope_pairs="half")),
+    ),
 }
 
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 # further left.
 STREET = (
     "research.values",
+    "research.attention_config",
     "research.moe_config",
     "research.mamba_config",
     "research.recurrent_config",

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import AttentionConfig, ModelConfig
+from research.model_config import ModelConfig
 from research.models.layers import Normal, RMSNorm, Shared, along_last, parameter, project, zeros
 from research.models.positions import (
     by_source,
@@ -66,9 +66,8 @@ class Attention(nn.Module):
         if state is not None:
             state = _append(state, k_BLGK, v_BLGK, shared.mask_BL)
             k_BLGK, v_BLGK = state.keys_BSGK, state.values_BSGK
-        visible_1LS = _visible(positions_L, k_BLGK.shape[1], cfg)[None]
         real_BS = shared.mask_BL if state is None else state.real_BS
-        mask_BLS = visible_1LS if real_BS is None else visible_1LS & real_BS[:, None, :]
+        mask_BLS = visible(positions_L, k_BLGK.shape[1], real_BS, cfg.window, cfg.causal)
         scores_BHLS = None
         if cfg.positions == "relative":
             q_BLHK, scores_BHLS = self._by_distance(q_BLHK, positions_L, k_BLGK.shape[1])
@@ -126,12 +125,12 @@ def attend(
     v_BSGK: jax.Array,
     mask_BLS: jax.Array,
     added_BHLS: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention; head h reads key-value head h // (H / G). Scores and softmax in float32.
 
-    mask_BLS is true where a query sees a source; its batch may be 1. `added_BHLS` are further scores, whose batch
-    may be 1 too. Values may have
-    another number of channels than queries and keys.
+    mask_BLS is true where a query sees a source; its batch may be 1. `added_BHLS` are further scores, whose batch may
+    be 1 too; `scale` is 1 / sqrt(K) if not given. Values may have another number of channels than queries and keys.
 
     The heads of one group are laid out as further queries of their key-value head, M = L * (H / G) rows, so that both
     products are plain batched matrix products with nothing repeated.
@@ -139,7 +138,9 @@ def attend(
     B, L, H, K = q_BLHK.shape
     S, G = k_BSGK.shape[1:3]
     group = H // G
-    q_BGMK = (q_BLHK * K**-0.5).reshape(B, L, G, group, K).transpose(0, 2, 1, 3, 4).reshape(B, G, L * group, K)
+    q_BGMK = (
+        (q_BLHK * (scale or K**-0.5)).reshape(B, L, G, group, K).transpose(0, 2, 1, 3, 4).reshape(B, G, L * group, K)
+    )
     scores_BGMS = jnp.einsum(
         "bgmk,bsgk->bgms", q_BGMK, k_BSGK, preferred_element_type=jnp.promote_types(q_BLHK.dtype, jnp.float32)
     )
@@ -152,11 +153,15 @@ def attend(
     return mixed_BGMK.reshape(B, G, L, group, -1).transpose(0, 2, 1, 3, 4).reshape(B, L, H, -1)
 
 
-def _visible(positions_L: jax.Array, sources: int, config: AttentionConfig) -> jax.Array:
-    """mask_LS: which source positions each query may see: none in the future if causal, none outside the window."""
+def visible(
+    positions_L: jax.Array, sources: int, real_BS: jax.Array | None, window: int | None = None, causal: bool = True
+) -> jax.Array:
+    """mask_BLS (its batch 1 without padding): no padding, none of the future if causal, nothing outside the window."""
     distance_LS = positions_L[:, None] - jnp.arange(sources)[None, :]
-    seen_LS = distance_LS >= 0 if config.causal else jnp.ones_like(distance_LS, bool)
-    return seen_LS if config.window is None else seen_LS & (jnp.abs(distance_LS) < config.window)
+    seen_LS = distance_LS >= 0 if causal else jnp.ones_like(distance_LS, bool)
+    if window is not None:
+        seen_LS &= jnp.abs(distance_LS) < window
+    return seen_LS[None] if real_BS is None else seen_LS[None] & real_BS[:, None, :]
 
 
 def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL: jax.Array | None) -> AttentionState:

@@ -21,6 +21,7 @@ from research.models import (
     attention,
     cross_attention,
     h3,
+    latent_attention,
     mamba,
     mamba2,
     mlp,
@@ -62,6 +63,15 @@ SEQUENCE_MIXERS = {
         causal_share=0.5,
         init_state=attention.init_state,
         state_bytes=attention.state_bytes,
+    ),
+    "latent_attention": Mixer(
+        latent_attention.LatentAttention,
+        latent_attention.params,
+        latent_attention.matmul_params,
+        sequence_flops=latent_attention.sequence_flops,
+        causal_share=0.5,
+        init_state=latent_attention.init_state,
+        state_bytes=latent_attention.state_bytes,
     ),
     "mamba": Mixer(
         mamba.Mamba,

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from research.model_config import MIXER_SECTIONS, ModelConfig
 from research.models.checkpoints import (
+    deepseek_v3,
     falcon,
     falcon_mamba,
     gpt2,
@@ -44,6 +45,7 @@ from research.values import differences, to_dict
 FAMILIES: Mapping[str, ModuleType] = {
     family.MODEL_TYPE: family
     for family in (
+        deepseek_v3,
         falcon,
         falcon_mamba,
         gpt2,

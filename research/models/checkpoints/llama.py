@@ -6,7 +6,8 @@ The decoders that differ from it in a few fields (Mistral, Qwen, OLMo 2) build o
 from dataclasses import replace
 from typing import Any
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
+from research.attention_config import RopeScaling
+from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models.checkpoints.tensors import Tensor, bias, layer_paths, linear, same
 
 MODEL_TYPE = "llama"

@@ -1,0 +1,129 @@
+"""DeepSeek-V3 checkpoints (2024) as Hugging Face stores them: latent attention, layers with a dense mlp."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from research.attention_config import LatentAttentionConfig
+from research.model_config import MlpConfig, ModelConfig
+from research.models.checkpoints.llama import NORMS, mlp_tensors
+from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
+
+MODEL_TYPE = "deepseek_v3"
+IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight"
+
+
+def to_settings(model: ModelConfig) -> dict[str, Any]:
+    """The config.json of a model of this family."""
+    cfg = model.latent_attention
+    return {
+        "model_type": MODEL_TYPE,
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.width,
+        "intermediate_size": model.mlp.hidden,
+        "num_hidden_layers": model.depth,
+        "first_k_dense_replace": model.depth,
+        "num_nextn_predict_layers": 0,
+        "num_attention_heads": cfg.heads,
+        "num_key_value_heads": cfg.heads,
+        "qk_nope_head_dim": cfg.head_dim,
+        "qk_rope_head_dim": cfg.rope_dim,
+        "v_head_dim": cfg.value_dim,
+        "kv_lora_rank": cfg.kv_rank,
+        "q_lora_rank": cfg.query_rank,
+        "rope_parameters": {"rope_type": "default", "rope_theta": cfg.rope_theta},
+        "rope_interleave": cfg.rope_pairs == "interleaved",
+        "hidden_act": "silu",
+        "rms_norm_eps": model.norm_epsilon,
+        "tie_word_embeddings": model.tied_embeddings,
+    }
+
+
+def from_settings(settings: dict[str, Any]) -> ModelConfig:
+    """The model that a config.json describes.
+
+    Raises ValueError for routed layers, a scaling of rotary positions or prediction of several tokens, which this
+    family does not have here.
+    """
+    depth = settings["num_hidden_layers"]
+    if settings.get("first_k_dense_replace", 3) < depth:
+        raise ValueError(f"first_k_dense_replace = {settings.get('first_k_dense_replace', 3)}: must be {depth}.")
+    return ModelConfig(
+        vocab_size=settings["vocab_size"],
+        width=settings["hidden_size"],
+        depth=depth,
+        pattern="latent_attention:mlp",
+        latent_attention=latent_attention(settings),
+        mlp=MlpConfig(settings["intermediate_size"]),
+        norm_epsilon=settings.get("rms_norm_eps", 1e-6),
+        tied_embeddings=settings.get("tie_word_embeddings", False),
+    )
+
+
+def latent_attention(settings: dict[str, Any]) -> LatentAttentionConfig:
+    """The section of ModelConfig; ValueError for scaled rotary positions."""
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise ValueError(f"rope_type = {kind!r}: must be 'default'. Fix: use a model without scaled positions.")
+    return LatentAttentionConfig(
+        settings["num_attention_heads"],
+        settings["qk_nope_head_dim"],
+        settings["qk_rope_head_dim"],
+        settings["v_head_dim"],
+        settings["kv_lora_rank"],
+        settings["q_lora_rank"],
+        float(rope.get("rope_theta", settings.get("rope_theta", 10_000.0))),
+        "interleaved" if settings.get("rope_interleave", True) else "half",
+    )
+
+
+def tensors(model: ModelConfig) -> list[Tensor]:
+    """Every tensor of a checkpoint."""
+    table = [same("model.embed_tokens.weight", "embedding"), same("model.norm.weight", "final_norm/gain")]
+    if not model.tied_embeddings:
+        table.append(linear("lm_head.weight", "head"))
+    for i, layer in enumerate(layer_paths(model)):
+        name = f"model.layers.{i}."
+        table += [
+            same(f"{name}{NORMS[0]}.weight", f"{layer}_mixer_norm/gain"),
+            same(f"{name}{NORMS[1]}.weight", f"{layer}_channel_norm/gain"),
+            *latent_attention_tensors(name + "self_attn.", f"{layer}_mixer/", model.latent_attention),
+            *mlp_tensors(name + "mlp.", f"{layer}_channel/", model.mlp),
+        ]
+    return table
+
+
+def latent_attention_tensors(name: str, path: str, cfg: LatentAttentionConfig) -> list[Tensor]:
+    """The projections and norms of one layer of latent attention."""
+    narrow = [linear("", path + "latent"), linear("", path + "rope_key")]
+    table = [
+        joined_rows(name + "kv_a_proj_with_mqa.weight", narrow),
+        same(name + "kv_a_layernorm.weight", path + "latent_norm/gain"),
+        _keys_and_values(name + "kv_b_proj.weight", (path + "key", path + "value")),
+        linear(name + "o_proj.weight", path + "out", inputs=2),
+    ]
+    if cfg.query_rank is None:
+        return [*table, linear(name + "q_proj.weight", path + "query")]
+    return [
+        *table,
+        linear(name + "q_a_proj.weight", path + "query_down"),
+        same(name + "q_a_layernorm.weight", path + "query_norm/gain"),
+        linear(name + "q_b_proj.weight", path + "query"),
+    ]
+
+
+def _keys_and_values(name: str, paths: tuple[str, str]) -> Tensor:
+    """Keys (R, H, K) and values (R, H, V) as rows ordered by head, key before value, channel."""
+
+    def join(ours: Sequence[np.ndarray]) -> np.ndarray:
+        joined = np.concatenate(ours, axis=2)
+        return joined.reshape(joined.shape[0], -1).T
+
+    def split(theirs: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        R, H, K = shapes[0]
+        return np.split(theirs.T.reshape(R, H, -1), [K], axis=2)
+
+    return Tensor(name, paths, join, split)

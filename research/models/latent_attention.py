@@ -1,0 +1,130 @@
+"""Multi-head latent attention (DeepSeek-V2, sections 2.1.2 and 2.1.3; DeepSeek-V3): one short vector a token is kept.
+
+Every head's key and value are projections of a token's normed latent vector; a separate key of a few rotary channels,
+one for all heads, carries the position. A whole sequence is attended with keys and values written out. With a state
+they never are: the projections move over to the query and to the output (section 2.1.2: absorbed), and attention runs
+over the latents themselves, as over a single key-value head.
+"""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from research.model_config import ModelConfig
+from research.models.attention import attend, visible
+from research.models.layers import Normal, RMSNorm, Shared, parameter, project
+from research.models.positions import rotary_angles, rotary_frequencies, rotate
+from research.sharding import constrain
+
+RANK_NORM_EPSILON = 1e-6  # of the norms of the narrow vectors, whatever the model's: so in the released code
+
+
+class LatentState(flax.struct.PyTreeNode):
+    """Latents and turned position keys seen so far, and how many: slots past `seen` are empty."""
+
+    latents_BSR: jax.Array
+    keys_BSK: jax.Array
+    real_BS: jax.Array  # false where a slot holds padding
+    seen: jax.Array  # int32 scalar
+
+
+def init_state(config: ModelConfig, batch: int, max_length: int) -> LatentState:
+    """An empty cache of `max_length` slots in the compute dtype."""
+    cfg = config.latent_attention
+    latents = jnp.zeros((batch, max_length, cfg.kv_rank), config.compute_dtype)
+    keys = jnp.zeros((batch, max_length, cfg.rope_dim), config.compute_dtype)
+    return LatentState(latents, keys, jnp.ones((batch, max_length), bool), jnp.zeros((), jnp.int32))
+
+
+class LatentAttention(nn.Module):
+    """softmax([q, q_rope] [k, k_rope]^T / sqrt(K + K_rope) + mask) v, with k and v linear in the token's latent."""
+
+    config: ModelConfig
+    layer: int
+
+    @nn.compact
+    def __call__(
+        self, x_BLD: jax.Array, state: LatentState | None, shared: Shared
+    ) -> tuple[jax.Array, LatentState | None, Shared]:
+        cfg, D = self.config.latent_attention, self.config.width
+        H, K, V, R = cfg.heads, cfg.head_dim, cfg.value_dim, cfg.kv_rank
+        start = jnp.zeros((), jnp.int32) if state is None else state.seen
+        positions_L = start + jnp.arange(x_BLD.shape[1])
+        frequencies = rotary_frequencies(cfg.rope_dim, cfg.rope_theta)
+        angles = rotary_angles(positions_L[None], frequencies, jnp.promote_types(x_BLD.dtype, jnp.float32))
+        q_BLHK = constrain(self._queries(x_BLD), "batch length heads head_dim")
+        q_BLHK, turned_BLHK = q_BLHK[..., :K], rotate(q_BLHK[..., K:], angles, cfg.rope_pairs)
+        latent_DR = parameter(self, "latent", (D, R), "width rank", Normal(D**-0.5), "hidden")
+        latents_BSR = RMSNorm(RANK_NORM_EPSILON, "rank", name="latent_norm")(project(x_BLD, latent_DR))
+        rope_DK = parameter(self, "rope_key", (D, cfg.rope_dim), "width head_dim", Normal(D**-0.5), "hidden")
+        keys_BSK = rotate(project(x_BLD, rope_DK)[:, :, None], angles, cfg.rope_pairs)[:, :, 0]
+        key_RHK = parameter(self, "key", (R, H, K), "rank heads head_dim", Normal(R**-0.5), "hidden")
+        value_RHV = parameter(self, "value", (R, H, V), "rank heads head_dim", Normal(R**-0.5), "hidden")
+        scale = (K + cfg.rope_dim) ** -0.5
+        if state is None:
+            mask_BLS = visible(positions_L, x_BLD.shape[1], shared.mask_BL)
+            k_BSHK = project(latents_BSR, key_RHK)
+            shared_BSHK = jnp.broadcast_to(keys_BSK[:, :, None], (*k_BSHK.shape[:3], cfg.rope_dim))
+            queries = jnp.concatenate([q_BLHK, turned_BLHK], axis=-1)
+            keys = jnp.concatenate([k_BSHK, shared_BSHK], axis=-1)
+            mixed_BLHV = attend(queries, keys, project(latents_BSR, value_RHV), mask_BLS, scale=scale)
+        else:
+            state = _append(state, latents_BSR, keys_BSK, shared.mask_BL)
+            mask_BLS = visible(positions_L, state.real_BS.shape[1], state.real_BS)
+            absorbed_BLHR = jnp.einsum("blhk,rhk->blhr", q_BLHK, key_RHK.astype(q_BLHK.dtype))
+            queries = jnp.concatenate([absorbed_BLHR, turned_BLHK], axis=-1)
+            keys = jnp.concatenate([state.latents_BSR, state.keys_BSK], axis=-1)[:, :, None]
+            mixed_BLHR = attend(queries, keys, state.latents_BSR[:, :, None], mask_BLS, scale=scale)
+            mixed_BLHV = jnp.einsum("blhr,rhv->blhv", mixed_BLHR, value_RHV.astype(mixed_BLHR.dtype))
+        out_init = Normal((H * V * 2 * self.config.depth) ** -0.5)
+        out_HVD = parameter(self, "out", (H, V, D), "heads head_dim width", out_init, "hidden")
+        return project(mixed_BLHV, out_HVD, contracted=2), state, shared
+
+    def _queries(self, x_BLD: jax.Array) -> jax.Array:
+        """(B, L, H, K + K_rope), through `query_rank` channels if there is such a rank."""
+        cfg, D = self.config.latent_attention, self.config.width
+        shape, axes = (cfg.heads, cfg.head_dim + cfg.rope_dim), "heads head_dim"
+        if cfg.query_rank is None:
+            return project(x_BLD, parameter(self, "query", (D, *shape), f"width {axes}", Normal(D**-0.5), "hidden"))
+        R = cfg.query_rank
+        down_DR = parameter(self, "query_down", (D, R), "width rank", Normal(D**-0.5), "hidden")
+        narrow_BLR = RMSNorm(RANK_NORM_EPSILON, "rank", name="query_norm")(project(x_BLD, down_DR))
+        return project(narrow_BLR, parameter(self, "query", (R, *shape), f"rank {axes}", Normal(R**-0.5), "hidden"))
+
+
+def _append(state: LatentState, latents_BLR: jax.Array, keys_BLK: jax.Array, mask_BL: jax.Array | None) -> LatentState:
+    at = (0, state.seen, 0)
+    real_BS = state.real_BS if mask_BL is None else jax.lax.dynamic_update_slice(state.real_BS, mask_BL, at[:2])
+    return LatentState(
+        jax.lax.dynamic_update_slice(state.latents_BSR, latents_BLR, at),
+        jax.lax.dynamic_update_slice(state.keys_BSK, keys_BLK, at),
+        real_BS,
+        state.seen + latents_BLR.shape[1],
+    )
+
+
+def params(config: ModelConfig) -> int:
+    """Parameters of one layer: the matrices, and the gains over the narrow vectors."""
+    cfg = config.latent_attention
+    return matmul_params(config) + cfg.kv_rank + (cfg.query_rank or 0)
+
+
+def matmul_params(config: ModelConfig) -> int:
+    """Parameters each token of a whole sequence is multiplied with."""
+    cfg, D = config.latent_attention, config.width
+    from_width, query = cfg.query_rank or D, cfg.heads * (cfg.head_dim + cfg.rope_dim)
+    queries = from_width * query + (D * cfg.query_rank if cfg.query_rank else 0)
+    latents = D * (cfg.kv_rank + cfg.rope_dim) + cfg.kv_rank * cfg.heads * (cfg.head_dim + cfg.value_dim)
+    return queries + latents + cfg.heads * cfg.value_dim * D
+
+
+def sequence_flops(config: ModelConfig, length: int) -> int:
+    """Forward FLOPs of the two L x L products over one whole sequence, every score counted."""
+    cfg = config.latent_attention
+    return 2 * length * length * cfg.heads * (cfg.head_dim + cfg.rope_dim + cfg.value_dim)
+
+
+def state_bytes(config: ModelConfig, length: int, bytes_per_value: int) -> int:
+    """Cache of one layer for one sequence of `length` tokens: the latent and the position key of each."""
+    return length * (config.latent_attention.kv_rank + config.latent_attention.rope_dim) * bytes_per_value
