@@ -18,6 +18,7 @@ from research.models.layers import (
     Normal,
     Shared,
     Uniform,
+    along_last,
     at_least_float32,
     parameter,
     project,
@@ -95,7 +96,7 @@ class H3(nn.Module):
             state = H3State(shift_BHKN, diagonal_BHKKN)
         mixed_BLHKK += skip_H[None, None, :, None, None] * pairs_BLHKK
         y_BLHK = (at_least_float32(q_BLHK)[..., None] * mixed_BLHKK).sum(axis=-2).astype(x_BLD.dtype)
-        return project(y_BLHK, out_HKD, contracted=2) + bias_D.astype(x_BLD.dtype)[None, None], state, shared
+        return along_last(jnp.add, project(y_BLHK, out_HKD, contracted=2), bias_D), state, shared
 
     def _projected(self, name: str, x_BLD: jax.Array, heads: tuple[int, int]) -> jax.Array:
         D = self.config.width

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.models import hippo
-from research.models.layers import Normal, ones, parameter, zeros
+from research.models.layers import Initializer, Normal, Role, ones, parameter, zeros
 from research.models.ssm_kernel import Diagonal, LowRank, discretize
 from research.ssm_config import Eigenvalues, H3Config, S4Config
 
@@ -95,7 +95,17 @@ def _dynamics(module: nn.Module, config: S4Config | H3Config, shape: tuple[int, 
     return jax.lax.complex(-jnp.exp(log_damping_DN), frequency_DN), jnp.exp(log_step_D)
 
 
-def _complex(module: nn.Module, name: str, real, imaginary=zeros, *, shape, axes: str, role) -> jax.Array:
+def _complex(
+    module: nn.Module,
+    name: str,
+    real: Initializer,
+    imaginary: Initializer = zeros,
+    *,
+    shape: tuple[int, int],
+    axes: str,
+    role: Role,
+) -> jax.Array:
+    """A vector of complex numbers from two parameters."""
     return jax.lax.complex(
         parameter(module, f"{name}_real", shape, axes, real, role),
         parameter(module, f"{name}_imaginary", shape, axes, imaginary, role),
