@@ -15,11 +15,11 @@ class MambaConfig:
     expand: int = 2  # inner channels over width
     conv_width: int = 4
     step_rank: int | None = None  # of the step's projection; none: width / 16, rounded up
-    inner_norms: Literal["none", "fixed", "learned"] = (
-        "none"  # of step, B and C: FalconMamba's have no gains, Jamba's do
-    )
+    # Norms of the step, B and C: without gains in FalconMamba, with them in Jamba.
+    inner_norms: Literal["none", "fixed", "learned"] = "none"
     inner_norm_epsilon: float = 1e-6
-    # One function; timed on CPU by tests/benchmarks/mamba.py, where chunked is no slower and keeps the least memory.
+    # One function; chunked keeps the least memory by far and takes about as long as sequential on CPU, associative many
+    # times as long (tests/benchmarks/mamba.py).
     algorithm: Literal["sequential", "chunked", "associative"] = "chunked"
     chunk: int = 32  # tokens between the states that chunked keeps for the gradient
 

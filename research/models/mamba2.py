@@ -34,7 +34,7 @@ class Mamba2State(flax.struct.PyTreeNode):
     """What decoding carries, of one size at any length."""
 
     conv_input_BWP: jax.Array  # the last W - 1 inputs of each convolution
-    conv_selection_BWC: jax.Array
+    conv_selection_BWC: jax.Array  # of C = 2 G N channels: B's, then C's
     scan_BGNM: jax.Array  # float32, as the recurrence
 
 

@@ -7,7 +7,8 @@ Blocks of width 256 (512 inner channels), float32, gradients for every parameter
 - Mamba-2's block, batch 4 x 512, against the same block of Hugging Face in torch eager at the better of two chunk
   sizes. Each side has a process of its own, and they take turns;
 - its chunked products against its recurrent scan, and the cost of four times the length;
-- the selective scan of Mamba, batch 4 x 512 and 1 x 2048, chunked against sequential: time and temporary memory;
+- the selective scan of Mamba alone, batch 4 x 512 and 1 x 2048, gradients for all six inputs, chunked against
+  sequential (and associative, at the first size): time and temporary memory;
 - seconds a token of greedy decoding, after 128 and after 8192 tokens, for every mixer whose state has one size.
 """
 
@@ -19,12 +20,14 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.model_config import ModelConfig
 from research.models import language_model
 from research.models.blocks import SEQUENCE_MIXERS
 from research.models.layers import Shared, draw
+from research.models.selective_scan import selective_scan
 from research.training.runtime import configure
 
 WIDTH, BATCH, LENGTH = 256, 4, 512
@@ -47,8 +50,19 @@ def block_step(model: ModelConfig, batch: int, length: int):
     return program, arguments
 
 
-def mamba(**fields) -> ModelConfig:
-    return ModelConfig(width=WIDTH, depth=1, pattern="mamba", mamba=MambaConfig(**fields))
+def scan_step(algorithm: str, batch: int, length: int):
+    """(compiled gradient of the selective scan at the block's sizes, its arguments)."""
+    cfg = MambaConfig()
+    N, P = cfg.state_size, cfg.inner(WIDTH)
+    shapes = [(batch, length, P)] * 2 + [(N, P)] + [(batch, length, N)] * 2 + [(batch, N, P)]
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    x, step, rate, write, read, state = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes))
+    arguments = (x, 0.01 * jnp.exp(step), -jnp.exp(rate), write, read, state)
+
+    def loss(*inputs: jax.Array) -> jax.Array:
+        return (selective_scan(algorithm, cfg.chunk, *inputs)[0] ** 2).sum()
+
+    return jax.jit(jax.grad(loss, argnums=range(6))).lower(*arguments).compile(), arguments
 
 
 def mamba2(**fields) -> ModelConfig:
@@ -126,16 +140,16 @@ def against_torch() -> None:
 
 
 def own_algorithms() -> None:
-    cases = {
-        "mamba2 chunked": (mamba2(), BATCH, LENGTH),
-        "mamba2 chunked, 4 x the length": (mamba2(), BATCH, 4 * LENGTH),
-        "mamba2 recurrent": (mamba2(algorithm="recurrent"), BATCH, LENGTH),
+    programs = {
+        "mamba2 chunked": block_step(mamba2(), BATCH, LENGTH),
+        "mamba2 chunked, 4 x the length": block_step(mamba2(), BATCH, 4 * LENGTH),
+        "mamba2 recurrent": block_step(mamba2(algorithm="recurrent"), BATCH, LENGTH),
     }
     for algorithm in ("chunked", "sequential"):
         for batch, length in ((BATCH, LENGTH), (1, 4 * LENGTH)):
-            cases[f"mamba {algorithm} {batch} x {length}"] = (mamba(algorithm=algorithm), batch, length)
-    programs = {name: block_step(*case) for name, case in cases.items()}
-    seconds = {name: [] for name in cases}
+            programs[f"scan {algorithm} {batch} x {length}"] = scan_step(algorithm, batch, length)
+    programs[f"scan associative {BATCH} x {LENGTH}"] = scan_step("associative", BATCH, LENGTH)
+    seconds = {name: [] for name in programs}
     for program, arguments in programs.values():
         jax.block_until_ready(program(*arguments))
     for _ in range(ROUNDS):
@@ -145,14 +159,14 @@ def own_algorithms() -> None:
             seconds[name].append(time.perf_counter() - began)
     taken = {name: statistics.median(values) for name, values in seconds.items()}
     held = {name: program.memory_analysis().temp_size_in_bytes for name, (program, _) in programs.items()}
-    for name in cases:
+    for name in programs:
         print(f"  {name:32s} {taken[name] * 1e3:8.1f} ms {held[name] / 2**20:8.1f} MiB")
     once, longer = taken["mamba2 chunked"], taken["mamba2 chunked, 4 x the length"]
     print(f"mamba2: recurrent / chunked {taken['mamba2 recurrent'] / once:.2f}, 4 x the length {longer / once:.2f} x")
     for batch, length in ((BATCH, LENGTH), (1, 4 * LENGTH)):
-        chunked, sequential = (f"mamba {algorithm} {batch} x {length}" for algorithm in ("chunked", "sequential"))
+        chunked, sequential = (f"scan {algorithm} {batch} x {length}" for algorithm in ("chunked", "sequential"))
         print(
-            f"mamba {batch} x {length}: sequential / chunked {taken[sequential] / taken[chunked]:.2f} in time, "
+            f"scan {batch} x {length}: sequential / chunked {taken[sequential] / taken[chunked]:.2f} in time, "
             f"{held[sequential] / held[chunked]:.2f} in temporary memory"
         )
 
