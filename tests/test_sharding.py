@@ -13,6 +13,7 @@ from research.config import MeshConfig
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.models import language_model
 from research.models.layers import Normal, Parameter
+from research.moe_config import MoeConfig
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
 from research.training.feed import global_batch
 from research.training.step import make_program
@@ -78,6 +79,24 @@ def test_selective_recurrences_agree_on_every_mesh(config, capfd):
         jax.tree.map(np.testing.assert_array_equal, start, single_start)
         np.testing.assert_allclose(losses, single, rtol=1e-6)  # as above
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("algorithm", ["dense", "capacity", "ragged"])
+def test_experts_agree_on_their_own_mesh_axis(algorithm, capfd):
+    """Choices are dropped and the bias moves: the same ones on a mesh of data, tensor and expert as on one device."""
+    base = tiny_run(steps=STEPS)
+    moe = MoeConfig(4, 2, 12, shared_experts=1, bias_rate=1e-3, capacity_factor=1.0, algorithm=algorithm)
+    config = replace(base, model=replace(base.model, pattern="attention:moe", moe=moe))
+    start, losses = _losses(MeshConfig(data=2, tensor=2, expert=2), config)
+    expected_start, expected = _losses(MESHES["1"], config)
+    jax.tree.map(np.testing.assert_array_equal, start, expected_start)
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    assert losses[-1] < losses[0] - 0.3
+    assert "Involuntary full rematerialization" not in capfd.readouterr().err
+    mesh = make_mesh(MeshConfig(data=2, tensor=2, expert=2))
+    shardings = parameter_shardings(language_model.abstract(config.model), mesh)
+    up = shardings["period0"]["layer0_channel"]["up"]
+    assert up.spec == PartitionSpec("expert", "fsdp", "tensor")
 
 
 def test_parameters_are_split_as_the_rules_say(config):
