@@ -6,6 +6,7 @@ torch module that returns logits.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,7 @@ from research.training.loss import cross_entropy
 
 Tensors = Mapping[str, np.ndarray]
 BATCH, LENGTH = 2, 13
+EXPERT_PARTS = {"w1": "gate", "w3": "up", "w2": "down"} | {f"{part}_proj": part for part in ("gate", "up", "down")}
 LOGITS = jax.jit(language_model.logits, static_argnums=0)
 
 
@@ -42,6 +44,24 @@ def from_transformers(settings: dict[str, Any]) -> torch.nn.Module:
 
 def as_stored(tensors: Tensors) -> Tensors:
     return tensors
+
+
+def stacked_experts(tensors: Tensors) -> Tensors:
+    """Files hold experts one by one; the modules stack them, each gate in front of its up-projection."""
+    kept, found = {}, {}
+    for name, value in tensors.items():
+        parts = re.fullmatch(r"(.*)\.experts\.(\d+)\.(\w+)\.weight", name)
+        if parts:
+            found[parts[1], EXPERT_PARTS[parts[3]], int(parts[2])] = value
+        else:
+            kept[name.replace(".block_sparse_moe.", ".mlp.")] = value
+    for layer in dict.fromkeys(layer for layer, _, _ in found):
+        numbers = range(sum(key[:2] == (layer, "down") for key in found))
+        gate_up = [np.concatenate([found[layer, part, i] for part in ("gate", "up")]) for i in numbers]
+        name = layer.replace(".block_sparse_moe", ".mlp") + ".experts."
+        kept[name + "gate_up_proj"] = np.stack(gate_up)
+        kept[name + "down_proj"] = np.stack([found[layer, "down", i] for i in numbers])
+    return kept
 
 
 def load(

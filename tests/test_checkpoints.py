@@ -71,6 +71,18 @@ EXAMPLES = {
     "mamba": ModelConfig(**SMALL, pattern="mamba", mamba=MambaConfig(4, step_rank=3, algorithm="sequential")),
     "mamba2": ModelConfig(**SMALL, pattern="mamba2", mamba2=Mamba2Config(4, head_dim=8, groups=2, chunk=16)),
     "mistral": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 8, window=5), mlp=MlpConfig(48)),
+    "mixtral": ModelConfig(
+        **SMALL, pattern="attention:moe", attention=AttentionConfig(4, 2, 8), moe=MoeConfig(3, 2, 20, balance_loss=0.5)
+    ),
+    "olmoe": ModelConfig(
+        **SMALL,
+        pattern="attention:moe",
+        attention=AttentionConfig(4, 2, 8, qk_norm="full"),
+        moe=MoeConfig(4, 3, 20, renormalize=False),
+    ),
+    "qwen3_moe": ModelConfig(
+        **SMALL, pattern="attention:moe", attention=AttentionConfig(4, 2, 12, qk_norm="head"), moe=MoeConfig(4, 2, 20)
+    ),
     "olmo2": ModelConfig(
         **SMALL, attention=AttentionConfig(4, 2, 8, qk_norm="full"), mlp=MlpConfig(48), norm_placement="post"
     ),

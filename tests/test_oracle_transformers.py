@@ -6,11 +6,12 @@ import pytest
 
 from research.attention_config import LatentAttentionConfig, RopeScaling
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.moe_config import MoeConfig
 
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")
 pytest.importorskip("transformers", reason="needs the oracles extra")
-from oracle_tools import as_stored, assert_equals_oracle  # noqa: E402
+from oracle_tools import as_stored, assert_equals_oracle, stacked_experts  # noqa: E402
 
 LLAMA = ModelConfig(vocab_size=97, width=32, depth=2, attention=AttentionConfig(4, 2, 8), mlp=MlpConfig(48))
 OLMO2 = replace(LLAMA, norm_placement="post", attention=AttentionConfig(4, 2, 8, qk_norm="full", rope_theta=5e5))
@@ -45,6 +46,7 @@ LATENT = replace(
     pattern="latent_attention:mlp",
     latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, 14),
 )
+MOE = replace(LLAMA, pattern="attention:moe", moe=MoeConfig(4, 2, 24))
 CASES = {
     "llama-multi-head": ("llama", replace(LLAMA, attention=AttentionConfig(4, 4, 8))),
     "llama-3.1": ("llama", replace(LLAMA, attention=STRETCHED)),
@@ -66,6 +68,17 @@ CASES = {
         "deepseek_v3",
         replace(LATENT, latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, rope_pairs="half")),
     ),
+    "mixtral": ("mixtral", MOE),
+    "mixtral-ragged": ("mixtral", replace(MOE, moe=replace(MOE.moe, algorithm="ragged"), scan_layers=True)),
+    "olmoe": (
+        "olmoe",
+        replace(
+            MOE,
+            attention=AttentionConfig(4, 2, 8, qk_norm="full"),
+            moe=MoeConfig(6, 3, 16, renormalize=False, algorithm="capacity"),
+        ),
+    ),
+    "qwen3-moe": ("qwen3_moe", replace(MOE, attention=AttentionConfig(4, 2, 12, qk_norm="head", rope_theta=1e6))),
 }
 
 
@@ -74,7 +87,12 @@ def _neox_in_memory(tensors):
     return {name.replace("embed_out", "lm_head"): value for name, value in tensors.items()}
 
 
-IN_MEMORY = {"gpt_neox": _neox_in_memory}
+IN_MEMORY = {
+    "gpt_neox": _neox_in_memory,
+    "mixtral": stacked_experts,
+    "olmoe": stacked_experts,
+    "qwen3_moe": stacked_experts,
+}
 
 
 @pytest.mark.parametrize("case", CASES)

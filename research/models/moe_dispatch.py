@@ -68,7 +68,7 @@ ALGORITHMS: dict[str, Callable[[jax.Array, Routing, Experts], jax.Array]] = {
 @jax.custom_vjp
 def take_rows(source_ND: jax.Array, from_M: jax.Array, takers_NJ: jax.Array) -> jax.Array:
     """source[from], zero where `from` is past the end. takers: which rows took each row (past the end: none)."""
-    return source_ND.at[from_M].get(mode="fill", fill_value=0)
+    return jnp.take(source_ND, from_M, axis=0, mode="fill", fill_value=0)
 
 
 def _take_forward(source_ND: jax.Array, from_M: jax.Array, takers_NJ: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -76,7 +76,7 @@ def _take_forward(source_ND: jax.Array, from_M: jax.Array, takers_NJ: jax.Array)
 
 
 def _take_backward(takers_NJ: jax.Array, grads_MD: jax.Array) -> tuple[jax.Array, None, None]:
-    return grads_MD.at[takers_NJ].get(mode="fill", fill_value=0).sum(axis=1), None, None
+    return jnp.take(grads_MD, takers_NJ, axis=0, mode="fill", fill_value=0).sum(axis=1), None, None
 
 
 take_rows.defvjp(_take_forward, _take_backward)

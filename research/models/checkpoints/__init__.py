@@ -34,8 +34,11 @@ from research.models.checkpoints import (
     mamba,
     mamba2,
     mistral,
+    mixtral,
     olmo2,
+    olmoe,
     qwen3,
+    qwen3_moe,
     rwkv4,
     rwkv7,
 )
@@ -55,8 +58,11 @@ FAMILIES: Mapping[str, ModuleType] = {
         mamba,
         mamba2,
         mistral,
+        mixtral,
         olmo2,
+        olmoe,
         qwen3,
+        qwen3_moe,
         rwkv4,
         rwkv7,
     )

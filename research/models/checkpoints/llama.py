@@ -3,6 +3,7 @@
 The decoders that differ from it in a few fields (Mistral, Qwen, OLMo 2) build on the functions here.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -113,19 +114,27 @@ def rope_fields(settings: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "rope_scaling": scaling}
 
 
-def decoder_tensors(model: ModelConfig, norms: tuple[str, str]) -> list[Tensor]:
-    """Every tensor of a checkpoint whose two norms a layer have these names."""
+def decoder_tensors(
+    model: ModelConfig, norms: tuple[str, str], of_moe: Callable[[str, str], list[Tensor]] | None = None
+) -> list[Tensor]:
+    """Every tensor of a checkpoint whose two norms a layer have these names.
+
+    of_moe: (what the layer's names begin with, what its parameters' paths begin with) to those of a `moe` layer.
+    """
     table = [same("model.embed_tokens.weight", "embedding"), same("model.norm.weight", "final_norm/gain")]
     if not model.tied_embeddings:
         table.append(linear("lm_head.weight", "head"))
-    for i, layer in enumerate(layer_paths(model)):
+    for i, (layer, mixers) in enumerate(zip(layer_paths(model), model.layers, strict=True)):
         name = f"model.layers.{i}."
         table += [
             same(f"{name}{norms[0]}.weight", f"{layer}_mixer_norm/gain"),
             same(f"{name}{norms[1]}.weight", f"{layer}_channel_norm/gain"),
             *attention_tensors(name + "self_attn.", f"{layer}_mixer/", model.attention),
-            *mlp_tensors(name + "mlp.", f"{layer}_channel/", model.mlp),
         ]
+        if mixers[1] == "moe":
+            table += of_moe(name, f"{layer}_channel/")
+        else:
+            table += mlp_tensors(name + "mlp.", f"{layer}_channel/", model.mlp)
     return table
 
 

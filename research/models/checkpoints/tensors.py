@@ -56,6 +56,11 @@ def layer_paths(config: ModelConfig) -> list[str]:
     return prefix + [f"period{j}/layer{i}" for j in range(config.repeats) for i in range(len(config.period))]
 
 
+def expert(path: str, number: int) -> str:
+    """The path of one expert's share of a parameter."""
+    return f"{path}/{number}"
+
+
 def flatten(config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
     """Our parameters (or their gradients) by path, written out layer by layer and expert by expert."""
     flat, experts = {}, _expert_counts(config)
@@ -66,7 +71,7 @@ def flatten(config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
         else:
             flat[path] = array
     for path in flat.keys() & experts.keys():
-        flat |= {f"{path}/{i}": part for i, part in enumerate(flat.pop(path))}
+        flat |= {expert(path, i): part for i, part in enumerate(flat.pop(path))}
     return flat
 
 
@@ -74,7 +79,7 @@ def unflatten(config: ModelConfig, flat: Mapping[str, np.ndarray]) -> Any:
     """Inverse of `flatten`: experts stacked again, and periods if the model is scanned."""
     params = dict(flat)
     for path, count in _expert_counts(config).items():
-        params[path] = np.stack([params.pop(f"{path}/{i}") for i in range(count)])
+        params[path] = np.stack([params.pop(expert(path, i)) for i in range(count)])
     if config.scan_layers:
         for rest in [path.removeprefix("period0/") for path in params if path.startswith("period0/")]:
             params[SCANNED + rest] = np.stack([params.pop(f"period{i}/{rest}") for i in range(config.repeats)])
@@ -86,7 +91,7 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     flat = {path: box.value.shape[-len(axes) :] for path, (box, axes) in _boxes(config).items()}
     for path, count in _expert_counts(config).items():
         shape = flat.pop(path)[1:]
-        flat |= {f"{path}/{i}": shape for i in range(count)}
+        flat |= {expert(path, i): shape for i in range(count)}
     return flat
 
 
