@@ -70,20 +70,6 @@ def test_decoding_from_the_state_equals_the_whole_sequence(seed, pattern):
         np.testing.assert_allclose(logits, whole[:, t], **REORDERED)
 
 
-def test_greedy_decoding_needs_no_state_to_agree():
-    params, prompt = _params(MODEL), _tokens(MODEL, length=3)
-    grown = prompt
-    for _ in range(8):
-        grown = jnp.concatenate([grown, LOGITS(MODEL, params, grown)[:, -1:].argmax(-1)], axis=1)
-    states = language_model.init_states(MODEL, 2, 11)
-    logits, states = STEP(MODEL, params, prompt, states)
-    decoded = [prompt]
-    for _ in range(8):
-        decoded.append(logits.argmax(-1)[:, None])
-        logits, states = STEP(MODEL, params, decoded[-1], states)
-    np.testing.assert_array_equal(grown, jnp.concatenate(decoded, axis=1))
-
-
 @pytest.mark.parametrize(("seed", "pattern"), cases(2, 1))
 def test_padding_on_the_left_changes_nothing_at_the_tokens(seed, pattern):
     model = replace(random_model(seed, pattern), max_positions=16)

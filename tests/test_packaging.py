@@ -33,6 +33,7 @@ STREET = (
     "research.paths",
     "research.sharding",
     "research.models",
+    "research.generation",
     "research.cost",
     "research.plan",
     "research.grid",
