@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -81,31 +82,26 @@ def theirs(vocab_size: int):
     return step
 
 
-def serve(side: str, vocab_size: int) -> None:
-    """One side's process: time a round for every line that arrives."""
-    if side == "ours":
-        configure()
-        step, flops = ours(vocab_size)
-    else:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        step, flops = theirs(vocab_size), 0
-    step()  # compilation here, memory pools there
-    print(flops, flush=True)
+def answer(run: Callable[[], None], first_line: object) -> None:
+    """One side's process: run once, say so, then time a round of runs for every line that arrives."""
+    run()  # compilation here, memory pools there
+    print(first_line, flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
         for _ in range(STEPS_PER_ROUND):
-            step()
+            run()
         print((time.perf_counter() - began) / STEPS_PER_ROUND, flush=True)
 
 
-def compare(vocab_size: int) -> None:
+def take_turns(script: str, argument: object) -> dict[str, tuple[str, float]]:
+    """Each side's first line and median seconds a run, from `script SIDE argument` that calls `answer`."""
     sides = {
         side: subprocess.Popen(
-            [sys.executable, __file__, side, str(vocab_size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, script, side, str(argument)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         for side in ("ours", "torch")
     }
-    flops = max(int(process.stdout.readline()) for process in sides.values())
+    first = {side: process.stdout.readline().strip() for side, process in sides.items()}
     seconds = {side: [] for side in sides}
     for _ in range(ROUNDS):
         for side, process in sides.items():
@@ -115,16 +111,40 @@ def compare(vocab_size: int) -> None:
     for process in sides.values():
         process.stdin.close()
         process.wait()
-    our_seconds, their_seconds = (statistics.median(seconds[side]) for side in ("ours", "torch"))
+    return {side: (first[side], statistics.median(seconds[side])) for side in sides}
+
+
+def use_all_cores() -> None:
+    """Of torch, in a process of its own."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def serve(side: str, vocab_size: int) -> None:
+    if side == "ours":
+        configure()
+        step, flops = ours(vocab_size)
+    else:
+        use_all_cores()
+        step, flops = theirs(vocab_size), 0
+    answer(step, flops)
+
+
+def compare(vocab_size: int) -> None:
+    measured = take_turns(__file__, vocab_size)
+    (flops, our_seconds), (_, their_seconds) = measured["ours"], measured["torch"]
     print(
-        f"vocabulary {vocab_size:6d}: ours {our_seconds:.3f} s ({flops / our_seconds / 1e9:.0f} GFLOP/s), "
+        f"vocabulary {vocab_size:6d}: ours {our_seconds:.3f} s ({int(flops) / our_seconds / 1e9:.0f} GFLOP/s), "
         f"torch {their_seconds:.3f} s, ratio {their_seconds / our_seconds:.2f}"
     )
 
 
-def main() -> None:
+def describe_machine() -> None:
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores, jax {jax.__version__}, torch {torch.__version__}; load average {os.getloadavg()[0]:.2f}")
+
+
+def main() -> None:
+    describe_machine()
     for vocab_size in (8192, 32000):
         compare(vocab_size)
 
