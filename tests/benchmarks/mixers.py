@@ -34,15 +34,15 @@ from research.values import ConfigError
 
 PARAMS, SHORTEST, LONGEST, ROUNDS = 262_144, 256, 8192, 3
 WIDTHS = range(64, 513, 16)
-# Ends of the names of mixers that stand in a decoder beside an encoder.
-READ_A_SOURCE = ("cross_attention", "_additive", "_multiplicative")
+# Ends of the names of mixers that cannot stand alone: beside an encoder, or above RWKV-7's first layer, which can.
+NEED_OTHERS = ("cross_attention", "_additive", "_multiplicative", "rwkv7_time")
 VARIANTS = {"s4 diagonal": ("s4", {"s4": {"kernel": "diagonal"}})}  # row -> (mixer, fields of its sections)
 MARKERS = "os^Dv<>PX*hdp8"
 
 
 def rows() -> dict[str, tuple[str, dict]]:
-    """What the table holds: every mixer that needs no encoder, as it is and in its variants."""
-    own = {name: (name, {}) for name in SEQUENCE_MIXERS if not name.endswith(READ_A_SOURCE)}
+    """What the table holds: every mixer that can stand alone, as it is and in its variants."""
+    own = {name: (name, {}) for name in SEQUENCE_MIXERS if not name.endswith(NEED_OTHERS)}
     return own | {row: variant for row, variant in VARIANTS.items() if variant[0] in own}
 
 
