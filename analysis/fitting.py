@@ -210,6 +210,20 @@ def _solve(law: Law, free_scale: bool, inputs: dict, starts_BP, free_BP, target_
     return jax.vmap(one_lane)(starts_BP, free_BP, target_BN, weights_BN, deltas_BS)
 
 
+def values_at(law: Law, points: Points, theta_BP: np.ndarray, objective: Objective, scale: float | None) -> np.ndarray:
+    """The objective (B,) at constants that are not solved for: theta_BP in the solver's variables."""
+    target, delta = law.target(points.output), objective.deltas(near=True)[-1]
+    spread = None if scale is None else objective.log_spread(scale)
+    with jax.enable_x64(True):
+        inputs = {name: jnp.asarray(values) for name, values in points.inputs.items()}
+        return np.array([_value(law, jnp.asarray(theta), inputs, target, delta, spread) for theta in theta_BP])
+
+
+@functools.partial(jax.jit, static_argnames=("law",))
+def _value(law: Law, theta_P, inputs: dict, target_N, delta, spread) -> jax.Array:
+    return total(law.predict_target(theta_P, inputs) - target_N, jnp.ones_like(target_N), delta, spread)
+
+
 def target_jacobian(law: Law, theta_P: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """Derivatives of the law, on the scale of its residuals, by each of the solver's variables: (points, P)."""
     with jax.enable_x64(True):
@@ -267,4 +281,5 @@ __all__ = [
     "select",
     "solve",
     "target_jacobian",
+    "values_at",
 ]

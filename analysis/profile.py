@@ -3,7 +3,8 @@
 All held values of all constants are solved at once. The rise of the objective becomes a deviance that is compared with
 the F distribution of 1 and (points - parameters) degrees of freedom: twice the rise, times E[psi'] / E[psi^2] for the
 objective's psi under normal residuals of the fitted size (Schrader and Hettmansperger 1980). For least squares that is
-the rise over the residual variance, which is exact for a law that is linear in its constants.
+the rise over the residual variance, which is exact for a law that is linear in its constants. In a table of tens of
+thousands of points the other constants are not solved for but follow the local linear law.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.fitting import Fit, law_of, select, solve, target_jacobian
+from analysis.fitting import Fit, law_of, select, solve, target_jacobian, values_at
 from analysis.laws import evaluate
+from analysis.one_step import MOST_REFITTED_POINTS
 
 STEPS = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0])  # in standard errors
 FARTHEST = 12.0  # e-folds of a positive constant, either way: a factor of 160,000
@@ -52,19 +54,15 @@ def profile(result: Fit, table: pd.DataFrame, level: float = 0.9) -> dict[str, P
     spread = _spread(result, residuals, freedom)
     offsets, moves = _directions(target_jacobian(law, best_P, points.inputs), spread)
     steps = np.concatenate([-STEPS[::-1], STEPS])
-    starts = best_P + (np.clip(steps[:, None] * offsets, -FARTHEST, FARTHEST)[..., None] * moves)  # (steps, P, P)
+    starts = best_P + np.clip((steps[:, None] * offsets)[..., None] * moves, -FARTHEST, FARTHEST)  # (steps, P, P)
     lanes = starts.reshape(-1, count)
-    free = np.tile(1.0 - np.eye(count), (len(steps), 1))
-    found = solve(
-        law,
-        points.inputs,
-        np.broadcast_to(target, (len(lanes), len(target))),
-        np.ones((len(lanes), len(target))),
-        lanes,
-        result.objective,
-        free,
-    )
-    rise = np.maximum(found.value.reshape(len(steps), count) - result.objective_value, 0.0)
+    if len(target) > MOST_REFITTED_POINTS:
+        value = values_at(law, points, lanes, result.objective, result.scale)
+    else:
+        free, shape = np.tile(1.0 - np.eye(count), (len(steps), 1)), (len(lanes), len(target))
+        targets, weights = np.broadcast_to(target, shape), np.broadcast_to(1.0, shape)
+        value = solve(law, points.inputs, targets, weights, lanes, result.objective, free).value
+    rise = np.maximum(value.reshape(len(steps), count) - result.objective_value, 0.0)
     deviance = 2 * rise * _deviance_per_rise(result, spread)
     held = law.natural(starts[:, np.arange(count), np.arange(count)])
     threshold = float(scipy.stats.f.ppf(level, 1, freedom))
@@ -86,9 +84,7 @@ def _directions(jacobian: np.ndarray, spread: float) -> tuple[np.ndarray, np.nda
     _, singular, right = np.linalg.svd(jacobian / size, full_matrices=False)
     singular = np.maximum(singular, 1e-7 * singular[0])
     covariance = (right.T / singular**2) @ right / np.outer(size, size)
-    moves = covariance / np.diag(covariance)[:, None]
-    # Where a variable can be made up for by others, they would move far: as far as the held one is enough for a start.
-    return spread * np.sqrt(np.diag(covariance)), np.clip(moves, -1.0, 1.0)
+    return spread * np.sqrt(np.diag(covariance)), covariance / np.diag(covariance)[:, None]
 
 
 def _deviance_per_rise(result: Fit, spread: float) -> float:

@@ -172,10 +172,18 @@ def with_intervals(
 
 
 def predictive(law: Law, table: pd.DataFrame, result: Fit, *, bootstraps: int = 1000, seed: int = 0) -> Predictive:
-    """Refit `law` to its own prediction plus resampled studentised residuals, `bootstraps` times."""
+    """Refit `law` to its own prediction plus resampled studentised residuals, `bootstraps` times.
+
+    In a large table the constants are drawn by `one_step`, and the noise of a run is all that an interval holds.
+    """
     points, _ = select(law, table)
     fitted = law.target(evaluate(law, result.array(), points.inputs))
     residuals = law.target(points.output) - fitted
+    if len(residuals) > MOST_REFITTED_POINTS:
+        alone = np.arange(len(residuals))
+        draws, _ = one_step_draws(law, result, points, alone, np.zeros_like(alone), bootstraps, seed)
+        thinned = np.sort(residuals)[:: -(-len(residuals) // MOST_REFITTED_POINTS)]  # their distribution is what counts
+        return Predictive(thinned, result.residual_scale, draws, np.full(bootstraps, result.residual_scale))
     jacobian = target_jacobian(law, law.pack(result.array()), points.inputs)
     left, singular, _ = np.linalg.svd(jacobian / np.linalg.norm(jacobian, axis=0).clip(1e-300), full_matrices=False)
     leverage = np.sum(left[:, singular > 1e-10 * singular[0]] ** 2, axis=1)

@@ -46,10 +46,10 @@ def test_a_profile_is_a_minimum_over_the_other_constants():
     assert found.deviance[2] / rises[0] == pytest.approx(found.deviance[-3] / rises[1], rel=1e-6)
 
 
-def test_a_constant_without_effect_has_a_profile_that_does_not_close():
+def test_a_constant_without_effect_has_a_profile_that_spans_orders_of_magnitude():
     table = planted_table(noise=0.0)
     small = planted_loss(table["params"], table["tokens"], TRUTH | {"B": 0.5})
     noise = 0.01 * np.random.default_rng(0).standard_normal(len(table))
     table = table.assign(loss_nats=small * np.exp(noise))
     found = profile(fit(CHINCHILLA, table), table, 0.9)
-    assert not found["B"].closed and not found["beta"].closed
+    assert found["B"].high > 1e6 * found["B"].low and found["beta"].high > 1e3 * found["beta"].low
