@@ -13,7 +13,11 @@ from research.config import MeshConfig
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.models import language_model
 from research.models.layers import Normal, Parameter
+<<<<<<< ours
 from research.moe_config import MoeConfig
+=======
+from research.recurrent_config import Rwkv7Config
+>>>>>>> theirs
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
 from research.training.feed import global_batch
 from research.training.step import make_program
@@ -64,15 +68,25 @@ def test_losses_agree_on_every_mesh(mesh, config, single, capfd):
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
 
 
+RECURRENCES = {
+    "selective": {
+        "pattern": "mamba, mamba2:mlp",
+        "mamba": MambaConfig(4, chunk=4),
+        "mamba2": Mamba2Config(4, head_dim=8, groups=2, chunk=4),
+    },
+    "gated": {"pattern": "lstm:mlp, gru"},
+    "rwkv4": {"pattern": "rwkv4_time:rwkv4_channel"},
+    "rwkv7": {
+        "pattern": "rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel",
+        "rwkv7": Rwkv7Config(8, 2, 4, 4, 4, 4, chunk=4),
+    },
+}
+
+
 @pytest.mark.slow
-def test_selective_recurrences_agree_on_every_mesh(config, capfd):
-    model = replace(
-        config.model,
-        pattern="mamba, mamba2:mlp",
-        mamba=MambaConfig(4, chunk=4),
-        mamba2=Mamba2Config(4, head_dim=8, groups=2, chunk=4),
-    )
-    config = replace(config, model=model)
+@pytest.mark.parametrize("name", RECURRENCES)
+def test_recurrences_agree_on_every_mesh(name, config, capfd):
+    config = replace(config, model=replace(config.model, **RECURRENCES[name]))
     single_start, single = _losses(MESHES["1"], config)
     for mesh in ("2x2x2", "sequence2"):
         start, losses = _losses(MESHES[mesh], config)

@@ -9,7 +9,7 @@ states `active_params` too.
 
 import difflib
 
-from research.presets import chinchilla, gpt, h3, jamba, llama, mamba, qk_norm, rwkv
+from research.presets import chinchilla, gpt, h3, jamba, llama, mamba, moe, qk_norm, rwkv
 from research.presets.preset import Preset
 from research.values import ConfigError
 
@@ -20,6 +20,7 @@ PRESETS: dict[str, Preset] = {
     **chinchilla.PRESETS,
     **mamba.PRESETS,
     **jamba.PRESETS,
+    **moe.PRESETS,
     **h3.PRESETS,
     **rwkv.PRESETS,
 }
