@@ -82,7 +82,7 @@ def test_adopt_takes_anyones_table_and_states_its_defaults():
         adopt(frame, {"params": "M", "tokens": "D", "loss_nats": "loss"})
     with pytest.raises(TableError, match="'loss_nats' is not mapped"):
         adopt(frame, {"params": "N", "tokens": "D"})
-    with pytest.raises(TableError, match="not a column of the runs table"):
+    with pytest.raises(TableError, match="'sedd': neither of the law nor of the runs table. Fix: use one of seed"):
         adopt(frame, {"params": "N", "tokens": "D", "loss_nats": "loss", "sedd": "C"})
 
 

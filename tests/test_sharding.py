@@ -13,11 +13,8 @@ from research.config import MeshConfig
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.models import language_model
 from research.models.layers import Normal, Parameter
-<<<<<<< ours
 from research.moe_config import MoeConfig
-=======
 from research.recurrent_config import Rwkv7Config
->>>>>>> theirs
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
 from research.training.feed import global_batch
 from research.training.step import make_program
