@@ -20,9 +20,11 @@ from analysis.laws import Law, evaluate, find
 from analysis.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective, total
 from analysis.points import FitError, LeftOut, Points, select
 from analysis.solver import minimise
-from analysis.starts import starting_points
+from analysis.starts import starting_points, starts_along_valley
 
 MOST_START_POINTS = 2**12
+# Laws of more parameters have long valleys with several minima in them: these are searched on from the lowest found.
+MOST_PLAIN_PARAMETERS, VALLEY_STARTS, VALLEY_ROUNDS = 5, 48, 3
 LANE_POINTS = 2**9  # lanes times points solved together: small enough for the cache, and finished lanes leave early
 
 
@@ -123,17 +125,23 @@ def _solve_starts(law: Law, points: Points, objective: Objective) -> tuple[Solut
         )
 
     found = solve_from(starts_SP, inputs, target_N[thin], sharp_B=sharp_S)
+    for _ in range(VALLEY_ROUNDS if len(law.parameters) > MOST_PLAIN_PARAMETERS else 0):
+        best_P = found.theta[np.nanargmin(found.value)] if np.isfinite(found.value).any() else starts_SP[0]
+        residuals = target_N[thin] - law.target(evaluate(law, law.natural(best_P), inputs))
+        around = starts_along_valley(best_P, target_jacobian(law, best_P, inputs), np.std(residuals), VALLEY_STARTS)
+        more = solve_from(around, inputs, target_N[thin], sharp_B=np.arange(VALLEY_STARTS) % 2 == 0)
+        found = Solution(*(None if a is None else np.concatenate([a, b]) for a, b in zip(found, more, strict=True)))
     if np.isnan(found.value).all():
         raise FitError(
             f"law {law.name!r}: undefined at every starting point for these inputs. Fix: check the units of "
             f"{', '.join(law.inputs)} and of {law.output}."
         )
-    lowest = np.nanmin(found.value)
+    lowest, starts = np.nanmin(found.value), len(found.value)
     at_optimum = int(np.sum(found.value <= lowest + 1e-6 * abs(lowest) + 1e-16 * len(target_N[thin])))
     if thin.step > 1:
-        finalists = np.argsort(found.value)[[0, min(at_optimum, len(starts_SP) - 1)]]
+        finalists = np.argsort(found.value)[[0, min(at_optimum, starts - 1)]]
         found = solve_from(found.theta[finalists], points.inputs, target_N, near=True)
-    return found, len(starts_SP), at_optimum
+    return found, starts, at_optimum
 
 
 def solve(

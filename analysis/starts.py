@@ -54,3 +54,16 @@ def _project(law: Law, grid: np.ndarray, linear: list[int], inputs: dict, output
     low, high = (np.array([getattr(law.parameters[i], end) for i in linear]) for end in ("low", "high"))
     nearest = np.minimum(LEAST_SHARE / size, np.where(np.isfinite(high - low), 0.02 * (high - low), np.inf))
     return np.clip(share / size, low + nearest, high - nearest)
+
+
+def starts_along_valley(theta_P: np.ndarray, jacobian_NP: np.ndarray, residual_scale: float, count: int) -> np.ndarray:
+    """`count` starts (count, P) around a minimum, far from it where the points hold least: along the valley's floor.
+
+    Moves are drawn from the constants' covariance there, 1, 3 and 10 standard errors wide in turn, and none by more
+    than 2 in a variable. jacobian_NP: derivatives of the residuals by the variables.
+    """
+    _, singular, directions = np.linalg.svd(jacobian_NP, full_matrices=False)
+    spread = residual_scale / np.maximum(singular, 1e-12 * singular[0] + 1e-300)
+    drawn = np.random.default_rng(0).standard_normal((count, len(theta_P))) * np.minimum(spread, 2.0)
+    width = np.array([1.0, 3.0, 10.0])[np.arange(count) % 3]
+    return theta_P + np.clip(width[:, None] * (drawn @ directions), -2.0, 2.0)
