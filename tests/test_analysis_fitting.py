@@ -1,7 +1,3 @@
-import os
-import time
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -189,30 +185,3 @@ def test_tables_that_do_not_determine_the_law_are_refused():
         fit(CHINCHILLA, table.drop(columns="loss_nats"))
     with pytest.raises(ValueError, match=r"law = 'chincilla': no such law. Fix: use one of chinchilla"):
         find("chincilla")
-
-
-def epoch_table():
-    """The 240 of Epoch's 245 digitised Chinchilla points that their fit uses: the five highest losses are left out."""
-    folder = os.environ.get("ISOFLOP_SCALING_DATA")
-    if not folder:
-        pytest.skip("ISOFLOP_SCALING_DATA is not set to the folder of published run tables")
-    frame = pd.read_csv(Path(folder) / "chinchilla_epoch" / "svg_extracted_data.csv").sort_values("loss").iloc[:-5]
-    return pd.DataFrame(
-        {
-            "params": frame["Model Size"],
-            "tokens": frame["Training FLOP"] / (6 * frame["Model Size"]),
-            "loss_nats": frame["loss"],
-        }
-    )
-
-
-def test_epoch_reanalysis_of_chinchilla():
-    """Besiroglu et al. 2024, arXiv:2404.10102: the optimum of the plain Huber(1e-3) sum on their points."""
-    table = epoch_table()
-    result = fit(CHINCHILLA, table)
-    assert result.objective_value <= 0.00101827401781
-    published = {"A": 477.83, "B": 2143.42, "E": 1.81722, "alpha": 0.34731, "beta": 0.36717}
-    assert result.values == pytest.approx(published, rel=2e-5)  # printed to five or six digits
-    started = time.perf_counter()
-    fit(CHINCHILLA, table)
-    print(f"warm fit: {time.perf_counter() - started:.3f} s")

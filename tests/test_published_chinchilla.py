@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from published_tables import published_table
 
-from analysis.fitting import HUBER, HUBER_LIKELIHOOD, fit
+from analysis.fitting import HUBER, HUBER_LIKELIHOOD, fit, select
 from analysis.laws import evaluate, find
-from analysis.uncertainty import estimate
+from analysis.uncertainty import estimate, refit
 
 # Their table 3 (approach 1): optimal params, FLOPs, tokens.
 TABLE_3 = (
@@ -20,6 +20,43 @@ TABLE_3 = (
     (1e12, 1.27e26, 21.2e12),
     (10e12, 1.30e28, 216.2e12),
 )
+
+
+def test_besiroglus_plain_huber_optimum():
+    """Besiroglu et al. 2024, arXiv:2404.10102, points: their grid of 4500 starts stops at 0.00101827402901."""
+    found = fit(find("chinchilla"), published_table("chinchilla_epoch"))
+    assert len(found.used) == 240
+    assert found.objective_value <= 0.00101827401781
+    expected = {"A": 477.83, "B": 2143.42, "E": 1.81722, "alpha": 0.34731, "beta": 0.36717}
+    assert found.values == pytest.approx(expected, rel=2e-5)  # stated to five or six digits
+
+
+def test_besiroglus_published_constants_are_those_of_the_free_scale_likelihood():
+    """Their table 1, to the digits their notebook prints."""
+    found = fit(find("chinchilla"), published_table("chinchilla_epoch"), HUBER_LIKELIHOOD)
+    expected = {"A": 482.006, "B": 2085.434, "E": 1.81686, "alpha": 0.34781, "beta": 0.36585}
+    assert found.values == pytest.approx(expected, rel=2e-5)
+
+
+def test_besiroglus_published_interval_ends():
+    """Ends of their 95 % intervals, within 1 %: percentiles of 4000 plain-Huber refits of the resamples they drew.
+
+    They drew with numpy's legacy generator, seed 42. Other draws of 4000 move the ends of A and B by more than 1 %.
+    """
+    law, table = find("chinchilla"), published_table("chinchilla_epoch")
+    found, (points, _) = fit(law, table), select(law, table)
+    legacy = np.random.RandomState(42)
+    weights = [np.bincount(legacy.choice(240, size=240), minlength=240) for _ in range(4000)]
+    ends = np.quantile(refit(law, found, points, np.array(weights, np.float64)), [0.025, 0.975], axis=0)
+    published = {
+        "A": (285.214, 743.626),
+        "B": (1042.357, 5810.344),
+        "E": (1.769, 1.871),
+        "alpha": (0.317, 0.373),
+        "beta": (0.331, 0.415),
+    }
+    for name, low_and_high in published.items():
+        assert ends[:, law.names.index(name)] == pytest.approx(low_and_high, rel=0.01), name
 
 
 def optimum(values, flops):
