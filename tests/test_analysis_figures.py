@@ -9,6 +9,7 @@ from planted_tables import BUDGETS, planted_table
 from analysis import figures, runs_table
 from analysis.backtest import backtest
 from analysis.collapse import collapse
+from analysis.comparison import compare
 from analysis.fitting import FitError
 from analysis.laws import CHINCHILLA, find
 from analysis.prediction import predict
@@ -60,6 +61,8 @@ def drawings(table, study):
         name: {"ours": Interval(0.5, 0.4, 0.6), "another, whose name is long": Interval(0.6, 0.3, 0.7)}
         for name in ("params", "tokens")
     }
+    two = pd.concat([table, table.assign(run=table["run"] + "-b", family="lstm", loss_nats=1.1 * table["loss_nats"])])
+    families = compare(two.assign(learning_rate=1e-3, exact_match_copy_5=0.9, exact_match_copy_9=0.4), bootstraps=20)
     on_top = collapse(curves(), floor=2.0)
     return {
         "isoflop_valleys": lambda c: figures.isoflop_valleys(table, study, c),
@@ -73,6 +76,8 @@ def drawings(table, study):
         "exponents_compared": lambda c: figures.exponents_compared(compared, 0.9, c, published=compared),
         "backtest_errors": lambda c: figures.backtest_errors(past, c),
         "hyperparameter_bowls": lambda c: figures.hyperparameter_bowls(sweep(), columns=c),
+        "loss_by_family": lambda c: figures.loss_by_family(families, c),
+        "measure_by_length": lambda c: figures.measure_by_length(families, columns=c),
         "learning_curve_collapse": lambda c: figures.learning_curve_collapse(on_top, c, label="width"),
     }
 

@@ -89,7 +89,7 @@ def test_bad_overrides_name_field_value_and_rule(assignment, message):
     ("make", "message"),
     [
         (lambda: AttentionConfig(heads=4, kv_heads=3), r"kv_heads = 3: must divide heads = 4"),
-        (lambda: AttentionConfig(head_dim=5), r"head_dim = 5: must be even"),
+        (lambda: AttentionConfig(head_dim=5), r"head_dim = 5: times rope_fraction = 1 must be even"),
         (lambda: AttentionConfig(window=0), r"window = 0"),
         (lambda: MlpConfig(hidden=0), r"model.mlp.hidden = 0"),
         (

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import research.models.checkpoints.qwen3 as qwen3
 from research.model_config import ModelConfig
-from research.models.checkpoints import qwen3
 from research.models.checkpoints.experts import moe_tensors
 from research.models.checkpoints.llama import NORMS, decoder_tensors
 from research.models.checkpoints.tensors import Tensor
