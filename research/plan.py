@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from research.config import RunConfig
 from research.cost import model_cost, run_cost
-from research.model_config import ModelConfig
+from research.model_config import MlpConfig, ModelConfig
+from research.moe_config import MoeConfig
 from research.values import ConfigError, check
 
 HIDDEN_MULTIPLE = (
@@ -169,12 +170,16 @@ def scaled(model: ModelConfig, width: int, depth: int) -> ModelConfig:
         f"its {heads} heads must be a multiple of heads / kv_heads = {group}",
         "round the width",
     )
-    hidden = round(model.mlp.hidden * width / model.width / HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE
+
+    def hidden(section: MlpConfig | MoeConfig) -> int:
+        return max(HIDDEN_MULTIPLE, round(section.hidden * width / model.width / HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE)
+
     return replace(
         model,
         width=width,
         depth=depth,
-        mlp=replace(model.mlp, hidden=max(HIDDEN_MULTIPLE, hidden)),
+        mlp=replace(model.mlp, hidden=hidden(model.mlp)),
+        moe=replace(model.moe, hidden=hidden(model.moe)),
         attention=replace(attention, heads=heads, kv_heads=heads // group),
         latent_attention=model.latent_attention.scaled(width / model.width),
     )

@@ -186,3 +186,12 @@ def test_transformers_reads_what_we_write_and_we_read_what_it_writes(family, tmp
     with torch.no_grad():
         expected = theirs.eval()(torch.tensor(tokens)).logits.numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+
+def test_another_activation_is_refused(tmp_path):
+    model = ModelConfig(**SMALL)
+    write_checkpoint(tmp_path, "llama", model, language_model.init(model, jax.random.key(0)))
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "hidden_act": "gelu"}))
+    with pytest.raises(CheckpointError, match=r"hidden_act = 'gelu': checkpoints of llama are read with 'silu'"):
+        read_checkpoint(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 from research.config import OptimizerConfig, RunConfig, TrainingConfig
 from research.cost import run_cost
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.moe_config import MoeConfig
 from research.plan import IsoFlop, Runs, scaled
 from research.values import ConfigError, fingerprint
 
@@ -95,3 +96,8 @@ def test_widths_must_be_whole_heads():
 def test_a_plain_list_of_runs_carries_the_experiment_name():
     experiment = Runs("list", "?", (BASE,))
     assert [run.experiment for run in experiment.runs()] == ["list"] and experiment.held_out_flops is None
+
+
+def test_experts_are_scaled_like_the_mlp():
+    model = replace(ModelConfig(width=64, attention=AttentionConfig(4, 4, 16)), moe=MoeConfig(4, 2, hidden=160))
+    assert scaled(model, 128, 2).moe == replace(model.moe, hidden=320)

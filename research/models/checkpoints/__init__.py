@@ -72,6 +72,9 @@ FAMILIES: Mapping[str, ModuleType] = {
 NO_PART_OF_THE_FUNCTION = ("algorithm", "chunk", "balance_loss", "balance_over", "router_z_loss")
 
 
+ACTIVATIONS = ("hidden_act", "activation_function", "activation")  # names that config.json gives to it
+
+
 class CheckpointError(ValueError):
     """A checkpoint and a model do not fit; the message names the tensor or field, what was found, and the rule."""
 
@@ -79,15 +82,27 @@ class CheckpointError(ValueError):
 def read_checkpoint(folder: Path) -> tuple[ModelConfig, Any]:
     """(model, float32 parameters) of a folder in Hugging Face's layout, of one file or of several shards.
 
-    Raises CheckpointError for a family that is not in `FAMILIES`, a missing or unknown tensor, or a wrong shape.
+    Raises CheckpointError for a family that is not in `FAMILIES`, another activation than the family is read with, a
+    missing or unknown tensor, or a wrong shape.
     """
     settings = json.loads((folder / "config.json").read_text())
     family = _family(settings.get("model_type"))
     model = family.from_settings(settings)
+    _check_activation(settings, family.to_settings(model))
     found: dict[str, np.ndarray] = {}
     for file in sorted(folder.glob("*.safetensors")):
         found |= read_safetensors(file)
     return model, from_hugging_face(model, found, settings["model_type"])
+
+
+def _check_activation(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Tensors do not show their activation: one that is not ours would be read without a word, and compute nonsense."""
+    for key in ACTIVATIONS:
+        if key in ours and settings.get(key, ours[key]) != ours[key]:
+            raise CheckpointError(
+                f"config.json: {key} = {settings[key]!r}: checkpoints of {settings['model_type']} are read with "
+                f"{ours[key]!r}. Fix: use one that has it."
+            )
 
 
 def write_checkpoint(folder: Path, family: str, model: ModelConfig, params: Any) -> None:
