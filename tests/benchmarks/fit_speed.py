@@ -78,13 +78,14 @@ def main() -> None:
     report(f"fit of {count} points", ours, theirs, len(starts) / len(chosen))
     print(f"  objective {ours[0].objective_value:.14f}; scipy's best of {len(chosen)} starts {theirs[0]:.14f}")
 
-    start = CHINCHILLA.pack(ours[0].array())
+    fitted = ours[0].array()
+    start, scipy_start = CHINCHILLA.pack(fitted), np.concatenate([np.log(fitted[:3]), fitted[3:]])
     weights = np.random.default_rng(1).multinomial(count, np.ones(count) / count, arguments.bootstraps).astype(float)
     targets, first = np.tile(data[2], (len(weights), 1)), np.tile(start, (len(weights), 1))
     solve(CHINCHILLA, points.inputs, targets[:8], weights[:8], first[:8], HUBER, near=True)  # compiles
     ours = timed(lambda: solve(CHINCHILLA, points.inputs, targets, weights, first, HUBER, near=True))
     few = weights[: arguments.scipy_bootstraps]
-    theirs = timed(lambda: np.array([scipy_best(start, data, row).fun for row in few]))
+    theirs = timed(lambda: np.array([scipy_best(scipy_start, data, row).fun for row in few]))
     report(f"{len(weights)} bootstraps", ours, theirs, len(weights) / len(few))
     excess = ours[0].value[: len(few)] / theirs[0] - 1
     print(f"  objective against scipy's, {len(few)} resamples: from {excess.min():.1e} to {excess.max():.1e} relative")
