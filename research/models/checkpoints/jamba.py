@@ -10,7 +10,7 @@ from typing import Any
 from research.mamba_config import MambaConfig
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models.checkpoints.llama import attention_tensors, mlp_tensors
-from research.models.checkpoints.mamba import mamba_tensors
+from research.models.checkpoints.mamba import mamba_tensors, step_rank
 from research.models.checkpoints.tensors import Tensor, layer_paths, linear, same
 from research.moe_config import MoeConfig
 
@@ -53,7 +53,7 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
     """The model that a config.json describes; what it leaves out has JambaConfig's default."""
     width, depth, heads = settings["hidden_size"], settings["num_hidden_layers"], settings["num_attention_heads"]
-    epsilon, rank = settings.get("rms_norm_eps", 1e-6), settings.get("mamba_dt_rank", "auto")
+    epsilon = settings.get("rms_norm_eps", 1e-6)
     hidden, experts = settings["intermediate_size"], settings.get("num_experts", 16)
     return ModelConfig(
         vocab_size=settings["vocab_size"],
@@ -71,7 +71,7 @@ def from_settings(settings: dict[str, Any]) -> ModelConfig:
             state_size=settings.get("mamba_d_state", 16),
             expand=settings.get("mamba_expand", 2),
             conv_width=settings.get("mamba_d_conv", 4),
-            step_rank=None if rank == "auto" else rank,
+            step_rank=step_rank(settings.get("mamba_dt_rank", "auto"), width),
             inner_norms="learned",
             inner_norm_epsilon=epsilon,
         ),

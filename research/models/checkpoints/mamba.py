@@ -33,7 +33,6 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
     """The model that a config.json describes; what older files leave out has MambaConfig's default."""
-    rank = settings.get("time_step_rank", "auto")
     return ModelConfig(
         vocab_size=settings["vocab_size"],
         width=settings["hidden_size"],
@@ -43,11 +42,16 @@ def from_settings(settings: dict[str, Any]) -> ModelConfig:
             state_size=settings.get("state_size", 16),
             expand=settings.get("expand", 2),
             conv_width=settings.get("conv_kernel", 4),
-            step_rank=None if rank == "auto" else rank,
+            step_rank=step_rank(settings.get("time_step_rank", "auto"), settings["hidden_size"]),
         ),
         norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
         tied_embeddings=settings.get("tie_word_embeddings", True),
     )
+
+
+def step_rank(said: int | str, width: int) -> int | None:
+    """Ours from a config.json's, which may give the rule by name ("auto") or the number it comes to."""
+    return None if said in ("auto", MambaConfig().rank(width)) else said
 
 
 def tensors(model: ModelConfig) -> list[Tensor]:

@@ -14,6 +14,9 @@ __all__ = ["IGNORED", "MODEL_TYPE", "from_settings", "tensors", "to_settings"]
 MODEL_TYPE = "mamba2"
 
 
+INFINITY = {"__float__": "Infinity"}  # as transformers writes it
+
+
 def to_settings(model: ModelConfig) -> dict[str, Any]:
     """The config.json of a model of this family."""
     cfg = model.mamba2
@@ -44,7 +47,7 @@ def from_settings(settings: dict[str, Any]) -> ModelConfig:
     """
     low, high = settings.get("time_step_limit", (0.0, math.inf))
     check(
-        low <= 0 and high == math.inf,
+        low <= 0 and high in (math.inf, INFINITY),
         "time_step_limit",
         (low, high),
         "must be (0, inf): steps are not clamped here",
