@@ -19,6 +19,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core import meta
 
 from research.model_config import ModelConfig
@@ -140,8 +141,17 @@ def draw(boxed: Any, key: jax.Array, shardings: Any = None) -> Any:
     for (path, box), placement in zip(leaves, placements, strict=True):
         own_key = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
         stacked = box.axes[0] == STACKED_AXIS
-        drawn.append(_drawer(box.init, box.value.shape, stacked, placement)(own_key, box.layer, box.layer_step))
+        # A vector is made whole and then split: in a program compiled for a mesh, its formula may round another way.
+        whole = box.role == "vector"
+        made = _drawer(box.init, box.value.shape, stacked, None if whole else placement)
+        array = made(own_key, box.layer, box.layer_step)
+        drawn.append(_split(np.asarray(array), placement) if whole and placement is not None else array)
     return structure.unflatten(drawn)
+
+
+def _split(whole: np.ndarray, placement: Any) -> jax.Array:
+    """An array that every process holds, placed by each on its own devices."""
+    return jax.make_array_from_callback(whole.shape, placement, lambda index: whole[index])
 
 
 @functools.cache
