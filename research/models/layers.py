@@ -56,9 +56,25 @@ class Normal:
     std: float
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
+        return self.finish(self.start(key, shape, layer))
+
+    def start(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
+        """Uniform in (-1, 1): exact arithmetic, so that its numbers do not depend on how it is compiled."""
         # Drawn as a matrix: XLA's CPU compiler takes far longer over threefry with three dimensions.
-        matrix = jax.random.normal(key, (shape[0], math.prod(shape[1:])))
-        return self.std * matrix.reshape(shape)
+        lowest = np.nextafter(np.float32(-1), np.float32(0))
+        return jax.random.uniform(key, (shape[0], math.prod(shape[1:])), minval=lowest).reshape(shape)
+
+    def finish(self, uniform: jax.Array) -> jax.Array:
+        """Normal numbers from uniform ones, as `jax.random.normal` makes them.
+
+        In rows of 128: the last digit of erf_inv depends on whether XLA's loop reaches a number as part of a vector
+        or as a remainder, and so on the shape of the loop, which differs between an array and its parts on a mesh.
+        """
+        rows = -(-uniform.size // 128)
+        padded = jnp.pad(uniform.reshape(-1), (0, rows * 128 - uniform.size)).reshape(rows, 128)
+        padded = jax.lax.optimization_barrier(padded)
+        normal = jax.lax.optimization_barrier(self.std * (np.float32(math.sqrt(2)) * jax.lax.erf_inv(padded)))
+        return normal.reshape(-1)[: uniform.size].reshape(uniform.shape)
 
 
 @dataclass(frozen=True)
@@ -157,15 +173,18 @@ def _split(whole: np.ndarray, placement: Any) -> jax.Array:
 @functools.cache
 def _drawer(init: Initializer, shape: tuple[int, ...], stacked: bool, placement: Any) -> Any:
     """A compiled initialiser; of a parameter stacked over layers it draws each layer by itself."""
+    start, finish = (init.start, init.finish) if isinstance(init, Normal) else (init, lambda array: array)
+    if placement is not None and isinstance(init, Normal):  # each device finishes its own part
+        finish = jax.shard_map(finish, mesh=placement.mesh, in_specs=placement.spec, out_specs=placement.spec)
 
     def one(key: jax.Array, layer: int, layer_step: int) -> jax.Array:
         if not stacked:
-            return init(key, shape, layer)
+            return finish(start(key, shape, layer))
 
         def of_slot(slot: jax.Array) -> jax.Array:
-            return init(jax.random.fold_in(key, slot), shape[1:], layer + slot * layer_step)
+            return start(jax.random.fold_in(key, slot), shape[1:], layer + slot * layer_step)
 
-        return jax.vmap(of_slot)(jnp.arange(shape[0]))
+        return finish(jax.vmap(of_slot)(jnp.arange(shape[0])))
 
     return jax.jit(one, out_shardings=placement)
 
