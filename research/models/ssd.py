@@ -87,23 +87,59 @@ def _chunked(
 def _within_chunks(
     added_CBQHK: jax.Array, sums_CBQH: jax.Array, write_CBQGN: jax.Array, read_CBQGN: jax.Array
 ) -> jax.Array:
-    """y_CBQHK of a chunk's own tokens: (read write^T * decay from source to reader) (step * x).
+    """y_CBQHK of a chunk's own tokens: (read write^T * decay from source to reader) (step * x)."""
+    scores_CBGQS = jnp.einsum("cbqgn,cbsgn->cbgqs", read_CBQGN, write_CBQGN, preferred_element_type=added_CBQHK.dtype)
+    added_CBHSK = added_CBQHK.swapaxes(2, 3).astype(write_CBQGN.dtype)
+    return _mix(scores_CBGQS, sums_CBQH.swapaxes(2, 3), added_CBHSK).swapaxes(2, 3)
 
-    The decay is the exponential of a difference of sums, masked before the exponential: it is at most 1, where a
-    quotient of two exponentials could overflow.
+
+@jax.custom_vjp
+def _mix(scores_CBGQS: jax.Array, sums_CBHQ: jax.Array, added_CBHSK: jax.Array) -> jax.Array:
+    """y_CBHQK = (scores * exp(sums[q] - sums[s]), s up to q) added, in the dtype of the scores.
+
+    Its own gradient, because a sum of a source moves a weight as much as that of its reader moves it back: the sums'
+    gradients are products of y and of added with their own gradients, and the Q * Q weights need not be kept.
     """
-    C, B, Q, H, K = added_CBQHK.shape
-    G = write_CBQGN.shape[3]
-    precise, narrow = added_CBQHK.dtype, write_CBQGN.dtype
-    scores_CBGQS = jnp.einsum("cbqgn,cbsgn->cbgqs", read_CBQGN, write_CBQGN, preferred_element_type=precise)
-    sums_CBHQ = sums_CBQH.swapaxes(2, 3)
+    return _mix_forward(scores_CBGQS, sums_CBHQ, added_CBHSK)[0]
+
+
+def _mix_forward(scores_CBGQS: jax.Array, sums_CBHQ: jax.Array, added_CBHSK: jax.Array) -> tuple[jax.Array, tuple]:
+    mixing_CBHQS = _by_head(scores_CBGQS, _decays(sums_CBHQ)).astype(added_CBHSK.dtype)
+    y_CBHQK = jnp.einsum("cbhqs,cbhsk->cbhqk", mixing_CBHQS, added_CBHSK, preferred_element_type=scores_CBGQS.dtype)
+    return y_CBHQK, (scores_CBGQS, sums_CBHQ, added_CBHSK, y_CBHQK)
+
+
+def _mix_backward(kept: tuple, to_y_CBHQK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    scores_CBGQS, sums_CBHQ, added_CBHSK, y_CBHQK = kept
+    precise, narrow = scores_CBGQS.dtype, added_CBHSK.dtype
+    decay_CBHQS = _decays(sums_CBHQ)
+    mixing_CBHQS = _by_head(scores_CBGQS, decay_CBHQS).astype(narrow)
+    cut_CBHQK = to_y_CBHQK.astype(narrow)
+    to_mixing = jnp.einsum("cbhqk,cbhsk->cbhqs", cut_CBHQK, added_CBHSK, preferred_element_type=precise)
+    to_added = jnp.einsum("cbhqs,cbhqk->cbhsk", mixing_CBHQS, cut_CBHQK, preferred_element_type=precise)
+    C, B, G, Q, _ = scores_CBGQS.shape
+    to_scores = (to_mixing * decay_CBHQS).reshape(C, B, G, -1, Q, Q).sum(3)
+    to_sums = (y_CBHQK * to_y_CBHQK).sum(-1) - (added_CBHSK.astype(precise) * to_added).sum(-1)
+    return to_scores, to_sums, to_added.astype(narrow)
+
+
+_mix.defvjp(_mix_forward, _mix_backward)
+
+
+def _decays(sums_CBHQ: jax.Array) -> jax.Array:
+    """exp(sums[q] - sums[s]) for sources s up to the reader q, and 0 beyond: (C, B, H, Q, S).
+
+    The exponential of a difference, masked before: at most 1, where a quotient of exponentials could overflow.
+    """
+    Q = sums_CBHQ.shape[-1]
     causal_QS = jnp.tril(jnp.ones((Q, Q), bool))[None, None, None]
-    log_decay_CBHQS = jnp.where(causal_QS, sums_CBHQ[..., :, None] - sums_CBHQ[..., None, :], -jnp.inf)
-    decay_CBGHQS = jnp.exp(log_decay_CBHQS).reshape(C, B, G, H // G, Q, Q)
-    mixing_CBHQS = (scores_CBGQS[:, :, :, None] * decay_CBGHQS).reshape(C, B, H, Q, Q).astype(narrow)
-    added_CBHSK = added_CBQHK.swapaxes(2, 3).astype(narrow)
-    y_CBHQK = jnp.einsum("cbhqs,cbhsk->cbhqk", mixing_CBHQS, added_CBHSK, preferred_element_type=precise)
-    return y_CBHQK.swapaxes(2, 3)
+    return jnp.exp(jnp.where(causal_QS, sums_CBHQ[..., :, None] - sums_CBHQ[..., None, :], -jnp.inf))
+
+
+def _by_head(scores_CBGQS: jax.Array, decay_CBHQS: jax.Array) -> jax.Array:
+    """Each head's decays times its group's scores."""
+    C, B, G, Q, _ = scores_CBGQS.shape
+    return (scores_CBGQS[:, :, :, None] * decay_CBHQS.reshape(C, B, G, -1, Q, Q)).reshape(decay_CBHQS.shape)
 
 
 def _chunk_states(
@@ -115,14 +151,50 @@ def _chunk_states(
     to_end_CBQH = jnp.exp(sums_CBQH[:, :, -1:] - sums_CBQH)
     kept_CBQGM = (added_CBQHK * to_end_CBQH[..., None]).reshape(C, B, Q, G, M).astype(write_CBQGN.dtype)
     written_CBGNM = jnp.einsum("cbqgn,cbqgm->cbgnm", write_CBQGN, kept_CBQGM, preferred_element_type=state_BGNM.dtype)
-    decay_CBGM = jnp.repeat(jnp.exp(sums_CBQH[:, :, -1]), K, axis=-1).reshape(C, B, G, M).astype(state_BGNM.dtype)
+    return _pass_on(jnp.exp(sums_CBQH[:, :, -1]).astype(state_BGNM.dtype), written_CBGNM, state_BGNM)
 
+
+@jax.custom_vjp
+def _pass_on(decay_CBH: jax.Array, written_CBGNM: jax.Array, state_BGNM: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(state before each chunk, state after the last): state = decay * state + written, chunk by chunk.
+
+    Its own gradient, to sum the decays' over all chunks at once, first over a head's channels: as XLA's CPU compiler
+    sums them otherwise, inside the scan or over both at once, takes ten times as long.
+    """
+    return _pass_on_forward(decay_CBH, written_CBGNM, state_BGNM)[0]
+
+
+def _pass_on_forward(
+    decay_CBH: jax.Array, written_CBGNM: jax.Array, state_BGNM: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], tuple]:
     def chunk(state_BGNM: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> Scanned:
-        decay_BGM, written_BGNM = inputs
-        return decay_BGM[:, :, None] * state_BGNM + written_BGNM, state_BGNM
+        decay_BH, written_BGNM = inputs
+        return _decayed(decay_BH, state_BGNM) + written_BGNM, state_BGNM
 
-    state_BGNM, before_CBGNM = jax.lax.scan(chunk, state_BGNM, (decay_CBGM, written_CBGNM))
-    return before_CBGNM, state_BGNM
+    state_BGNM, before_CBGNM = jax.lax.scan(chunk, state_BGNM, (decay_CBH, written_CBGNM))
+    return (before_CBGNM, state_BGNM), (decay_CBH, before_CBGNM)
+
+
+def _pass_on_backward(kept: tuple, to_states: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    decay_CBH, before_CBGNM = kept
+    to_before_CBGNM, to_state_BGNM = to_states
+
+    def chunk(to_state_BGNM: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> Scanned:
+        decay_BH, to_before_BGNM = inputs
+        return _decayed(decay_BH, to_state_BGNM) + to_before_BGNM, to_state_BGNM
+
+    to_state_BGNM, to_written = jax.lax.scan(chunk, to_state_BGNM, (decay_CBH, to_before_CBGNM), reverse=True)
+    C, B, G, N, M = before_CBGNM.shape
+    by_head = (before_CBGNM * to_written).reshape(C, B, G, N, decay_CBH.shape[2] // G, -1)
+    return by_head.sum(-1).sum(3).reshape(decay_CBH.shape), to_written, to_state_BGNM
+
+
+def _decayed(decay_BH: jax.Array, state_BGNM: jax.Array) -> jax.Array:
+    B, G, _, M = state_BGNM.shape
+    return jnp.repeat(decay_BH, G * M // decay_BH.shape[1], axis=-1).reshape(B, G, 1, M) * state_BGNM
+
+
+_pass_on.defvjp(_pass_on_forward, _pass_on_backward)
 
 
 ALGORITHMS: dict[str, Callable[..., Scanned]] = {"chunked": _chunked, "recurrent": _recurrent}

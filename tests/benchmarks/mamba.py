@@ -4,8 +4,8 @@
 
 Blocks of width 256 (512 inner channels), float32, gradients for every parameter and the input. Printed:
 
-- Mamba-2's block, batch 4 x 512, against the same block of Hugging Face in torch eager at the better of two chunk
-  sizes. Each side has a process of its own, and they take turns;
+- Mamba-2's block, batch 4 x 512, against the same block of Hugging Face in torch eager at two chunk sizes. Each side
+  has a process of its own, and they take turns;
 - its chunked products against its recurrent scan, and the cost of four times the length;
 - the selective scan of Mamba alone, batch 4 x 512 and 1 x 2048, gradients for all six inputs, chunked against
   sequential (and associative, at the first size): time and temporary memory;
@@ -13,16 +13,16 @@ Blocks of width 256 (512 inner channels), float32, gradients for every parameter
   size.
 """
 
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import torch
 from mixers import NEED_OTHERS
+from train_step import answer, describe_machine, take_turns, use_all_cores
 
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.model_config import ModelConfig
@@ -73,11 +73,9 @@ def mamba2(**fields) -> ModelConfig:
 
 def their_step(chunk: int) -> Callable[[], None]:
     """Hugging Face's block with its reference algorithm, which is what a machine without their kernels runs."""
-    import torch
     from transformers import Mamba2Config as Config
     from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     cfg = mamba2().mamba2
     config = Config(
         hidden_size=WIDTH, num_heads=cfg.heads(WIDTH), head_dim=cfg.head_dim, state_size=cfg.state_size,
@@ -100,45 +98,23 @@ def our_step() -> Callable[[], None]:
     return lambda: jax.block_until_ready(program(*arguments))
 
 
-def serve(side: str) -> None:
-    """One side's process: a step for every line that arrives."""
-    step = our_step() if side == "ours" else their_step(int(side))
-    step()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        step()
-        print(time.perf_counter() - began, flush=True)
+def serve(side: str, chunk: int) -> None:
+    if side == "ours":
+        configure()
+        program, arguments = block_step(mamba2(), BATCH, LENGTH)
+        answer(lambda: jax.block_until_ready(program(*arguments)), "")
+    else:
+        use_all_cores()
+        answer(their_step(chunk), "")
 
 
 def against_torch() -> None:
-    sides = {
-        side: subprocess.Popen(
-            [sys.executable, __file__, side],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+    for chunk in THEIR_CHUNKS:
+        (_, our_seconds), (_, their_seconds) = take_turns(__file__, chunk).values()
+        print(
+            f"mamba2 block, {BATCH} x {LENGTH}: ours {our_seconds * 1e3:.0f} ms, torch in chunks of {chunk} "
+            f"{their_seconds * 1e3:.0f} ms, ratio {their_seconds / our_seconds:.2f}"
         )
-        for side in ("ours", *map(str, THEIR_CHUNKS))
-    }
-    for process in sides.values():
-        process.stdout.readline()
-    seconds = {side: [] for side in sides}
-    for _ in range(ROUNDS):
-        for side, process in sides.items():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            seconds[side].append(float(process.stdout.readline()))
-    for process in sides.values():
-        process.stdin.close()
-        process.wait()
-    medians = {side: statistics.median(taken) for side, taken in seconds.items()}
-    theirs = min(map(str, THEIR_CHUNKS), key=medians.get)
-    print(
-        f"mamba2 block, {BATCH} x {LENGTH}: ours {medians['ours'] * 1e3:.0f} ms, torch (chunks of {theirs}) "
-        f"{medians[theirs] * 1e3:.0f} ms, ratio {medians[theirs] / medians['ours']:.2f}"
-    )
 
 
 def own_algorithms() -> None:
@@ -209,15 +185,15 @@ def _long(mixer: str) -> dict:
 
 
 def main() -> None:
-    print(f"{len(os.sched_getaffinity(0))} cores; load average {os.getloadavg()[0]:.2f}")
+    describe_machine()
+    configure()
     against_torch()
     own_algorithms()
     decoding()
 
 
 if __name__ == "__main__":
-    configure()
     if sys.argv[1:]:
-        serve(sys.argv[1])
+        serve(sys.argv[1], int(sys.argv[2]))
     else:
         main()
