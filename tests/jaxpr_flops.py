@@ -20,6 +20,9 @@ def _walk(jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name = equation.primitive.name
+        if equation.params.get("branches_platforms"):  # one branch a platform: the accelerators', which is named last
+            total += _walk(equation.params["branches"][-1].jaxpr)
+            continue
         inner = sum(_walk(sub) for sub in _inner_jaxprs(equation.params))
         if name == "dot_general":
             total += _dot_flops(equation)

@@ -13,6 +13,7 @@ from research.config import RunConfig, TrainingConfig
 from research.cost import model_cost
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model, mlp, moe, router
+from research.models.grouped_swiglu import accelerator_swiglu, grouped_swiglu
 from research.models.layers import Shared, draw
 from research.moe_config import MoeConfig
 from research.training.routing import auxiliary_loss
@@ -147,6 +148,36 @@ def test_one_expert_is_an_mlp():
     plain = {name: params[name][0] for name in ("gate", "up", "down")}
     expected, _, _ = mlp.Mlp(model, 0).apply({"params": plain}, x_BLD, None, Shared())
     np.testing.assert_allclose(_apply(model, params, x_BLD)[0], expected, **REORDERED)
+
+
+@pytest.mark.parametrize("sizes", [(300, 0, 129, 1, 128), (0, 0, 558, 0, 0), (64, 64, 64, 64, 302)])
+def test_grouped_products_of_cpus_and_of_accelerators_agree(sizes):
+    """Values and gradients; groups that are empty, shorter than a block of rows, a whole block, and one row more."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    rows = jax.random.normal(keys[0], (sum(sizes), 24))
+    shapes = [(len(sizes), 24, 40), (len(sizes), 24, 40), (len(sizes), 40, 24)]
+    experts = tuple(0.2 * jax.random.normal(key, shape) for key, shape in zip(keys[1:], shapes))
+    wanted = jax.random.normal(keys[4], rows.shape)
+
+    def made(function):
+        def loss(rows, experts):
+            return (function(rows, experts, jnp.array(sizes, jnp.int32)) * wanted).sum()
+
+        return jax.value_and_grad(loss, argnums=(0, 1))(rows, experts)
+
+    for got, expected in zip(jax.tree.leaves(made(grouped_swiglu)), jax.tree.leaves(made(accelerator_swiglu))):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)  # sums of up to 558 products of order one
+
+
+def test_accelerators_run_ragged_products():
+    arguments = (
+        jnp.zeros((6, 4)),
+        (jnp.zeros((2, 4, 8)), jnp.zeros((2, 4, 8)), jnp.zeros((2, 8, 4))),
+        jnp.array([2, 4]),
+    )
+    for platform, is_ragged in (("tpu", True), ("cpu", False)):
+        module = jax.export.export(jax.jit(grouped_swiglu), platforms=[platform])(*arguments).mlir_module()
+        assert ("ragged_dot" in module) == is_ragged
 
 
 @pytest.mark.parametrize("algorithm", ["dense", "capacity", "ragged"])

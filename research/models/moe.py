@@ -110,8 +110,8 @@ def matmul_params(config: ModelConfig) -> int:
 def sequence_flops(config: ModelConfig, length: int) -> int:
     """FLOPs of the rows an algorithm multiplies beyond the A * L that tokens ask for, over one sequence.
 
-    Rows of one sequence: dense E * L, capacity E * X, ragged A * L. Negative for a capacity factor below one. XLA's CPU
-    compiler executes ragged_dot as E masked products, which is its affair and not counted.
+    Rows of one sequence: dense E * L, capacity E * X, ragged A * L. Negative for a capacity factor below one. What a
+    CPU executes of `ragged` beyond that, the ends of its blocks, is not counted.
     """
     cfg = config.moe
     rows = {

@@ -3,7 +3,8 @@
 - `dense` computes every expert for every token: no data moves; E / A times the work.
 - `capacity` gathers tokens into the (E, X) seats that routing gave out and multiplies batches of them: fixed shapes,
   which is what splits over an `expert` mesh axis.
-- `ragged` sorts choices by expert and multiplies groups of unequal size (jax.lax.ragged_dot): no seat is empty.
+- `ragged` sorts choices by expert and multiplies groups of unequal size (grouped_swiglu.py): no seat is empty and no
+  choice is dropped. It is the default: the fastest of those that drop none (tests/benchmarks/moe.py).
 
 Data moves by gathers alone, in both directions: the gradient of a gather would be a scatter, but every row that is
 taken somewhere is taken from a place that is known too.
@@ -14,6 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from research.models.grouped_swiglu import grouped_swiglu
 from research.models.router import Routing
 from research.sharding import constrain
 
@@ -54,7 +56,7 @@ def ragged(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
     place_N = _taker(choice_N, B * L * A)
     sizes_E = (expert_N[:, None] == jnp.arange(E)[None, :]).sum(axis=0, dtype=jnp.int32)
     rows_ND = take_rows(x_BLD.reshape(B * L, D), choice_N // A, place_N.reshape(B * L, A))
-    out_ND = _swiglu(rows_ND, experts, lambda rows, weight: jax.lax.ragged_dot(rows, weight, sizes_E))
+    out_ND = grouped_swiglu(rows_ND, experts, sizes_E)
     return _weighted(take_rows(out_ND, place_N, choice_N[:, None]).reshape(B, L, A, D), routing.gates_BLA)
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import torch
@@ -38,9 +39,8 @@ ROUNDS, DECODED = 5, 32
 DECODE_LENGTHS = (128, 8192)
 
 
-def block_step(model: ModelConfig, batch: int, length: int):
+def block_step(module: nn.Module, batch: int, length: int):
     """(compiled gradient of one mixer, its arguments)."""
-    module = SEQUENCE_MIXERS[model.pattern].module(model, 0)
 
     def apply(params, x_BLD):
         return module.apply({"params": params}, x_BLD, None, Shared())[0]
@@ -67,8 +67,9 @@ def scan_step(algorithm: str, batch: int, length: int):
     return jax.jit(jax.grad(loss, argnums=range(6))).lower(*arguments).compile(), arguments
 
 
-def mamba2(**fields) -> ModelConfig:
-    return ModelConfig(width=WIDTH, depth=1, pattern="mamba2", mamba2=Mamba2Config(**fields))
+def mamba2(**fields) -> nn.Module:
+    model = ModelConfig(width=WIDTH, depth=1, pattern="mamba2", mamba2=Mamba2Config(**fields))
+    return SEQUENCE_MIXERS["mamba2"].module(model, 0)
 
 
 def their_step(chunk: int) -> Callable[[], None]:
@@ -76,7 +77,7 @@ def their_step(chunk: int) -> Callable[[], None]:
     from transformers import Mamba2Config as Config
     from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
-    cfg = mamba2().mamba2
+    cfg = Mamba2Config()
     config = Config(
         hidden_size=WIDTH, num_heads=cfg.heads(WIDTH), head_dim=cfg.head_dim, state_size=cfg.state_size,
         n_groups=cfg.groups, expand=cfg.expand, chunk_size=chunk,

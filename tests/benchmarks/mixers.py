@@ -56,6 +56,7 @@ def model_of(mixer: str, fields: dict, length: int) -> ModelConfig:
                 model,
                 mamba2=replace(model.mamba2, head_dim=model.mamba2.inner(width) // 8),
                 s4=replace(model.s4, kernel_length=length),
+                rwkv7=replace(model.rwkv7, head_dim=width // 4),
             )
             changed = {section: replace(getattr(model, section), **values) for section, values in fields.items()}
             candidates.append(replace(model, pattern=mixer, **changed))
