@@ -53,18 +53,26 @@ class Family:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found, families in the table's order; `level` of every interval."""
+    """What `compare` found, families in the table's order; `level` of every interval.
+
+    joint: the law asked for, fitted to the runs of all cells together; None with the reason in joint_note.
+    """
 
     families: tuple[Family, ...]
     level: float
+    joint: Estimate | None = None
+    joint_note: str = ""
 
 
-def compare(table: pd.DataFrame, *, level: float = 0.9, bootstraps: int = 1000, seed: int = 0) -> Comparison:
+def compare(
+    table: pd.DataFrame, *, law: str | None = None, level: float = 0.9, bootstraps: int = 1000, seed: int = 0
+) -> Comparison:
     """Compare the families of a runs table. Needs `family`, `learning_rate`, `flops`, `params` and `loss_nats`.
 
     Runs that are not done, or whose loss is no positive number, are left out with the reason. The law is a power law of
     loss against flops (Kaplan et al. 2020, equation 1.3), by least squares on log loss over the best rate's runs at
-    each budget. Raises FitError when no run is done.
+    each budget. law: one to fit to all families' best runs together, in the same way; its inputs must be columns.
+    Raises FitError when no run is done, LawError for an unknown law.
     """
     table = validate(table, ("family", "learning_rate", "flops", "params", "loss_nats"))
     families = tuple(
@@ -72,7 +80,9 @@ def compare(table: pd.DataFrame, *, level: float = 0.9, bootstraps: int = 1000, 
     )
     if not any(family.cells for family in families):
         raise FitError("status: no run of any family is done. Fix: train the runs first.")
-    return Comparison(families, level)
+    if law is None:
+        return Comparison(families, level)
+    return Comparison(families, level, *_joint(law, table, families, level, bootstraps, seed))
 
 
 def _family(name: str, rows: pd.DataFrame, level: float, bootstraps: int, seed: int) -> Family:
@@ -102,6 +112,20 @@ def _family(name: str, rows: pd.DataFrame, level: float, bootstraps: int, seed: 
     except FitError as error:
         return Family(name, cells, None, str(error), left_out)
     return Family(name, cells, law, "", left_out)
+
+
+def _joint(
+    law: str, table: pd.DataFrame, families: tuple[Family, ...], level: float, bootstraps: int, seed: int
+) -> tuple[Estimate | None, str]:
+    best = [run for family in families for cell in family.cells for run in cell.runs]
+    names = table["run"].astype(str) if "run" in table.columns else pd.Series([f"row {i}" for i in table.index])
+    chosen = table[names.isin(best).to_numpy()]
+    definition = find(law)
+    try:
+        settings = {"objective": LEAST_SQUARES, "level": level, "bootstraps": bootstraps, "seed": seed}
+        return estimate(definition, validate(chosen, (*definition.inputs, definition.output)), **settings), ""
+    except FitError as error:
+        return None, str(error)
 
 
 def _cell(budget: float | None, rows: pd.DataFrame) -> Cell:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from analysis import figures, json_values
 from analysis.comparison import Cell, Comparison, Family, by_length
+from analysis.fitting import law_of
+from analysis.report import constants
 from analysis.runs_table import write_atomically
 
 
@@ -13,7 +15,8 @@ def write(folder: Path | str, title: str, question: str, comparison: Comparison)
     folder.mkdir(parents=True, exist_ok=True)
     json_path, report_path = folder / "comparison.json", folder / "report.md"
     write_atomically(json_path, json_values.dumps(comparison).encode())
-    lines = [f"# {title}\n", f"{question}\n", *_cells(comparison), *_laws(comparison), *_lengths(comparison)]
+    lines = [f"# {title}\n", f"{question}\n", *_cells(comparison), *_laws(comparison)]
+    lines += [*_joint(comparison), *_lengths(comparison)]
     paths = [json_path]
     for name, text, draw in _drawings(comparison):
         paths += figures.save(draw(), folder / "figures" / name)
@@ -60,6 +63,16 @@ def _laws(comparison: Comparison) -> list[str]:
         else:
             rows.append(f"| {family.name} | {family.law.intervals['alpha']} | {family.law.fit.residual_scale:.2%} |")
     return [*rows, ""]
+
+
+def _joint(comparison: Comparison) -> list[str]:
+    if comparison.joint is None:
+        return [f"## All families together\n\nNot fitted: {comparison.joint_note}\n"] if comparison.joint_note else []
+    law, joint = law_of(comparison.joint.fit), comparison.joint
+    lines = ["## All families together\n", f"`{law.formula}` ({law.citation}), by {joint.fit.objective}.\n"]
+    lines += [*constants(joint, comparison.level), "", f"Residual scale {joint.fit.residual_scale:.2%}.\n"]
+    weak = [f"- **{name} is weakly identified**: {reason}." for name, reason in joint.weakly_identified.items()]
+    return [*lines, *weak, ""]
 
 
 def _lengths(comparison: Comparison) -> list[str]:

@@ -72,7 +72,7 @@ def law_section(study: Study) -> str:
     """The law, its constants and how well the runs determine them."""
     law, fit = law_of(study.law.fit), study.law.fit
     name = "Approach 3: the parametric law" if law.name == "chinchilla" else "The parametric law"
-    lines = [f"## {name}\n", f"`{law.formula}` ({law.citation}).\n", *_constants(study.law, study.level)]
+    lines = [f"## {name}\n", f"`{law.formula}` ({law.citation}).\n", *constants(study.law, study.level)]
     logarithmic = law.residual == "log"
     size = f"{100 * fit.residual_scale:.3g} %" if logarithmic else f"{fit.residual_scale:.3g} {unit_of(law.output)}"
     lines += [
@@ -98,7 +98,8 @@ def law_section(study: Study) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _constants(estimate: Estimate, level: float) -> list[str]:
+def constants(estimate: Estimate, level: float) -> list[str]:
+    """A Markdown table of the law's constants."""
     lines = [f"| constant | value | {level:.0%} interval | unit | meaning |", "|---|---|---|---|---|"]
     for parameter in law_of(estimate.fit).parameters:
         interval = estimate.intervals[parameter.name]

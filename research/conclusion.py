@@ -44,7 +44,7 @@ def fit(experiment: Any, runs_dir: Path) -> Fitted:
     with phase(runs_dir / experiment.name, "fit"):
         try:
             if table["family"].nunique() > 1:
-                return Fitted(table, None, "Several families are compared instead.", compare(table))
+                return Fitted(table, None, "Several families are compared instead.", compare(table, law=experiment.law))
             return Fitted(table, fit_table(table))
         except FitError as error:
             return Fitted(table, None, str(error))

@@ -24,6 +24,8 @@ class Family:
 class Grid:
     """Every family at every budget, learning rate and seed; nothing is held out.
 
+    law: of analysis/laws, fitted to all families' runs at their best learning rates together; none: each family alone.
+
     budgets: training FLOPs of active parameters as executed (research/cost.py); the steps follow. Empty: each run takes
     base.training.steps. sizes: (width, depth) at each budget, for all families; empty: the base's.
     """
@@ -36,6 +38,7 @@ class Grid:
     seeds: tuple[int, ...] = (0,)
     budgets: tuple[float, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    law: str | None = None
     min_steps: int = 20  # fewer optimizer steps than this say nothing about a family
 
     held_out_flops = None
@@ -46,6 +49,10 @@ class Grid:
             len(set(names)) == len(names) > 0, "families", names, "must be at least one, of different names", "rename"
         )
         check(len(self.learning_rates) > 0, "learning_rates", (), "must not be empty", "give at least one")
+        if self.law is not None:
+            from analysis.laws import find  # brings jax, which a plan without a law does not need
+
+            find(self.law)
         check(len(self.seeds) > 0, "seeds", (), "must not be empty", "give at least one")
         check(
             len(self.sizes) in (0, len(self.budgets)),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.config import RunConfig
+from research.model_config import ModelConfig
 from research.values import ConfigError, differences, fingerprint, from_json, identity, to_json
 
 if TYPE_CHECKING:
@@ -258,6 +259,16 @@ def _planned(config: RunConfig) -> dict[str, Any]:
         "steps": config.training.steps,
         "learning_rate": config.optimizer.learning_rate,
         "weight_decay": config.optimizer.weight_decay,
+        **_experts(config.model),
+    }
+
+
+def _experts(model: ModelConfig) -> dict[str, int]:
+    """Of the layers that route; a dense model is one expert that every token passes."""
+    routed = any("moe" in layer for layer in model.layers)
+    return {
+        "experts": model.moe.experts if routed else 1,
+        "experts_per_token": model.moe.active + model.moe.shared_experts if routed else 1,
     }
 
 

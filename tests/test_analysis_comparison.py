@@ -7,6 +7,7 @@ import pytest
 from analysis.comparison import by_length, compare
 from analysis.comparison_report import write
 from analysis.fitting import FitError
+from analysis.laws import evaluate, find
 
 BUDGETS, RATES, SEEDS = (1e10, 4e10, 16e10, 64e10), (1e-3, 2e-3, 4e-3), (0, 1)
 EXPONENTS = {"a": 0.05, "b": 0.08}
@@ -37,6 +38,35 @@ def test_each_family_stands_at_its_best_rate_with_its_own_law():
         assert family.law.intervals["alpha"].contains(EXPONENTS[name])
     assert not any(cell.at_edge for cell in found["a"].cells)
     assert all(cell.at_edge for cell in found["b"].cells)  # the sweep's largest: b may do better beyond it
+
+
+def test_one_law_of_all_families_is_recovered_from_their_best_runs(tmp_path):
+    """Clark's law planted over 6 expert counts and 4 sizes; runs at a worse rate, 5 % higher, must not be in it."""
+    law, generator = find("routed"), np.random.default_rng(0)
+    planted = {"a": -0.08, "b": -0.1, "c": 0.008, "d": 1.1, "E_start": 2.0, "E_max": 250.0}
+    table = pd.DataFrame(
+        [(2**i, 1e6 * 8**j, rate) for i in range(0, 11, 2) for j in range(4) for rate in (1e-3, 2e-3)],
+        columns=["experts", "active_params", "learning_rate"],
+    )
+    constants = np.array([planted[parameter.name] for parameter in law.parameters])
+    loss = evaluate(law, constants, {name: table[name].to_numpy(float) for name in law.inputs})
+    loss = (
+        loss
+        * np.where(table["learning_rate"] == 1e-3, 1.0, 1.05)
+        * np.exp(1e-3 * generator.standard_normal(len(table)))
+    )
+    table = table.assign(
+        loss_nats=loss, family=table["experts"].astype(str), budget_flops=table["active_params"] * 1e9, status="done",
+        flops=table["active_params"] * 1e9, params=table["active_params"], run=[f"r{i}" for i in range(len(table))],
+    )  # fmt: skip
+    comparison = compare(table, law="routed", bootstraps=500, level=0.99)
+    assert len(comparison.joint.fit.used) == len(table) / 2
+    for name, interval in comparison.joint.intervals.items():
+        assert interval.contains(planted[name]), (name, interval)
+    report = write(tmp_path, "grid", "Do experts help?", comparison)[-1].read_text()
+    assert "## All families together" in report and "| E_start | " in report
+    without = compare(table.drop(columns="active_params").assign(active_params=1e6), law="routed", bootstraps=50)
+    assert without.joint is None or without.joint.weakly_identified  # one size cannot give an exponent of size
 
 
 def test_runs_that_cannot_be_used_are_named():
