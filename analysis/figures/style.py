@@ -102,14 +102,20 @@ def legend_above(figure: Figure, axes: Axes, title: str | None = None, across: i
     )
 
 
+# Ratio of a logarithmic axis' ends -> the ticks of a decade, where labels are powers of ten.
+_WIDE_STEPS = {10.0: (1, 3), 4.0: (1, 2, 5), 1.9: (1, 2, 3, 5, 7)}
+
+
 def log_ticks(axis: Axis, most: int = 5) -> None:
     """At most about `most` ticks on a logarithmic axis: plain numbers within a decade or so, else powers of ten."""
     low, high = sorted(axis.get_view_interval())
     if high / low < 30:
-        axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
         if max(abs(math.log10(low)), abs(math.log10(high))) < 5:
+            axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
             axis.set_major_formatter(ScalarFormatter())
-        else:
+        else:  # labels are wide: few, and no even steps, which would crowd them at the upper end
+            steps = next((steps for ratio, steps in _WIDE_STEPS.items() if high / low > ratio), None)
+            axis.set_major_locator(MaxNLocator(3) if steps is None else LogLocator(subs=steps))
             axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
