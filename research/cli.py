@@ -5,6 +5,7 @@ backtest) are `analysis.command` and need the analysis alone.
 """
 
 import errno
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -96,6 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _complain(f"{error.name} is not installed, and this needs it. Fix: pip install '.[train]'")
         return USAGE_ERROR
+    except BrokenPipeError:  # whoever read the output, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        return 1  # as rich does
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -255,6 +255,18 @@ def test_ctrl_c_and_again(experiment, tmp_path):
     assert len(second) == 2 and second[done[0]] == 1 and sum(second.values()) == 3
 
 
+@pytest.mark.parametrize("arguments", [("fit", "--help"), ("plan", "FILE")])
+def test_a_reader_that_leaves_is_no_error(arguments, experiment):
+    """As `isoflop plan FILE | head -1`."""
+    code = "import sys; from research.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = [str(experiment) if argument == "FILE" else argument for argument in arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 1
+
+
 def test_account_of_time(tmp_path):
     with timings.phase(tmp_path, "sweep") as notes:
         notes.update(workers=2, worker_start_seconds=3.0)
