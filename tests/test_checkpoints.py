@@ -31,9 +31,12 @@ MULTI_HEAD = {**SMALL, "norm": "layer"}
 EXAMPLES = {
     "deepseek_v3": ModelConfig(
         **SMALL,
-        pattern="latent_attention:mlp",
+        pattern="latent_attention:mlp | latent_attention:moe",
         latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, 14),
         mlp=MlpConfig(48),
+        moe=MoeConfig(
+            6, 3, 20, shared_experts=2, scores="sigmoid", gate_scale=2.5, groups=3, active_groups=2, bias_rate=1e-2
+        ),
     ),
     "falcon": ModelConfig(
         **MULTI_HEAD,
@@ -166,6 +169,37 @@ def test_a_model_the_family_cannot_say_is_refused():
         settings_of("llama", replace(model, norm="layer"))
     with pytest.raises(CheckpointError, match=r"model_type = 'lama': no such family. Known: .*llama"):
         settings_of("lama", model)
+
+
+@pytest.mark.parametrize(
+    ("dense", "pattern"),
+    [
+        (0, "latent_attention:moe"),
+        (3, "3 * latent_attention:mlp | latent_attention:moe"),
+        (4, "latent_attention:mlp"),
+    ],
+)
+def test_deepseeks_first_layers_are_dense(dense, pattern):
+    settings = settings_of("deepseek_v3", replace(EXAMPLES["deepseek_v3"], pattern=pattern))
+    assert settings["first_k_dense_replace"] == dense
+    assert FAMILIES["deepseek_v3"].from_settings(settings).pattern == pattern
+
+
+def test_another_routing_than_deepseeks_is_refused():
+    model = EXAMPLES["deepseek_v3"]
+    refused = {
+        r"layers = \(\('latent_attention', 'moe'\), .*can only say": {
+            "pattern": "latent_attention:moe, latent_attention:mlp"
+        },
+        "moe.bias_rate = None": {"moe": replace(model.moe, bias_rate=None)},
+        "moe.scores = 'softmax'": {"moe": replace(model.moe, scores="softmax")},
+    }
+    for message, fields in refused.items():
+        with pytest.raises(CheckpointError, match=message):
+            settings_of("deepseek_v3", replace(model, **fields))
+    settings = {**settings_of("deepseek_v3", model), "topk_method": "greedy"}
+    with pytest.raises(ValueError, match="topk_method = 'greedy': must be 'noaux_tc'. Fix: use a model routed as"):
+        FAMILIES["deepseek_v3"].from_settings(settings)
 
 
 @pytest.mark.oracles
