@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from random_configs import perturbed
 
 from research.attention_config import LatentAttentionConfig, RopeScaling
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
@@ -11,7 +13,16 @@ from research.moe_config import MoeConfig
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")
 pytest.importorskip("transformers", reason="needs the oracles extra")
-from oracle_tools import as_stored, assert_equals_oracle, stacked_experts  # noqa: E402
+from oracle_tools import (  # noqa: E402
+    LOGITS,
+    as_stored,
+    assert_equals_oracle,
+    from_transformers,
+    load,
+    logits_of,
+    random_tokens,
+    stacked_experts,
+)
 
 LLAMA = ModelConfig(vocab_size=97, width=32, depth=2, attention=AttentionConfig(4, 2, 8), mlp=MlpConfig(48))
 OLMO2 = replace(LLAMA, norm_placement="post", attention=AttentionConfig(4, 2, 8, qk_norm="full", rope_theta=5e5))
@@ -46,6 +57,22 @@ LATENT = replace(
     pattern="latent_attention:mlp",
     latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, 14),
 )
+# Four groups of three, of which two are open to a token: its four best experts are often not among them.
+DEEPSEEK = replace(
+    LATENT,
+    depth=3,
+    pattern="latent_attention:mlp | latent_attention:moe",
+    moe=MoeConfig(
+        *(12, 4, 6),
+        shared_experts=2,
+        scores="sigmoid",
+        gate_scale=2.5,
+        groups=4,
+        active_groups=2,
+        bias_rate=1e-3,
+        balance_over="sequence",
+    ),
+)
 MOE = replace(LLAMA, pattern="attention:moe", moe=MoeConfig(4, 2, 24))
 CASES = {
     "llama-multi-head": ("llama", replace(LLAMA, attention=AttentionConfig(4, 4, 8))),
@@ -68,6 +95,17 @@ CASES = {
         "deepseek_v3",
         replace(LATENT, latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, rope_pairs="half")),
     ),
+    "deepseek-v3": ("deepseek_v3", DEEPSEEK),
+    "deepseek-v3-ragged": (
+        "deepseek_v3",
+        replace(
+            DEEPSEEK,
+            depth=4,
+            pattern="2 * latent_attention:mlp | latent_attention:moe",
+            moe=replace(DEEPSEEK.moe, renormalize=False, shared_experts=1, algorithm="ragged"),
+            scan_layers=True,
+        ),
+    ),
     "mixtral": ("mixtral", MOE),
     "mixtral-ragged": ("mixtral", replace(MOE, moe=replace(MOE.moe, algorithm="ragged"), scan_layers=True)),
     "olmoe": (
@@ -88,6 +126,7 @@ def _neox_in_memory(tensors):
 
 
 IN_MEMORY = {
+    "deepseek_v3": stacked_experts,
     "gpt_neox": _neox_in_memory,
     "mixtral": stacked_experts,
     "olmoe": stacked_experts,
@@ -99,3 +138,26 @@ IN_MEMORY = {
 def test_logits_gradients_and_weights(case):
     family, model = CASES[case]
     assert_equals_oracle(family, model, in_memory=IN_MEMORY.get(family, as_stored))
+
+
+def _without_bias(tensors):
+    return {name: 0 * value if "correction_bias" in name else value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "in_memory"),
+    [
+        ({"n_group": 1, "topk_group": 1}, stacked_experts),
+        ({"topk_group": 3}, stacked_experts),
+        ({"routed_scaling_factor": 1.0}, stacked_experts),
+        ({"norm_topk_prob": False}, stacked_experts),
+        ({}, lambda tensors: stacked_experts(_without_bias(tensors))),
+    ],
+    ids=["groups", "active-groups", "scale", "renormalised", "bias"],
+)
+def test_each_part_of_the_routing_shows_in_the_logits(changed, in_memory):
+    """Else an equality with the oracle would say nothing of it: a hundred times the tolerance, at the least."""
+    params, tokens = perturbed(DEEPSEEK), random_tokens(DEEPSEEK)
+    theirs = load("deepseek_v3", DEEPSEEK, params, lambda settings: from_transformers(settings | changed), in_memory)
+    expected = logits_of(theirs, tokens).detach().numpy()
+    assert np.abs(LOGITS(DEEPSEEK, params, tokens) - expected).max() > 1e-2 * np.abs(expected).max()
