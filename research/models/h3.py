@@ -61,42 +61,22 @@ class H3(nn.Module):
     def __call__(
         self, x_BLD: jax.Array, state: H3State | None, shared: Shared
     ) -> tuple[jax.Array, H3State | None, Shared]:
-        cfg, D = self.config.h3, self.config.width
-        K, N = cfg.head_dim, cfg.state_size
-        H = D // K
-        q_BLHK, k_BLHK, v_BLHK = (self._projected(name, x_BLD, (H, K)) for name in ("query", "key", "value"))
-        shift = [
-            parameter(self, f"shift_{name}", (H, K, N), "heads head_dim taps", init, role)
-            for name, init, role in (("input", first_tap, "dynamics"), ("readout", Uniform(N**-0.5), "kernel"))
-        ]
-        shift_skip_HK = parameter(self, "shift_skip", (H, K), "heads head_dim", Normal(1.0), "vector")
-        system = diagonal_system(self, cfg, H, "heads", learned_input=True)
-        system = jax.tree.map(lambda leaf_HN: leaf_HN[:, None, None], system)
-        skip_H = parameter(self, "skip", (H,), "heads", Normal(1.0), "vector")
-        out_init = Normal((D * 2 * self.config.depth) ** -0.5)
-        out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", out_init, "hidden")
-        bias_D = parameter(self, "out_bias", (D,), "activation", zeros, "vector")
-
+        D, K = self.config.width, self.config.h3.head_dim
+        heads = D // K, K
+        q_BLHK, k_BLHK, v_BLHK = (self._projected(name, x_BLD, heads) for name in ("query", "key", "value"))
         if shared.mask_BL is not None:  # after the projections, whose biases padding would carry into the states
             k_BLHK, v_BLHK = (jnp.where(shared.mask_BL[:, :, None, None], x, 0) for x in (k_BLHK, v_BLHK))
+        shift_BHKN, diagonal_BHKKN = (None, None) if state is None else (state.shift_BHKN, state.diagonal_BHKKN)
         # The state spaces and what stands between them in float32.
-        k32_BLHK = at_least_float32(k_BLHK)
-        if state is None:
-            shifted_BLHK = causal_convolution(k32_BLHK, shift_taps(*shift, x_BLD.shape[1]))
-        else:
-            step = functools.partial(shift_step, *shift)
-            shifted_BLHK, shift_BHKN = recurrence(step, state.shift_BHKN, k32_BLHK, shared.mask_BL)
-        key_BLHK = shifted_BLHK + shift_skip_HK[None, None] * k32_BLHK
+        key_BLHK, shift_BHKN = self._shifted(at_least_float32(k_BLHK), shift_BHKN, shared.mask_BL)
         pairs_BLHKK = key_BLHK[..., None] * at_least_float32(v_BLHK)[..., None, :]
-        if state is None:
-            mixed_BLHKK = causal_convolution(pairs_BLHKK, diagonal_kernel(system, x_BLD.shape[1]))
-        else:
-            step = functools.partial(diagonal_step, system)
-            mixed_BLHKK, diagonal_BHKKN = recurrence(step, state.diagonal_BHKKN, pairs_BLHKK, shared.mask_BL)
-            state = H3State(shift_BHKN, diagonal_BHKKN)
-        mixed_BLHKK += skip_H[None, None, :, None, None] * pairs_BLHKK
+        mixed_BLHKK, diagonal_BHKKN = self._remembered(pairs_BLHKK, diagonal_BHKKN, shared.mask_BL)
         y_BLHK = (at_least_float32(q_BLHK)[..., None] * mixed_BLHKK).sum(axis=-2).astype(x_BLD.dtype)
-        return along_last(jnp.add, project(y_BLHK, out_HKD, contracted=2), bias_D), state, shared
+        out_init = Normal((D * 2 * self.config.depth) ** -0.5)
+        out_HKD = parameter(self, "out", (*heads, D), "heads head_dim width", out_init, "hidden")
+        bias_D = parameter(self, "out_bias", (D,), "activation", zeros, "vector")
+        y_BLD = along_last(jnp.add, project(y_BLHK, out_HKD, contracted=2), bias_D)
+        return y_BLD, None if state is None else H3State(shift_BHKN, diagonal_BHKKN), shared
 
     def _projected(self, name: str, x_BLD: jax.Array, heads: tuple[int, int]) -> jax.Array:
         D = self.config.width
@@ -104,6 +84,37 @@ class H3(nn.Module):
         bias_HK = parameter(self, f"{name}_bias", heads, "heads head_dim", zeros, "vector")
         projected_BLHK = project(x_BLD, weight_DHK) + bias_HK.astype(x_BLD.dtype)[None, None]
         return constrain(projected_BLHK, "batch length heads head_dim")
+
+    def _shifted(
+        self, k_BLHK: jax.Array, state_BHKN: jax.Array | None, mask_BL: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """(the shift state space of the keys and a share of the keys themselves, the state after them)."""
+        shape = (*k_BLHK.shape[2:], self.config.h3.state_size)
+        input_HKN = parameter(self, "shift_input", shape, "heads head_dim taps", first_tap, "dynamics")
+        readout_init = Uniform(shape[-1] ** -0.5)
+        readout_HKN = parameter(self, "shift_readout", shape, "heads head_dim taps", readout_init, "kernel")
+        skip_HK = parameter(self, "shift_skip", shape[:2], "heads head_dim", Normal(1.0), "vector")
+        if state_BHKN is None:
+            shifted_BLHK = causal_convolution(k_BLHK, shift_taps(input_HKN, readout_HKN, k_BLHK.shape[1]))
+        else:
+            step = functools.partial(shift_step, input_HKN, readout_HKN)
+            shifted_BLHK, state_BHKN = recurrence(step, state_BHKN, k_BLHK, mask_BL)
+        return shifted_BLHK + skip_HK[None, None] * k_BLHK, state_BHKN
+
+    def _remembered(
+        self, pairs_BLHKK: jax.Array, state_BHKKN: jax.Array | None, mask_BL: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """(the diagonal state space of the products and a share of the products themselves, the state after them)."""
+        L, H = pairs_BLHKK.shape[1:3]
+        system = diagonal_system(self, self.config.h3, H, "heads", learned_input=True)
+        system = jax.tree.map(lambda leaf_HN: leaf_HN[:, None, None], system)
+        skip_H = parameter(self, "skip", (H,), "heads", Normal(1.0), "vector")
+        if state_BHKKN is None:
+            mixed_BLHKK = causal_convolution(pairs_BLHKK, diagonal_kernel(system, L))
+        else:
+            step = functools.partial(diagonal_step, system)
+            mixed_BLHKK, state_BHKKN = recurrence(step, state_BHKKN, pairs_BLHKK, mask_BL)
+        return mixed_BLHKK + skip_H[None, None, :, None, None] * pairs_BLHKK, state_BHKKN
 
 
 def shift_taps(input_HKN: jax.Array, readout_HKN: jax.Array, length: int) -> jax.Array:
