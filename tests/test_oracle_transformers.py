@@ -96,13 +96,13 @@ CASES = {
         replace(LATENT, latent_attention=LatentAttentionConfig(4, 6, 4, 10, 12, rope_pairs="half")),
     ),
     "deepseek-v3": ("deepseek_v3", DEEPSEEK),
-    "deepseek-v3-ragged": (
+    "deepseek-v3-capacity": (
         "deepseek_v3",
         replace(
             DEEPSEEK,
             depth=4,
             pattern="2 * latent_attention:mlp | latent_attention:moe",
-            moe=replace(DEEPSEEK.moe, renormalize=False, shared_experts=1, algorithm="ragged"),
+            moe=replace(DEEPSEEK.moe, renormalize=False, shared_experts=1, algorithm="capacity"),
             scan_layers=True,
         ),
     ),
