@@ -89,6 +89,7 @@ EXAMPLES = {
     "olmo2": ModelConfig(
         **SMALL, attention=AttentionConfig(4, 2, 8, qk_norm="full"), mlp=MlpConfig(48), norm_placement="post"
     ),
+    "qwen2": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 8, biases="qkv"), mlp=MlpConfig(48)),
     "qwen3": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 12, qk_norm="head"), mlp=MlpConfig(48)),
     "rwkv": ModelConfig(
         **SMALL, pattern="rwkv4_time:rwkv4_channel", rwkv4=Rwkv4Config(2), norm="layer", embedding_norm=True

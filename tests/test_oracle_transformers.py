@@ -84,6 +84,7 @@ CASES = {
         replace(LLAMA, attention=AttentionConfig(4, 2, 8, biases="all"), mlp=MlpConfig(48, biases=True)),
     ),
     "mistral": ("mistral", replace(LLAMA, attention=AttentionConfig(4, 2, 8, window=5))),
+    "qwen2": ("qwen2", replace(LLAMA, attention=AttentionConfig(4, 2, 8, biases="qkv", rope_theta=1e6))),
     "qwen3": ("qwen3", replace(LLAMA, attention=AttentionConfig(4, 2, 12, qk_norm="head", rope_theta=1e6))),
     "olmo2": ("olmo2", OLMO2),
     "gpt2": ("gpt2", GPT2),

@@ -32,7 +32,7 @@ from research.values import to_json  # noqa: E402
 MOST_BYTES = 200_000
 LIVE = (
     *("deepseek-v3", "falcon", "gpt-neox", "gpt2", "latent", "llama-3.1", "mistral", "mixtral"),
-    *("olmo2", "olmoe", "qwen3", "qwen3-moe"),
+    *("olmo2", "olmoe", "qwen2", "qwen3", "qwen3-moe"),
 )
 RWKV4 = {"pattern": "rwkv4_time:rwkv4_channel", "norm": "layer", "embedding_norm": True}
 
