@@ -69,7 +69,7 @@ class ModelConfig:
     norm_placement: Literal["pre", "post"] = "pre"  # of each mixer's input, or of its output (OLMo 2, section 3.2)
     parallel_mixers: bool = False  # x + sequence mixer + channel mixer, both reading x (GPT-NeoX, PaLM)
     shared_norm: bool = False  # parallel mixers read one norm of x (PaLM, Falcon), not each its own (GPT-NeoX)
-    embedding_norm: bool = False  # a norm right after the embedding, as in RWKV
+    embedding_norm: bool = False  # a norm right after the embedding, which then starts small, as in RWKV
     max_positions: int | None = None  # rows of a learned position table added to the embedding (GPT-2); none: no table
     encoder_depth: int | None = None  # layers of an encoder-decoder's encoder; none: as many as `depth`
     source_length: int | None = None  # tokens of the longest source that an encoder-decoder reads

@@ -78,6 +78,7 @@ def _of_layer(params, layer, part):
 def test_initial_values_are_the_published_ones_in_every_layer(scan_layers):
     model = ModelConfig(**{**vars(MODEL), "scan_layers": scan_layers})
     params = language_model.init(model, jax.random.key(0))
+    assert 0.9e-4 < float(jnp.abs(params["embedding"]).max()) <= 1e-4
     depth, width = model.depth, model.width
     for layer in range(depth):
         time, channel = (_of_layer(params, layer, part) for part in ("mixer", "channel"))

@@ -90,6 +90,7 @@ def _of_layer(params, layer, part):
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_initial_values_are_the_published_ones_in_every_layer(scan_layers):
     params = jax.device_get(language_model.init(replace(MODEL, scan_layers=scan_layers), jax.random.key(0)))
+    assert 0.9e-4 < np.abs(params["embedding"]).max() <= 1e-4
     depth, width, head_dim = MODEL.depth, MODEL.width, MODEL.rwkv7.head_dim
     i = np.arange(width)
     line = i / (width - 1) - 0.5

@@ -12,7 +12,7 @@ from synthetic_tokens import synthetic_examples, tiny_run
 from research.config import MeshConfig
 from research.mamba_config import Mamba2Config, MambaConfig
 from research.models import language_model
-from research.models.layers import STACKED_AXIS, Normal, Parameter, draw
+from research.models.layers import STACKED_AXIS, Normal, Parameter, Uniform, draw
 from research.moe_config import MoeConfig
 from research.recurrent_config import Rwkv7Config
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
@@ -67,16 +67,17 @@ def test_losses_agree_on_every_mesh(mesh, config, single, capfd):
 
 @pytest.mark.parametrize("shape", [(4, 16, 12), (14, 30, 22), (512, 6, 2)])
 @pytest.mark.parametrize("leading", ["experts", STACKED_AXIS])
-def test_draws_do_not_depend_on_the_mesh(shape, leading):
+@pytest.mark.parametrize(("init", "std"), [(Normal(0.3), 0.3), (Uniform(1e-4), 1e-4 / 3**0.5)])
+def test_draws_do_not_depend_on_the_mesh(shape, leading, init, std):
     """Bit for bit, also where a device's part is no whole number of vectors long."""
     mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2, expert=2))
     value = jax.ShapeDtypeStruct(shape, jnp.float32)
-    boxed = {"up": Parameter(value, (leading, "width", "hidden"), "hidden", Normal(0.3), layer_step=1)}
+    boxed = {"up": Parameter(value, (leading, "width", "hidden"), "hidden", init, layer_step=1)}
     whole = draw(boxed, jax.random.key(3))
     split = draw(boxed, jax.random.key(3), parameter_shardings(boxed, mesh))
     assert not split["up"].sharding.is_fully_replicated
     np.testing.assert_array_equal(split["up"], whole["up"])
-    assert float(jnp.std(whole["up"])) == pytest.approx(0.3, rel=0.15)
+    assert float(jnp.std(whole["up"])) == pytest.approx(std, rel=0.15)
 
 
 RECURRENCES = {

@@ -15,10 +15,11 @@ from flax.core import meta
 from research.model_config import Layer, ModelConfig
 from research.models.attention import distance_table
 from research.models.blocks import Mixer, check_hand_over, mixers
-from research.models.layers import STACKED_AXIS, Normal, Shared, draw, norm, parameter
+from research.models.layers import STACKED_AXIS, Normal, Shared, Uniform, draw, norm, parameter
 from research.models.router import ROUTING
 from research.sharding import constrain
 
+SMALL_EMBEDDING = 1e-4  # of RWKV's published code
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -124,7 +125,9 @@ class LanguageModel(nn.Module):
     ) -> tuple[jax.Array, jax.Array, Any]:
         cfg = self.config
         V, D = cfg.vocab_size, cfg.width
-        table_VD = parameter(self, "embedding", (V, D), "vocab table_width", Normal(D**-0.5), "embedding")
+        # Under a norm only a row's direction counts, which the first steps choose where it starts at nearly nothing.
+        table_init = Uniform(SMALL_EMBEDDING) if cfg.embedding_norm else Normal(D**-0.5)
+        table_VD = parameter(self, "embedding", (V, D), "vocab table_width", table_init, "embedding")
         inner = {"prefix": None, "periods": None} if states is None else states
         shared = Shared(mask_BL=mask_BL, distance_table_NH=distance_table(self))
         if sources is not None:
