@@ -186,6 +186,13 @@ def test_deepseeks_first_layers_are_dense(dense, pattern):
     assert FAMILIES["deepseek_v3"].from_settings(settings).pattern == pattern
 
 
+def test_deepseeks_prediction_of_a_second_token_is_left_out():
+    model = EXAMPLES["deepseek_v3"]
+    tensors = to_hugging_face(model, _params(model), "deepseek_v3")
+    read = from_hugging_face(model, {**tensors, "model.layers.61.eh_proj.weight": np.ones((32, 64))}, "deepseek_v3")
+    jax.tree.map(np.testing.assert_array_equal, read, _params(model))
+
+
 def test_another_routing_than_deepseeks_is_refused():
     model = EXAMPLES["deepseek_v3"]
     refused = {
