@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.laws import Law, evaluate, find
 from analysis.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective, total
 from analysis.points import FitError, LeftOut, Points, select
-from analysis.solver import minimise
+from analysis.solver import RELATIVE_GAIN, ROUGH_GAIN, minimise
 from analysis.starts import starting_points, starts_along_valley
 
 MOST_START_POINTS = 2**12
@@ -159,7 +159,8 @@ def solve(
 
     A lane is a starting point or a resampled table. target_BN: what `law.target` gives for the measured output. A
     variable stays where it started in the lanes in which `free_BP` is zero. near: the starts are an optimum of almost
-    the same problem, as in a bootstrap, and less smoothing finds the new one. sharp_B: lanes without any smoothing.
+    the same problem, as in a bootstrap, and less smoothing finds the new one, whose minima need not be exact: from far
+    away a search that ends early may end in a valley. sharp_B: lanes without any smoothing.
     """
     lanes, points = weights_BN.shape
     free_BP = np.ones_like(starts_BP) if free_BP is None else free_BP
@@ -169,6 +170,8 @@ def solve(
     chunk = max(LANE_POINTS // padded_points, 1)
     column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
     deltas_BS = np.tile(objective.deltas(near), (lanes, 1))
+    gains_S = np.full(deltas_BS.shape[1], ROUGH_GAIN if near else RELATIVE_GAIN)
+    gains_S[-1] = RELATIVE_GAIN
     if sharp_B is not None:
         deltas_BS[sharp_B] = deltas_BS[sharp_B, -1:]
     arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
@@ -180,7 +183,7 @@ def solve(
         target = target_BN[lane][:, column]
         with jax.enable_x64(True):  # holds for one thread
             lane_arguments = (starts_BP[lane], free_BP[lane], target, weights, deltas_BS[lane])
-            found = _solve(law, objective.free_scale, arrays, *lane_arguments)
+            found = _solve(law, objective.free_scale, arrays, gains_S, *lane_arguments)
             return tuple(np.asarray(part) for part in found)
 
     # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
@@ -193,7 +196,9 @@ def solve(
 
 
 @functools.partial(jax.jit, static_argnames=("law", "free_scale"))
-def _solve(law: Law, free_scale: bool, inputs: dict, starts_BP, free_BP, target_BN, weights_BN, deltas_BS) -> tuple:
+def _solve(
+    law: Law, free_scale: bool, inputs: dict, gains_S, starts_BP, free_BP, target_BN, weights_BN, deltas_BS
+) -> tuple:
     def one_lane(start_P, free_P, target_N, weights_N, deltas_S):
         if free_scale:
             square = weights_N * (law.predict_target(start_P, inputs) - target_N) ** 2
@@ -207,12 +212,13 @@ def _solve(law: Law, free_scale: bool, inputs: dict, starts_BP, free_BP, target_
             held = 0.5 * jnp.sum((1.0 - free_P) * (theta_P - start_P) ** 2)
             return total(residual, weights_N, delta, moved[-1] if free_scale else None) + held
 
-        def smooth_then_sharpen(carry, delta):
-            found = minimise(lambda theta: objective(theta, delta), *carry)
+        def smooth_then_sharpen(carry, stage):
+            delta, gain = stage
+            found = minimise(lambda theta: objective(theta, delta), *carry, gain)
             return (found.theta, found.curvature), (found.value, found.gradient)
 
         start = (start_P, jnp.zeros_like(start_P))
-        (theta_P, _), (values, gradients) = jax.lax.scan(smooth_then_sharpen, start, deltas_S)
+        (theta_P, _), (values, gradients) = jax.lax.scan(smooth_then_sharpen, start, (deltas_S, gains_S))
         return theta_P, values[-1], gradients[-1]
 
     return jax.vmap(one_lane)(starts_BP, free_BP, target_BN, weights_BN, deltas_BS)

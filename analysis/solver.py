@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 LARGEST_DAMPING = 1e10  # steps are then below rounding: the value cannot be lowered any more
 RELATIVE_GAIN = 1e-15  # stop when the predicted decrease is below this share of the value
+ROUGH_GAIN = 1e-2  # the same, where the minimum is only the start of the next search
 
 
 class Minimum(NamedTuple):
@@ -33,12 +34,17 @@ class _State(NamedTuple):
 
 
 def minimise(
-    function: Callable[[jax.Array], jax.Array], theta_P: jax.Array, curvature_P: jax.Array, max_steps: int = 100
+    function: Callable[[jax.Array], jax.Array],
+    theta_P: jax.Array,
+    curvature_P: jax.Array,
+    relative_gain: jax.Array | float = RELATIVE_GAIN,
+    max_steps: int = 100,
 ) -> Minimum:
     """Minimise `function` from `theta_P`; every step that is taken lowers it. Works under jit and vmap.
 
     curvature_P: a first scale for the damping of each variable, zero where nothing is known. No step moves a variable
-    by more than 1, so variables should be logarithms or of order 1. Needs float64 to reach its tolerances.
+    by more than 1, so variables should be logarithms or of order 1. It stops when the next step is predicted to lower
+    the value by less than `relative_gain` of it. Needs float64 to reach its tolerances.
     """
 
     def gradient_twice(theta):
@@ -62,7 +68,7 @@ def minimise(
         kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (new, hessian), (old, state.hessian))
         damping = jnp.where(accept, jnp.maximum(0.2 * state.damping, 1e-12), 6.0 * jnp.maximum(state.damping, 1e-10))
         minimum = kept[0]._replace(steps=old.steps + 1)
-        converged = predicted_gain <= RELATIVE_GAIN * jnp.abs(old.value)
+        converged = predicted_gain <= relative_gain * jnp.abs(old.value)
         done = converged | (damping > LARGEST_DAMPING) | (minimum.steps >= max_steps)
         return _State(minimum, kept[1], damping, done)
 
