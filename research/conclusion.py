@@ -15,7 +15,7 @@ from analysis import comparison_report, runs_table
 from analysis import report as analysis_report
 from analysis.allocation import optimum
 from analysis.backtest import backtest_of
-from analysis.comparison import Comparison, compare
+from analysis.comparison import Comparison, by_length, compare
 from analysis.fitting import FitError
 from analysis.prediction import Score, predict, score
 from analysis.study import Study, fit_table
@@ -151,7 +151,9 @@ def _comparison_table(comparison: Comparison) -> Table:
     """Each family at each budget, at its best learning rate."""
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, caption_justify="left")
     table.add_column("family", no_wrap=True)
-    for name in ("budget\nFLOPs", "params", "learning\nrate", "loss\nnats/token", "exact\nmatch"):
+    cells = [cell for family in comparison.families for cell in family.cells]
+    is_task = any(len(by_length(cell, "exact_match")[0]) for cell in cells)  # no text is ever predicted exactly
+    for name in ("budget\nFLOPs", "params", "learning\nrate", "loss\nnats/token", *(["exact\nmatch"] * is_task)):
         table.add_column(name, justify="right", no_wrap=True)
     for family in comparison.families:
         for cell in family.cells:
@@ -162,10 +164,10 @@ def _comparison_table(comparison: Comparison) -> Table:
                 short_number(cell.params),
                 f"{cell.learning_rate:.3g}{' *' if cell.at_edge else ''}",
                 f"{cell.loss_nats:.4f}",
-                "" if exact is None else f"{exact:.3f}",
+                *(["" if exact is None else f"{exact:.3f}"] * is_task),
             )
         table.add_section()
-    if any(cell.at_edge for family in comparison.families for cell in family.cells):
+    if any(cell.at_edge for cell in cells):
         table.caption = "* an end of the sweep: the family may do better beyond it"
     return table
 

@@ -1,0 +1,61 @@
+"""Which mixers can look up what they read, and what does it take of their width?
+
+Question    How many key-value pairs does a model recall, by its sequence mixer and its width?
+Method      Multi-query associative recall (Arora 2023, arXiv 2312.04927, sections 3 and 4): pairs of keys and values,
+            then each key again at a gap from a power law, to be answered with its value. Sequences of 64 tokens, 2 to
+            16 pairs in training, held-out accuracy by the number of pairs. Two layers of the mixer alone, no channel
+            mixer; three learning rates for each.
+Prediction  Written before the first run: attention, Mamba and Mamba-2 recall all 16 pairs at either width; S4, H3
+            and LSTM do not, and gain more from width than from anything else.
+Command     isoflop run experiments/recall.py
+Result      not run yet
+"""
+
+from research.config import CheckpointConfig, EvaluationConfig, LoggingConfig, RunConfig, TaskConfig, TrainingConfig
+from research.grid import Family, Grid
+from research.mamba_config import Mamba2Config
+from research.model_config import AttentionConfig, ModelConfig
+from research.recurrent_config import Rwkv7Config
+from research.ssm_config import H3Config, S4Config
+
+TASK = TaskConfig("recall", lengths=(2, 16), evaluated=(2, 4, 8, 16), symbols=64, recall_length=64)
+MIXERS = {
+    "attention": "attention",
+    "mamba": "mamba",
+    "mamba2": "mamba2",
+    "rwkv7": "rwkv7_first | rwkv7_time",
+    "s4": "s4",
+    "h3": "h3",
+    "lstm": "lstm",
+}
+WIDTHS = (16, 32)
+
+EXPERIMENT = Grid(
+    name="recall",
+    question="Which mixers can look up what they read, and what does it take of their width?",
+    base=RunConfig(
+        model=ModelConfig(
+            vocab_size=TASK.vocab_size,
+            width=32,
+            depth=2,
+            attention=AttentionConfig(heads=1, kv_heads=1, head_dim=32),
+            mamba2=Mamba2Config(state_size=16, head_dim=16, chunk=32),
+            rwkv7=Rwkv7Config(head_dim=16, decay_rank=8, rate_rank=8, value_rank=8, gate_rank=8),
+            s4=S4Config(state_size=16, kernel_length=64),
+            h3=H3Config(state_size=16, head_dim=8),
+        ),
+        task=TASK,
+        training=TrainingConfig(steps=1000, batch_size=32, sequence_length=64),
+        evaluation=EvaluationConfig(tokens=16_384, batch_size=64),
+        checkpoint=CheckpointConfig(every=1000),
+        logging=LoggingConfig(every=20),
+    ),
+    families=tuple(
+        Family(
+            f"{name} {width}", (f"model.pattern={pattern}", f"model.width={width}", f"model.attention.head_dim={width}")
+        )
+        for name, pattern in MIXERS.items()
+        for width in WIDTHS
+    ),
+    learning_rates=(2e-3, 6e-3, 2e-2),
+)
