@@ -8,7 +8,30 @@ Method      Multi-query associative recall (Arora 2023, arXiv 2312.04927, sectio
 Prediction  Written before the first run: attention, Mamba and Mamba-2 recall all 16 pairs at either width; S4, H3
             and LSTM do not, and gain more from width than from anything else.
 Command     isoflop run experiments/recall.py
-Result      not run yet
+Cost        6.3e12 training FLOPs; 10 minutes on 2 cores of an AMD EPYC (19 of CPU time).
+Result      One seed, jax 0.10.2. Share of values recalled, by pairs, each at its best rate (*: the sweep's largest, so
+            that it may do better beyond it); 1 in 32 is chance:
+
+                pairs              2      4      8     16
+                rwkv7 16       1.000   .999   .979   .794
+                rwkv7 32       1.000  1.000   .999   .982
+                mamba2 16 *     .953   .825   .659   .402
+                mamba2 32 *     .996   .976   .917   .749
+                attention 16 *  .533   .296   .201   .151
+                attention 32    .957   .936   .897   .777
+                h3 16 *         .717   .437   .265   .177
+                h3 32           .789   .641   .471   .281
+                mamba 16        .486   .285   .186   .122
+                mamba 32        .551   .312   .213   .153
+                lstm 16 *       .555   .291   .189   .121
+                lstm 32 *       .541   .293   .208   .139
+                s4 16 *         .428   .244   .172   .112
+                s4 32 *         .508   .300   .194   .140
+
+            In 1,000 steps RWKV-7 alone recalls nearly all 16 pairs, and it does best at either width: predicted were
+            attention, Mamba and Mamba-2. Width matters most where recall has begun: attention goes from the level of
+            LSTM to .78 at 16 pairs, Mamba-2 from .40 to .75, while LSTM, S4 and Mamba gain next to nothing. Attention
+            at 32 was still learning at the end, so that these are speeds of learning more than limits.
 """
 
 from research.config import CheckpointConfig, EvaluationConfig, LoggingConfig, RunConfig, TaskConfig, TrainingConfig
