@@ -8,7 +8,22 @@ Method      Switch layers (one active expert, dropless) in both layers of a tran
 Prediction  Written before the first run: loss falls with every doubling of experts at each width, by less at 16 to 32
             than at 1 to 2; b of the law is negative, and its interval excludes zero.
 Command     isoflop run experiments/moe_sparsity.py
-Result      not run yet
+Cost        1.4e13 training FLOPs; 9 minutes on 2 cores of an AMD EPYC (17 of CPU time).
+Result      One seed, jax 0.10.2. Held-out nats per token at the best rate (*: the sweep's largest):
+
+                experts    9e10, width 16    2.4e11, width 32    4.5e11, width 48
+                 1         2.390 *           2.071 *             1.955
+                 2         2.379 *           2.055 *             2.002
+                 4         2.334 *           2.060               2.022
+                 8         2.292 *           2.090               2.007
+                16         2.330 *           2.061               1.995
+                32         2.351 *           2.185               2.050
+
+            The prediction is wrong beyond the smallest width, where loss falls up to 8 experts. At width 32 two to
+            sixteen experts are level with one within .02, and at width 48 one expert is best by .04: 380 to 400 steps
+            of 2,048 tokens do not fill more experts. Clark's law fits with residuals of 2.1 %, which is more than most
+            of the differences: b = -1.95 [-2.68, -1.38] excludes zero as predicted, but all six constants are reported
+            as weakly identified, c = .50 says that experts hurt beyond small sizes, and none of them is worth quoting.
 """
 
 from research.config import CheckpointConfig, DataConfig, EvaluationConfig, LoggingConfig, RunConfig, TrainingConfig
