@@ -20,10 +20,10 @@ Result      One seed, jax 0.10.2. Held-out nats per token at the best rate (*: t
                 32         2.351 *           2.185               2.050
 
             The prediction is wrong beyond the smallest width, where loss falls up to 8 experts. At width 32 two to
-            sixteen experts are level with one within .02, and at width 48 one expert is best by .04: 380 to 400 steps
-            of 2,048 tokens do not fill more experts. Clark's law fits with residuals of 2.1 %, which is more than most
-            of the differences: b = -1.95 [-2.68, -1.38] excludes zero as predicted, but all six constants are reported
-            as weakly identified, c = .50 says that experts hurt beyond small sizes, and none of them is worth quoting.
+            sixteen experts are level with one within .02, and at width 48 one expert is best by .04: the 376 to 402
+            steps of 2,048 tokens may be too few for more. Clark's law fits with residuals of 2.1 %, which is more than
+            most of the differences: b = -1.95 [-2.68, -1.38] excludes zero as predicted, but all six constants are
+            reported as weakly identified, c = .50 says that experts hurt beyond small sizes, and none is worth quoting.
 """
 
 from research.config import CheckpointConfig, DataConfig, EvaluationConfig, LoggingConfig, RunConfig, TrainingConfig
