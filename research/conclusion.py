@@ -17,6 +17,7 @@ from analysis.allocation import optimum
 from analysis.backtest import backtest_of
 from analysis.comparison import Comparison, by_length, compare
 from analysis.fitting import FitError
+from analysis.laws import find
 from analysis.prediction import Score, predict, score
 from analysis.study import Study, fit_table
 from research import prediction
@@ -34,6 +35,12 @@ class Fitted:
     study: Study | None
     why_not: str = ""
     comparison: Comparison | None = None
+
+
+def check_law(experiment: Any) -> None:
+    """Raise LawError now if the law asked for is not known, and not when everything has been trained."""
+    if experiment.law is not None:
+        find(experiment.law)
 
 
 def fit(experiment: Any, runs_dir: Path) -> Fitted:

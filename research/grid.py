@@ -49,10 +49,6 @@ class Grid:
             len(set(names)) == len(names) > 0, "families", names, "must be at least one, of different names", "rename"
         )
         check(len(self.learning_rates) > 0, "learning_rates", (), "must not be empty", "give at least one")
-        if self.law is not None:
-            from analysis.laws import find  # brings jax, which a plan without a law does not need
-
-            find(self.law)
         check(len(self.seeds) > 0, "seeds", (), "must not be empty", "give at least one")
         check(
             len(self.sizes) in (0, len(self.budgets)),

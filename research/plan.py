@@ -38,6 +38,8 @@ class IsoFlop:
     seeds: tuple[int, ...] = (0,)
     held_out_factor: float | None = None  # one last run at this multiple of the largest budget, which no fit sees
 
+    law = None  # of several families together: there is one
+
     def __post_init__(self):
         check(
             len(self.budgets) > 0 and all(budget > 0 for budget in self.budgets),
@@ -140,6 +142,7 @@ class Runs:
     configs: tuple[RunConfig, ...]
 
     held_out_flops = None
+    law = None
 
     def runs(self) -> tuple[RunConfig, ...]:
         return tuple(replace(config, experiment=self.name) for config in self.configs)

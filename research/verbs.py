@@ -73,6 +73,7 @@ def run(request: Request, console: Console, workers: int | None = None, retry_fa
 
     check(workers is None or workers >= 1, "--workers", workers, "must be at least 1", "leave it out for one per core")
     experiment = load(request.file, request.assignments)
+    conclusion.check_law(experiment)
     configs = experiment.runs()
     _check_held_out(experiment, configs)
     chosen = select(_known_runs(experiment, request.runs_dir), request.only)

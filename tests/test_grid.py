@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from analysis.laws import LawError
+from research import conclusion
 from research.config import RunConfig, TrainingConfig
 from research.cost import run_cost
 from research.grid import Family, Grid
 from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.plan import Runs
 from research.values import ConfigError, override
 
 BASE = RunConfig(
@@ -63,3 +66,18 @@ def test_grids_that_cannot_be_are_refused(fields, message):
 def test_a_budget_of_too_few_steps_names_the_family():
     with pytest.raises(ConfigError, match="too small for family 'attention'"):
         replace(GRID, budgets=(1e6, 4e9)).runs()
+
+
+def test_an_unknown_law_is_refused_before_anything_trains():
+    conclusion.check_law(replace(GRID, law="routed"))
+    conclusion.check_law(GRID)
+    with pytest.raises(LawError, match="law = 'ruted': no such law. Fix: use one of routed"):
+        conclusion.check_law(replace(GRID, law="ruted"))
+
+
+def test_families_of_a_plain_list_are_compared(tmp_path):
+    """None is trained, which the comparison says; a list states no law of all."""
+    runs = Runs("list", "Which?", GRID.runs())
+    (tmp_path / runs.name).mkdir()
+    assert runs.law is None
+    assert "no run of any family is done" in conclusion.fit(runs, tmp_path).why_not
