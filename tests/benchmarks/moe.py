@@ -13,7 +13,7 @@ all cores. Printed:
 What was tried to bring `ragged` down to 1.3 of the mlp, on two cores, as multiples of the mlp: jax.lax.ragged_dot,
 which XLA's CPU compiler turns into masked products, 10.8; a loop over blocks of rows for each of the three products,
 1.9; one loop for all three and one for their gradients, 1.54, which blocks of 64 or 256 rows, gate and up side by side,
-and a loop over groups around the one over blocks (kept) bring to 1.5. Blocks of 128 rows end past their group's end, a
+and a loop over groups around the one over blocks (kept) bring to 1.45. Blocks of 128 rows end past their group's end, a
 tenth more rows; the rest is elementwise work that XLA runs on one core inside a loop. `capacity 1.0` comes to 1.3, and
 drops choices.
 """
