@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.extrapolation import Reach, departures, efficient_runs, paired
-from analysis.fitting import FitError, law_of
+from analysis.fitting import FitError
 from analysis.flops import FlopRule
 from analysis.inference import FORWARD_SHARE, cheapest_runs
 from analysis.isoflop import IsoFlop
@@ -215,7 +215,7 @@ def _ratio_draws(isoflop: IsoFlop, flops: float) -> np.ndarray:
 
 def _read(estimate: Estimate, at: Mapping[str, np.ndarray], draws: int, level: float) -> list[tuple[str, Interval]]:
     """A hyperparameter law at the optimum: its draws are paired with those of the optimum, which are independent."""
-    law = law_of(estimate.fit)
+    law = estimate.fit.law
     unknown = set(law.inputs) - set(at)
     if unknown:
         raise FitError(

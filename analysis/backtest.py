@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import HUBER, Fit, FitError, Objective, fit, law_of, select
+from analysis.fitting import HUBER, Fit, FitError, Objective, fit, select
 from analysis.laws import Law, evaluate
 from analysis.runs_table import rows_of, unit_of
 from analysis.study import Study
@@ -50,8 +50,7 @@ class Cut:
 class Backtest:
     """A law's cuts, from the lowest to the highest. by: the column that is cut."""
 
-    law: str
-    fixed: dict[str, float]
+    law: Law
     objective: Objective
     by: str
     output: str
@@ -95,14 +94,12 @@ def backtest(
         found.append(_cut(law, rows, at, cut, objective, level=level, bootstraps=bootstraps, seed=seed))
     if all(cut.reason for cut in found):
         raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}")
-    return Backtest(
-        law.name, dict(law.fixed), objective, by, law.output, unit_of(law.output), level, bootstraps, seed, tuple(found)
-    )
+    return Backtest(law, objective, by, law.output, unit_of(law.output), level, bootstraps, seed, tuple(found))
 
 
 def backtest_of(study: Study, table: pd.DataFrame) -> Backtest | None:
     """The back-test of a study's law on its own table, by compute (or by its first input); None if no cut has a fit."""
-    law = law_of(study.law.fit)
+    law = study.law.fit.law
     by = "flops" if study.flop_rule is not None or "flops" in law.inputs else law.inputs[0]
     try:
         return backtest(law, table, by=by, objective=study.law.fit.objective, level=study.level, seed=study.seed)

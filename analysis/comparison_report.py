@@ -4,7 +4,6 @@ from pathlib import Path
 
 from analysis import figures, json_values
 from analysis.comparison import Cell, Comparison, Family, by_length
-from analysis.fitting import law_of
 from analysis.report import constants
 from analysis.runs_table import write_atomically
 
@@ -68,7 +67,7 @@ def _laws(comparison: Comparison) -> list[str]:
 def _joint(comparison: Comparison) -> list[str]:
     if comparison.joint is None:
         return [f"## All families together\n\nNot fitted: {comparison.joint_note}\n"] if comparison.joint_note else []
-    law, joint = law_of(comparison.joint.fit), comparison.joint
+    law, joint = comparison.joint.fit.law, comparison.joint
     lines = ["## All families together\n", f"`{law.formula}` ({law.citation}), by {joint.fit.objective}.\n"]
     lines += [*constants(joint, comparison.level), "", f"Residual scale {joint.fit.residual_scale:.2%}.\n"]
     weak = [f"- **{name} is weakly identified**: {reason}." for name, reason in joint.weakly_identified.items()]

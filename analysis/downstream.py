@@ -80,7 +80,7 @@ def fit_two_steps(
 
 def predict_task(steps: TwoSteps, run: Mapping[str, float]) -> TaskPrediction:
     """Task loss and accuracy at `run`'s params and tokens; the draws of both steps are chained one to one."""
-    first, second = (find(part.fit.law) for part in (steps.task_loss, steps.accuracy))
+    first, second = (part.fit.law for part in (steps.task_loss, steps.accuracy))
     loss = evaluate(first, steps.task_loss.fit.array(), run).item()
     losses_B = evaluate(first, steps.task_loss.draws, run)[:, 0]
     accuracy = evaluate(second, steps.accuracy.fit.array(), {"task_loss": loss}).item()

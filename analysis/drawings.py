@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.backtest import Backtest
-from analysis.fitting import law_of
 from analysis.prediction import Prediction, Score
 from analysis.study import Study
 
@@ -72,7 +71,7 @@ def _of_the_optima(table: pd.DataFrame, study: Study, scored: Prediction | Score
 
 
 def _of_the_fit(table: pd.DataFrame, study: Study, scored: Prediction | Score | None) -> list[Drawing]:
-    level, law = f"{study.level:.0%}", law_of(study.law.fit)
+    level, law = f"{study.level:.0%}", study.law.fit.law
     prediction, measured = (scored.prediction, scored.measured) if isinstance(scored, Score) else (scored, None)
     compared = Drawing(
         "prediction_against_measurement",

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from analysis.laws import Law, evaluate, find
+from analysis.laws import Law, evaluate
 from analysis.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective, total
 from analysis.points import FitError, LeftOut, Points, select
 from analysis.solver import RELATIVE_GAIN, ROUGH_GAIN, minimise
@@ -32,16 +32,15 @@ LANE_POINTS = 2**9  # lanes times points solved together: small enough for the c
 class Fit:
     """A law fitted to points.
 
-    values: the fitted constants; fixed: those that were held (`Law.fix`). objective_value: the minimised sum, not a
-    mean. scale: the fitted scale of the residuals where the objective has one, else None. gradient_norm: largest
+    law: the law, with what was held held (`Law.fix`). values: the fitted constants. objective_value: the minimised sum,
+    not a mean. scale: the fitted scale of the residuals where the objective has one, else None. gradient_norm: largest
     derivative of the objective by a fitted variable (logarithm of a positive parameter). starts_at_optimum: starts that
     ended within 1e-6 relative of the best value. condition_number: ratio of the largest to the smallest singular value
     of d residual / d variable. residual_scale: standard deviation of the residuals (of log loss, for most laws), with
     (points - parameters) degrees of freedom.
     """
 
-    law: str
-    fixed: dict[str, float]
+    law: Law
     objective: Objective
     values: dict[str, float]
     objective_value: float
@@ -56,7 +55,7 @@ class Fit:
 
     def array(self) -> np.ndarray:
         """The fitted constants (parameters,), in the law's order."""
-        return np.array([self.values[name] for name in law_of(self).names])
+        return np.array([self.values[name] for name in self.law.names])
 
 
 class Solution(NamedTuple):
@@ -66,11 +65,6 @@ class Solution(NamedTuple):
     value: np.ndarray
     gradient: np.ndarray
     scale: np.ndarray | None
-
-
-def law_of(result: Fit) -> Law:
-    """The law that was fitted, with what was held held."""
-    return find(result.law).fix(**result.fixed)
 
 
 def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
@@ -88,8 +82,7 @@ def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
     residuals = target - law.target(evaluate(law, values, points.inputs))
     singular = np.linalg.svd(target_jacobian(law, found.theta[best], points.inputs), compute_uv=False)
     return Fit(
-        law=law.name,
-        fixed=dict(law.fixed),
+        law=law,
         objective=objective,
         values=dict(zip(law.names, map(float, values), strict=True)),
         objective_value=float(found.value[best]),
@@ -291,7 +284,6 @@ __all__ = [
     "Points",
     "Solution",
     "fit",
-    "law_of",
     "select",
     "solve",
     "target_jacobian",

@@ -1,4 +1,7 @@
-"""Frozen dataclasses to JSON and back: what `law.json` is written and read with."""
+"""Frozen dataclasses to JSON and back: what `law.json` is written and read with.
+
+A law is written as its name, its formula and what is held, and read back by that name.
+"""
 
 import dataclasses
 import json
@@ -10,6 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from analysis.laws import Law, describe, described
+
 T = TypeVar("T")
 
 
@@ -19,6 +24,8 @@ class FileError(ValueError):
 
 def to_dict(value: Any) -> Any:
     """The JSON-ready form: dataclasses become objects, arrays nested lists, NaN and infinities strings."""
+    if isinstance(value, Law):
+        return to_dict(describe(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -35,7 +42,12 @@ def to_dict(value: Any) -> Any:
 
 
 def from_dict(kind: Any, data: Any, path: str = "") -> Any:
-    """Inverse of `to_dict` for a value of the declared type `kind`. Raises FileError naming a field that is wrong."""
+    """Inverse of `to_dict` for a value of the declared type `kind`.
+
+    Raises FileError naming a field that is wrong, LawError for a law that is not known here or another one.
+    """
+    if kind is Law:
+        return described(data)
     if dataclasses.is_dataclass(kind):
         if not isinstance(data, dict):
             raise FileError(f"{path or kind.__name__} = {data!r}: must be an object. Fix: write the file again.")

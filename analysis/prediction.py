@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis import json_values
 from analysis.extrapolation import Reach
-from analysis.fitting import FitError, law_of
+from analysis.fitting import FitError
 from analysis.runs_table import unit_of, write_atomically
 from analysis.study import Study, reach
 from analysis.uncertainty import predictive_interval
@@ -85,7 +85,7 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
 
     inputs: a value of each of the law's inputs. Raises FitError for one that is missing, unknown or not allowed.
     """
-    fit, law = study.law.fit, law_of(study.law.fit)
+    fit, law = study.law.fit, study.law.fit.law
     inputs = {name: float(value) for name, value in inputs.items()}
     for name in (*law.inputs, *inputs):
         if name not in inputs or name not in law.inputs:
@@ -102,7 +102,7 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
         run=run,
         law=law.name,
         formula=law.formula,
-        constants={**fit.values, **fit.fixed},
+        constants={**fit.values, **dict(law.fixed)},
         objective=str(fit.objective),
         points=len(fit.used),
         left_out=len(fit.left_out),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.fitting import Fit, law_of, select, solve, target_jacobian, values_at
+from analysis.fitting import Fit, select, solve, target_jacobian, values_at
 from analysis.laws import evaluate
 from analysis.one_step import MOST_REFITTED_POINTS
 
@@ -45,7 +45,7 @@ class Profile:
 
 def profile(result: Fit, table: pd.DataFrame, level: float = 0.9) -> dict[str, Profile]:
     """The profile of each fitted constant, with its interval at `level`; `table` is the one that was fitted."""
-    law = law_of(result)
+    law = result.law
     points, _ = select(law, table)
     best_P, count = law.pack(result.array()), len(law.parameters)
     target = law.target(points.output)

@@ -10,7 +10,6 @@ from analysis import figures, json_values, outlook
 from analysis.allocation import frontier_exponents
 from analysis.backtest import Backtest
 from analysis.drawings import Drawing, drawings_of
-from analysis.fitting import law_of
 from analysis.prediction import Prediction, Score
 from analysis.runs_table import unit_of, write_atomically
 from analysis.study import Study
@@ -59,7 +58,7 @@ def write(
 
 def _title(table: pd.DataFrame, study: Study) -> str:
     experiments = ", ".join(sorted(set(table["experiment"].dropna()))) if "experiment" in table.columns else "table"
-    law, fit = law_of(study.law.fit), study.law.fit
+    law, fit = study.law.fit.law, study.law.fit
     return (
         f"# Scaling law of {experiments}\n\n"
         f"Law: `{law.formula}`, {law.output} in {unit_of(law.output) or 'its own unit'}, from {len(fit.used)} runs "
@@ -70,7 +69,7 @@ def _title(table: pd.DataFrame, study: Study) -> str:
 
 def law_section(study: Study) -> str:
     """The law, its constants and how well the runs determine them."""
-    law, fit = law_of(study.law.fit), study.law.fit
+    law, fit = study.law.fit.law, study.law.fit
     name = "Approach 3: the parametric law" if law.name == "chinchilla" else "The parametric law"
     lines = [f"## {name}\n", f"`{law.formula}` ({law.citation}).\n", *constants(study.law, study.level)]
     logarithmic = law.residual == "log"
@@ -101,13 +100,13 @@ def law_section(study: Study) -> str:
 def constants(estimate: Estimate, level: float) -> list[str]:
     """A Markdown table of the law's constants."""
     lines = [f"| constant | value | {level:.0%} interval | unit | meaning |", "|---|---|---|---|---|"]
-    for parameter in law_of(estimate.fit).parameters:
+    for parameter in estimate.fit.law.parameters:
         interval = estimate.intervals[parameter.name]
         lines.append(
             f"| {parameter.name} | {interval.value:.4g} | {interval.low:.4g} to {interval.high:.4g} | "
             f"{parameter.unit} | {parameter.meaning} |"
         )
-    lines += [f"| {name} | {value:.4g} | held | | |" for name, value in estimate.fit.fixed.items()]
+    lines += [f"| {name} | {value:.4g} | held | | |" for name, value in estimate.fit.law.fixed]
     return lines
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import json_values
 from analysis.extrapolation import Reach, given_inputs
-from analysis.fitting import HUBER, FitError, LeftOut, Objective, law_of, select
+from analysis.fitting import HUBER, FitError, LeftOut, Objective, select
 from analysis.flops import FlopRule, fit_flop_rule
 from analysis.isoflop import IsoFlop, fit_isoflop
 from analysis.laws import CHINCHILLA, Law
@@ -138,7 +138,7 @@ def planning_law(study: Study) -> Law:
     """
     if study.optima_note:
         raise FitError(study.optima_note)
-    return given_inputs(law_of(study.law.fit), study.given)
+    return given_inputs(study.law.fit.law, study.given)
 
 
 def reach(study: Study, inputs: Mapping[str, float]) -> Reach:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.fitting import HUBER, Fit, FitError, Objective, Points, fit, law_of, select, solve, target_jacobian
+from analysis.fitting import HUBER, Fit, FitError, Objective, Points, fit, select, solve, target_jacobian
 from analysis.laws import Law, evaluate
 from analysis.one_step import MOST_REFITTED_POINTS, one_step_draws
 from analysis.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
@@ -72,7 +72,7 @@ class Estimate:
 
     def at(self, inputs: Mapping[str, float], level: float) -> Interval:
         """The law's value at one point of its inputs, with its interval."""
-        law = law_of(self.fit)
+        law = self.fit.law
         return self.interval_of(lambda values: evaluate(law, values, inputs)[:, 0], level)
 
 
@@ -152,7 +152,7 @@ def with_intervals(
     result: Fit, draws: np.ndarray, level: float, method: str, jackknife: np.ndarray | None = None
 ) -> Estimate:
     """The Estimate that belongs to a fit and its draws (bootstraps, parameters)."""
-    law = law_of(result)
+    law = result.law
     jackknife = np.zeros((0, len(law.parameters))) if jackknife is None else jackknife
     intervals = {
         p.name: bca_interval(result.values[p.name], draws[:, i], jackknife[:, i], level)

@@ -65,7 +65,7 @@ def test_constants_held_objectives_flop_rules_and_lifetimes(tmp_path, capsys):
     assert shown.count("held") == 2 and "huber_likelihood(delta = 0.001)" in shown and "fitted scale" in shown
     assert "flops = 6.1 * params^0.99 * tokens" in shown and "cheapest over its life" in shown
     law = json.loads((tmp_path / "law.json").read_text())["law"]["fit"]
-    assert law["fixed"] == {"E": 1.2, "alpha": 0.35} and set(law["values"]) == {"A", "B", "beta"}
+    assert law["law"]["fixed"] == {"E": 1.2, "alpha": 0.35} and set(law["values"]) == {"A", "B", "beta"}
 
 
 def test_hyperparameters_of_a_table_of_their_own(tmp_path, capsys):
@@ -113,6 +113,36 @@ def test_any_law_from_the_same_four_commands(tmp_path, law):
     run(backtest, *source, "--by", by, "--cuts", table[by].quantile(0.8), "--json", tmp_path / "backtest.json")
     cut = json.loads((tmp_path / "backtest.json").read_text())["cuts"][0]
     assert not cut["reason"] and cut["hit_rate"] > 0.5
+
+
+OWN_LAW = """
+from analysis.laws import Law, Parameter, power
+
+RATIO = Law(
+    name="ratio",
+    formula="loss = E + A / (params tokens)^alpha",
+    citation="made for this test",
+    inputs=("params", "tokens"),
+    output="loss_nats",
+    parameters=(Parameter("E", "1", "floor"), Parameter("A", "1", "scale"), Parameter("alpha", "1", "", (0.1, 0.3))),
+    predict=lambda p, x: p["E"] + p["A"] * power(x["params"] * x["tokens"], -p["alpha"]),
+)
+"""
+
+
+def test_a_law_of_the_users_own_file(tmp_path, capsys):
+    (tmp_path / "own.py").write_text(OWN_LAW)
+    source = (foreign(tmp_path), *NAMES, *FEW, "--law", f"{tmp_path / 'own.py'}:RATIO")
+    run(fit, *source)
+    run(predict, *source, "--at", "params=1e6", "tokens=1e7", "--out", tmp_path / "p.json")
+    run(score, tmp_path / "p.json", "--measured", "2.5")
+    run(backtest, *source)
+    shown = capsys.readouterr().out
+    assert shown.count("loss = E + A / (params tokens)^alpha") == 1 and "back-test of ratio" in shown
+    with pytest.raises(LawError, match="'RATE': .*own.py defines no such law. Fix: use one of RATIO"):
+        run(fit, *source[:-1], f"{tmp_path / 'own.py'}:RATE")
+    with pytest.raises(LawError, match="absent.py': no such Python file"):
+        run(fit, *source[:-1], f"{tmp_path / 'absent.py'}:RATIO")
 
 
 def isoflop(*arguments):

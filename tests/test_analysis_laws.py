@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +7,13 @@ import numpy as np
 import pytest
 from planted_tables import TRUTH, planted_table
 
-from analysis import json_values
-from analysis.fitting import HUBER_LIKELIHOOD, Fit, fit, law_of
-from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, evaluate, find
+from analysis import json_values, report
+from analysis.backtest import backtest_of
+from analysis.fitting import HUBER_LIKELIHOOD, Fit, fit
+from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, evaluate, find, power
+from analysis.prediction import predict
+from analysis.profile import profile
+from analysis.study import Study, fit_table
 
 
 @pytest.mark.parametrize("low, high", [(0.0, np.inf), (-np.inf, np.inf), (-2.0, 3.0), (1.5, np.inf), (-np.inf, 4.0)])
@@ -28,13 +33,13 @@ def test_a_held_parameter_keeps_its_value_and_comes_back_from_json():
     assert law.names == ("A", "B", "beta") and law == CHINCHILLA.fix(E=TRUTH["E"]).fix(alpha=TRUTH["alpha"])
     assert hash(law) == hash(CHINCHILLA.fix(E=TRUTH["E"], alpha=TRUTH["alpha"]))
     result = fit(law, planted_table(noise=0.0))
-    assert result.fixed == {"E": TRUTH["E"], "alpha": TRUTH["alpha"]}
+    assert result.law == law and dict(law.fixed) == {"E": TRUTH["E"], "alpha": TRUTH["alpha"]}
     # Residuals at rounding (1e-16) times the condition number (below 300) leave 1e-12; 1e-8 allows for flatness.
     assert result.values == pytest.approx({name: TRUTH[name] for name in law.names}, rel=1e-8)
     again = json_values.from_dict(Fit, json_values.to_dict(result))
-    assert again == result and law_of(again) == law
+    assert again == result and again.law == law
     inputs = {"params": np.array([1e6]), "tokens": np.array([1e8])}
-    full = [result.fixed.get(name, result.values.get(name)) for name in CHINCHILLA.names]
+    full = [{**dict(law.fixed), **result.values}[name] for name in CHINCHILLA.names]
     np.testing.assert_allclose(evaluate(law, result.array(), inputs), evaluate(CHINCHILLA, full, inputs), rtol=1e-15)
 
 
@@ -69,11 +74,54 @@ def test_a_linear_residual_fits_outputs_of_either_sign():
     )
     table = planted_table()[[]].assign(x=np.linspace(0, 10, 18))
     table["y"] = evaluate(law, np.array([-0.5, 1.2, 1.7]), {"x": table["x"].to_numpy()})
-    LAWS[law.name] = law
-    try:
-        assert fit(law, table).values == pytest.approx({"low": -0.5, "gain": 1.2, "slope": 1.7}, rel=1e-7)
-    finally:
-        del LAWS[law.name]
+    assert fit(law, table).values == pytest.approx({"low": -0.5, "gain": 1.2, "slope": 1.7}, rel=1e-7)
+
+
+SATURATING = Law(
+    "saturating",
+    "loss = E + A exp(-k log10 tokens) + B / params^alpha",
+    "made for this test",
+    ("params", "tokens"),
+    "loss_nats",
+    (
+        Parameter("E", "nats per token", "floor"),
+        Parameter("A", "nats per token", "scale of data"),
+        Parameter("B", "nats per token * parameters^alpha", "scale of size"),
+        Parameter("k", "1", "rate", (0.3, 1.0, 2.0)),
+        Parameter("alpha", "1", "exponent of params", (0.1, 0.3, 0.6)),
+    ),
+    lambda p, x: p["E"] + p["A"] * jnp.exp(-p["k"] * jnp.log10(x["tokens"])) + p["B"] * power(x["params"], -p["alpha"]),
+)
+
+
+def test_a_law_of_ones_own_needs_no_list(tmp_path, monkeypatch):
+    """tokens^(-k / ln 10) is Chinchilla's term in tokens: fit, intervals, back-test and report must agree with it."""
+    table = planted_table(noise=0.003)
+    own, known = (fit_table(table, law=law, bootstraps=50) for law in (SATURATING, CHINCHILLA))
+    assert own.law.fit.objective_value == pytest.approx(known.law.fit.objective_value, rel=1e-9)
+    assert own.law.intervals["k"].value / np.log(10) == pytest.approx(known.law.intervals["beta"].value, rel=1e-6)
+    assert own.profiles["alpha"].low == pytest.approx(known.profiles["alpha"].low, rel=1e-2)
+    run = {"params": 1e6, "tokens": 1e7}
+    assert predict(own, run).low == pytest.approx(predict(known, run).low, rel=1e-6)
+    scored = [cut.bias for cut in backtest_of(own, table).cuts if not cut.reason]
+    assert scored == pytest.approx([cut.bias for cut in backtest_of(known, table).cuts if not cut.reason], rel=1e-6)
+    report.write(tmp_path, table, own)
+    saved = json.loads((tmp_path / "law.json").read_text())
+    with pytest.raises(LawError, match="law = 'saturating': no such law"):
+        json_values.from_dict(Study, saved)
+    monkeypatch.setitem(LAWS, "saturating", SATURATING)
+    assert json_values.from_dict(Study, saved).law.fit == own.law.fit
+
+
+def test_a_law_in_a_file_is_told_from_another_of_its_name():
+    """A fit keeps the law it was made with, and no file passes it off as the one that comes with the package."""
+    law = dataclasses.replace(CHINCHILLA, residual="linear")
+    result = fit(law, planted_table(noise=0.0))
+    assert result.law.residual == "linear" and profile(result, planted_table(noise=0.0)).keys() == set(law.names)
+    with pytest.raises(LawError, match="residual of law 'chinchilla': the file has 'linear', and the law of that name"):
+        json_values.from_dict(Fit, json_values.to_dict(result))
+    with pytest.raises(LawError, match="law = 'chinchilla': must have name, formula, residual and fixed"):
+        json_values.from_dict(Fit, {**json_values.to_dict(result), "law": "chinchilla"})
 
 
 def test_gadre_is_chinchilla_with_tied_exponents_in_other_words():

@@ -3,7 +3,7 @@
 import pytest
 from published_tables import published_table
 
-from analysis.fitting import LEAST_SQUARES, law_of
+from analysis.fitting import LEAST_SQUARES
 from analysis.hyperparameters import excess_loss, fit_bowls, optima_table
 from analysis.laws import evaluate, find
 from analysis.uncertainty import estimate
@@ -26,8 +26,8 @@ def laws_of(optima):
 def recommendation(rate, batch):
     """What the two laws recommend for a cell."""
     return {
-        "learning_rate": lambda at: evaluate(law_of(rate.fit), rate.fit.array(), at).item(),
-        "batch_tokens": lambda at: evaluate(law_of(batch.fit), batch.fit.array(), at).item(),
+        "learning_rate": lambda at: evaluate(rate.fit.law, rate.fit.array(), at).item(),
+        "batch_tokens": lambda at: evaluate(batch.fit.law, batch.fit.array(), at).item(),
     }
 
 

@@ -35,7 +35,7 @@ def backtest(
     law = request.chosen_law()
     found = backtests.backtest(
         law,
-        source.read(law, [by]),
+        request.read(source, by),
         by=by,
         cuts=cuts,
         objective=request.chosen_objective(),

@@ -12,6 +12,7 @@ from analysis.command.request import Assignments, Merged, Request, Source, numbe
 from analysis.fitting import FitError
 from analysis.flops import flop_rule
 from analysis.laws import find
+from analysis.resampling import Resampling
 from analysis.study import fitted_rows
 from analysis.uncertainty import Estimate, estimate
 
@@ -25,6 +26,8 @@ def fit(
     json: Path | None = None,
     figures: Path | None = None,
     bootstraps: int = 1000,
+    resample_by: str = "",
+    resample_within: str = "",
     budgets: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOP")] = (),
     flops: str = "table",
     given: Annotated[Assignments, tyro.conf.arg(metavar="NAME=VALUE")] = (),
@@ -43,6 +46,9 @@ def fit(
         json: file that gets everything that was found, as JSON.
         figures: folder that gets report.md, law.json and the figures, each as PNG and PDF.
         bootstraps: number of resamples.
+        resample_by: column whose equal values are resampled together, such as the run of several checkpoints; single
+            points if not given.
+        resample_within: column whose equal values each keep their number of resampled points, such as budget_flops.
         budgets: compute budgets in FLOP to find the optimum at, next to the largest fitted and ten times that.
         flops: how optima count FLOPs: table, 6nd, kaplan (without embeddings), attention, or a rule such as
             '6.2 * params^0.98'.
@@ -54,8 +60,14 @@ def fit(
     """
     if (target_loss is None) != (inference_tokens is None):
         raise FitError("target_loss and inference_tokens: belong together. Fix: give both, or neither.")
-    console, table = Console(), request.read(source)
-    study = request.study(table, bootstraps=bootstraps, far_factor=far_factor, given=numbers("--given", given))
+    console, table = Console(), request.read(source, resample_by, resample_within)
+    study = request.study(
+        table,
+        bootstraps=bootstraps,
+        resampling=Resampling(resample_by, resample_within),
+        far_factor=far_factor,
+        given=numbers("--given", given),
+    )
     extra = _hyperparameter_laws(hyperparameters, request, bootstraps)
     show.study(study, console)
     if study.optima_note:
@@ -77,7 +89,7 @@ def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int)
     found = []
     for name, path in pairs("--hyperparameters", groups).items():
         law = find(name)
-        table = Source(Path(path)).read(law)
+        table = Source(Path(path)).read((*law.inputs, law.output))
         settings = {"level": request.level, "bootstraps": bootstraps, "seed": request.seed}
         found.append(estimate(law, table, objective=request.chosen_objective(), **settings))
     return found

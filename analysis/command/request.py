@@ -1,6 +1,6 @@
 """What the verbs on a table have in common: which file, which law, which column holds what."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,6 @@ from analysis import json_values
 from analysis.fitting import FitError
 from analysis.laws import Law, find
 from analysis.objectives import OBJECTIVES, Objective
-from analysis.resampling import Resampling
 from analysis.runs_table import COLUMNS, adopt, read_file, write_atomically
 from analysis.study import Study, fit_table
 
@@ -29,10 +28,9 @@ class Source:
     """Column of the file that holds an input or the output of the law, or a column of the runs table (flops,
     budget_flops, run, status, held_out, ...). Names that agree need not be given."""
 
-    def read(self, law: Law, also: Iterable[str] = ()) -> pd.DataFrame:
-        """The runs table that the file holds for a law, with the columns `also`."""
+    def read(self, needed: Sequence[str]) -> pd.DataFrame:
+        """The runs table that the file holds, with the columns `needed`."""
         frame = read_file(self.table)
-        needed = (*law.inputs, law.output, *(name for name in also if name and name != "flops"))
         known = dict.fromkeys([*needed, *(column.name for column in COLUMNS)])
         columns = {name: name for name in known if name in frame.columns} | pairs("--column", self.column)
         columns |= {name: name for name in needed if name not in columns and name != "flops"}
@@ -44,7 +42,7 @@ class Request:
     """A law, how it is fitted, and how sure its intervals are to be."""
 
     law: str = "chinchilla"
-    """Name of the law."""
+    """Name of the law, or FILE.py:NAME for a law that a Python file of your own defines."""
     fix: Annotated[Assignments, tyro.conf.arg(metavar="CONSTANT=VALUE")] = ()
     """Constants of the law that are held at a value instead of fitted."""
     objective: str = "huber"
@@ -55,11 +53,6 @@ class Request:
     """Share of the distribution inside each interval."""
     seed: int = 0
     """Seed of the resamples."""
-    resample_by: str = ""
-    """Column whose equal values are resampled together, such as the run of several checkpoints; single points if not
-    given."""
-    resample_within: str = ""
-    """Column whose equal values each keep their number of resampled points, such as budget_flops."""
 
     def chosen_law(self) -> Law:
         """The law with its held constants. Raises LawError for a name there is none of."""
@@ -78,9 +71,10 @@ class Request:
             raise FitError(f"delta = {self.delta:g}: must be positive. Fix: use 1e-3.")
         return Objective(named.name, self.delta)
 
-    def read(self, source: Source) -> pd.DataFrame:
-        """The runs table that a source holds for this request."""
-        return source.read(self.chosen_law(), (self.resample_by, self.resample_within))
+    def read(self, source: Source, *also: str) -> pd.DataFrame:
+        """The runs table that a source holds for this law, with the further columns `also`, of which "" is none."""
+        law = self.chosen_law()
+        return source.read((*law.inputs, law.output, *(name for name in also if name not in ("", "flops"))))
 
     def study(self, table: pd.DataFrame, **settings: Any) -> Study:
         """The law fitted to a table, with its intervals."""
@@ -90,7 +84,6 @@ class Request:
             objective=self.chosen_objective(),
             level=self.level,
             seed=self.seed,
-            resampling=Resampling(self.resample_by, self.resample_within),
             **settings,
         )
 

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from analysis import prediction
 from analysis.command.request import Assignments, Source, write_json
-from analysis.laws import find
 from analysis.prediction import Prediction, PredictionError
 
 SAME_INPUTS = 0.01  # relative: a run's tokens are rounded to whole steps
@@ -39,7 +38,7 @@ def score(
     if (measured is None) == (table is None):
         raise PredictionError("measured and table: give what was measured in one way. Fix: --measured or --table.")
     if table is not None:
-        rows = Source(table, column).read(find(found.law))
+        rows = Source(table, column).read((*found.inputs, found.output))
         measured = _measured(found, rows, run or found.run)
     scored = prediction.score(found, measured)
     Console().print(f"{found.run or 'the run'}, {found.output}: {scored}", highlight=False, markup=False)

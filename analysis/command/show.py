@@ -7,7 +7,6 @@ from rich.table import Table
 
 from analysis.allocation import Optimum, cost_of_departing, frontier_exponents, lifetime_optimum, optimum
 from analysis.backtest import Backtest
-from analysis.fitting import law_of
 from analysis.flops import FlopRule
 from analysis.prediction import Prediction
 from analysis.runs_table import unit_of
@@ -19,7 +18,7 @@ MOST_LEFT_OUT = 20
 
 def study(found: Study, console: Console) -> None:
     """Print a study's constants, its fit's condition, and every run left out with the reason."""
-    law, result = law_of(found.law.fit), found.law.fit
+    law, result = found.law.fit.law, found.law.fit
     constants = Table(
         "constant", "value", f"{found.level:.0%} interval", "unit", title=law.formula, title_justify="left"
     )
@@ -27,7 +26,7 @@ def study(found: Study, console: Console) -> None:
         interval = found.law.intervals[parameter.name]
         ends = f"{interval.low:.4g} to {interval.high:.4g}"
         constants.add_row(parameter.name, f"{interval.value:.5g}", ends, parameter.unit)
-    for name, value in result.fixed.items():
+    for name, value in law.fixed:
         constants.add_row(name, f"{value:.5g}", "held", "")
     console.print(constants)
     unit = "%" if law.residual == "log" else unit_of(law.output)
@@ -112,7 +111,7 @@ def prediction(found: Prediction, console: Console) -> None:
 
 def backtest(found: Backtest, console: Console) -> None:
     """Print a back-test, one line a cut."""
-    unit = f" ({found.unit})" if found.unit else ""
+    output = f"{found.output} ({found.unit})" if found.unit else found.output
     table = Table(
         f"below\n{found.by}",
         "runs\nfitted",
@@ -122,7 +121,7 @@ def backtest(found: Backtest, console: Console) -> None:
         "relative",
         "bias",
         f"inside\n{found.level:.0%}",
-        title=f"back-test of {found.law} on {found.output}{unit}, {found.objective}: absolute error above each cut",
+        title=f"back-test of {found.law.name} on {output}, {found.objective}: absolute error above each cut",
         title_justify="left",
     )
     for cut in found.cuts:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.comparison import Comparison, Family, by_length
 from analysis.figures.style import LINES, MARKERS, Columns, FigureError, canvas, legend_above, log_ticks, shade
-from analysis.laws import evaluate, find
+from analysis.laws import evaluate
 
 LENGTH_MEASURES = {"exact_match": "exact match (share of examples)", "token_accuracy": "right tokens (share)"}
 
@@ -42,7 +42,7 @@ def _draw_law(axes: Axes, family: Family, index: int, colour: tuple) -> None:
     mark = {"marker": MARKERS[index % len(MARKERS)], "markersize": 3.5}
     if family.law is not None:
         flops = np.geomspace(min(ends), max(ends), 50)
-        axes.plot(flops, evaluate(find(family.law.fit.law), family.law.fit.array(), {"flops": flops}), **style)
+        axes.plot(flops, evaluate(family.law.fit.law, family.law.fit.array(), {"flops": flops}), **style)
     axes.plot([], [], label=family.name, **style, **mark)
 
 

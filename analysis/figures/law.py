@@ -22,7 +22,6 @@ from analysis.figures.style import (
     log_ticks,
     power_of_ten,
 )
-from analysis.fitting import law_of
 from analysis.laws import evaluate
 from analysis.prediction import Prediction
 from analysis.runs_table import unit_of
@@ -50,7 +49,7 @@ def loss_surface(
     loss = evaluate(law, study.law.fit.array(), inputs).reshape(grid[0].shape)
     with canvas(columns, 3.2 if columns == "one" else 4.2) as (figure, axes):
         # Evenly spaced in the log of the loss above the law's least one: so the efficient line crosses them evenly too.
-        floor = study.law.fit.values.get("E", study.law.fit.fixed.get("E", 0.0))
+        floor = study.law.fit.values.get("E", dict(study.law.fit.law.fixed).get("E", 0.0))
         levels = floor + np.geomspace(1.05 * (loss.min() - floor), 0.9 * (loss.max() - floor), LEVELS)
         lines = axes.contour(*grid, loss, levels, colors="0.35", linewidths=0.8)
         for label in axes.clabel(lines, fmt="%.2f", fontsize=5.5, inline=False):
@@ -85,7 +84,7 @@ def residuals(table: pd.DataFrame, study: Study, columns: Columns = "two") -> Fi
 
     A pattern along an input means that the law has the wrong shape there. In percent for a law fitted in logarithms.
     """
-    law, runs = law_of(study.law.fit), fitted_rows(table, study)
+    law, runs = study.law.fit.law, fitted_rows(table, study)
     inputs = {name: runs[name].to_numpy(np.float64) for name in law.inputs}
     fitted = evaluate(law, study.law.fit.array(), inputs)
     measured = runs[law.output].to_numpy(np.float64)
@@ -126,7 +125,7 @@ def prediction_against_measurement(
 
     Raises FigureError for a law whose output may be zero: percent of it means nothing.
     """
-    law, runs = law_of(study.law.fit), fitted_rows(table, study)
+    law, runs = study.law.fit.law, fitted_rows(table, study)
     if law.residual != "log":
         raise FigureError(f"law = {law.name!r}: its output may be zero. Fix: draw its residuals.")
     predicted = evaluate(law, study.law.fit.array(), {name: runs[name].to_numpy() for name in law.inputs})

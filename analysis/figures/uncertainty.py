@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import DARK, STAR, WARM, Columns, FigureError, arms, canvas, log_ticks
-from analysis.fitting import Fit, law_of
+from analysis.fitting import Fit
 from analysis.profile import Profile
 from analysis.uncertainty import Estimate, Interval
 
@@ -21,7 +21,7 @@ def bootstrap_cloud(estimate: Estimate, level: float, columns: Columns = "two") 
     A narrow slanted cloud means that only a combination of the two is known. In one column only the last two constants
     of the law are drawn. Constants that cannot be negative have logarithmic axes.
     """
-    law = law_of(estimate.fit)
+    law = estimate.fit.law
     parameters = list(law.parameters) if columns == "two" else list(law.parameters)[-2:]
     at = [law.names.index(parameter.name) for parameter in parameters]
     count = len(parameters)
@@ -56,7 +56,7 @@ def profile_likelihoods(profiles: Mapping[str, Profile], result: Fit, level: flo
     The interval is where the curve lies below the dashed line. A straight V is what a linear law would give; a curve
     that never crosses the line on one side leaves the constant open there, and says so.
     """
-    law, count = law_of(result), len(profiles)
+    law, count = result.law, len(profiles)
     across = min(count, 3 if columns == "two" else 2)
     rows = -(-count // across)
     with canvas(columns, 1.55 * rows + 0.2, (rows, across), sharey=True) as (figure, panels):

@@ -1,0 +1,70 @@
+"""Laws by name: those that come with the package, and those that a user's own Python file defines."""
+
+import difflib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from analysis.laws.data_constrained import LAWS as DATA_CONSTRAINED
+from analysis.laws.definition import Law, LawError
+from analysis.laws.downstream import LAWS as DOWNSTREAM
+from analysis.laws.experts import LAWS as EXPERTS
+from analysis.laws.hyperparameters import LAWS as HYPERPARAMETERS
+from analysis.laws.learning_curve import LAWS as LEARNING_CURVE
+from analysis.laws.loss import LAWS as LOSS
+
+GROUPS = (LOSS, DATA_CONSTRAINED, EXPERTS, DOWNSTREAM, HYPERPARAMETERS, LEARNING_CURVE)
+LAWS = {law.name: law for group in GROUPS for law in group}
+
+
+def find(name: str) -> Law:
+    """The law of that name, or the one that a Python file defines: `FILE.py:NAME`, as in my_laws.py:SATURATING.
+
+    Raises LawError naming the nearest names, or what is wrong with the file.
+    """
+    path, colon, variable = name.rpartition(":")
+    if colon:
+        return _in_file(Path(path), variable)
+    if name not in LAWS:
+        near = difflib.get_close_matches(name, LAWS, n=3, cutoff=0.3) or list(LAWS)
+        raise LawError(
+            f"law = {name!r}: no such law. Fix: use one of {', '.join(near)}, or FILE.py:NAME for one of your own."
+        )
+    return LAWS[name]
+
+
+def describe(law: Law) -> dict[str, Any]:
+    """What a file says of a law: its name, formula, residual and the constants that are held."""
+    return {"name": law.name, "formula": law.formula, "residual": law.residual, "fixed": dict(law.fixed)}
+
+
+def described(data: Any) -> Law:
+    """Inverse of `describe` for a law in `LAWS`, where a user may put their own.
+
+    Raises LawError for one that is not there, or that has another formula than the file says.
+    """
+    if not isinstance(data, dict) or set(data) != {"name", "formula", "residual", "fixed"}:
+        raise LawError(f"law = {data!r}: must have name, formula, residual and fixed. Fix: write the file again.")
+    law = find(data["name"])
+    for field in ("formula", "residual"):
+        if getattr(law, field) != data[field]:
+            raise LawError(
+                f"{field} of law {law.name!r}: the file has {data[field]!r}, and the law of that name here "
+                f"{getattr(law, field)!r}. Fix: fit again, or put the file's own law in analysis.laws.LAWS."
+            )
+    return law.fix(**data["fixed"])
+
+
+def _in_file(path: Path, variable: str) -> Law:
+    spec = importlib.util.spec_from_file_location(f"laws_in_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise LawError(f"law = {str(path)!r}: no such Python file. Fix: name it as FILE.py:NAME.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    law = getattr(module, variable, None)
+    if not isinstance(law, Law):
+        laws = [name for name, value in vars(module).items() if isinstance(value, Law)]
+        raise LawError(
+            f"law = {variable!r}: {path} defines no such law. Fix: use one of {', '.join(laws) or 'its laws'}."
+        )
+    return law
