@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import LEAST_SQUARES, FitError, LeftOut, fit, select, solve
+from analysis.fitting import LEAST_SQUARES, FitError, LeftOut, fit, select
+from analysis.lanes import solve
 from analysis.laws import CHINCHILLA, FRONTIER, LOSS_FRONTIER, Law
 from analysis.resampling import bootstrap_weights
 from analysis.uncertainty import (

@@ -47,9 +47,9 @@ class Objective:
         """The fitted scale from the solver's variable for it."""
         return np.exp(log_spread + _log_scale_of_spread(self.delta, np))
 
-    def log_spread(self, scale: float) -> float:
+    def log_spread(self, scale: np.ndarray) -> np.ndarray:
         """Inverse of `scale`."""
-        return float(np.log(scale) - _log_scale_of_spread(self.delta, np))
+        return np.log(scale) - _log_scale_of_spread(self.delta, np)
 
 
 HUBER = Objective("huber", 1e-3)

@@ -10,7 +10,8 @@ import functools
 
 import numpy as np
 
-from analysis.fitting import Fit, target_jacobian
+from analysis.fitting import Fit
+from analysis.lanes import target_jacobian
 from analysis.laws import Law, evaluate
 from analysis.points import Points
 

@@ -8,17 +8,26 @@ thousands of points the other constants are not solved for but follow the local 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.fitting import Fit, select, solve, target_jacobian, values_at
-from analysis.laws import evaluate
+from analysis.fitting import Fit, select
+from analysis.lanes import solve, target_jacobian, values_at
+from analysis.laws import Law, Parameter, evaluate
 from analysis.one_step import MOST_REFITTED_POINTS
+from analysis.points import Points
 
 STEPS = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0])  # in standard errors
-FARTHEST = 12.0  # e-folds of a positive constant, either way: a factor of 160,000
+FARTHEST = 12.0  # e-folds of a positive constant that is not at its bound, either way: a factor of 160,000
+# Where the root of the deviance leaps further than this between two values, on either side of the threshold's, more are
+# tried between them, so often: near a bound the standard error of the local linear law may be far too large.
+WIDEST_LEAP, REFINED_STEPS, REFINEMENTS = 1.0, 6, 3
+MOST_STEPS = 1000  # of Newton's method: a search that ends early makes an interval look closed
 
 
 @dataclass(frozen=True)
@@ -48,27 +57,98 @@ def profile(result: Fit, table: pd.DataFrame, level: float = 0.9) -> dict[str, P
     law = result.law
     points, _ = select(law, table)
     best_P, count = law.pack(result.array()), len(law.parameters)
-    target = law.target(points.output)
-    residuals = target - law.target(evaluate(law, result.array(), points.inputs))
+    residuals = law.target(points.output) - law.target(evaluate(law, result.array(), points.inputs))
     freedom = len(residuals) - count
     spread = _spread(result, residuals, freedom)
-    offsets, moves = _directions(target_jacobian(law, best_P, points.inputs), spread)
-    steps = np.concatenate([-STEPS[::-1], STEPS])
-    starts = best_P + np.clip((steps[:, None] * offsets)[..., None] * moves, -FARTHEST, FARTHEST)  # (steps, P, P)
-    lanes = starts.reshape(-1, count)
-    if len(target) > MOST_REFITTED_POINTS:
-        value = values_at(law, points, lanes, result.objective, result.scale)
-    else:
-        free, shape = np.tile(1.0 - np.eye(count), (len(steps), 1)), (len(lanes), len(target))
-        targets, weights = np.broadcast_to(target, shape), np.broadcast_to(1.0, shape)
-        value = solve(law, points.inputs, targets, weights, lanes, result.objective, free).value
-    rise = np.maximum(value.reshape(len(steps), count) - result.objective_value, 0.0)
-    deviance = 2 * rise * _deviance_per_rise(result, spread)
-    held = law.natural(starts[:, np.arange(count), np.arange(count)])
-    threshold = float(scipy.stats.f.ppf(level, 1, freedom))
-    return {
-        name: _profile(held[:, i], deviance[:, i], result.values[name], threshold) for i, name in enumerate(law.names)
-    }
+    errors_P, moves = _directions(target_jacobian(law, best_P, points.inputs), spread)
+    per_rise, threshold = 2 * _deviance_per_rise(result, spread), float(scipy.stats.f.ppf(level, 1, freedom))
+    tried = list((best_P + _held_steps(law, errors_P)).T)
+    curves = [_Curve(best_P[[i]], result.array()[[i]], np.zeros(1)) for i in range(count)]
+    for _ in range(1 + REFINEMENTS):
+        constant_L = np.repeat(np.arange(count), [len(variables) for variables in tried])
+        value_L = _held_values(result, points, best_P, moves, constant_L, np.concatenate(tried))
+        deviance_L = per_rise * np.maximum(value_L - result.objective_value, 0.0)
+        parts = [deviance_L[constant_L == i] for i in range(count)]
+        curves = [curve.with_more(*more) for curve, *more in zip(curves, law.parameters, tried, parts, strict=True)]
+        tried = [curve.leaps(best, threshold) for curve, best in zip(curves, best_P, strict=True)]
+        if not any(map(len, tried)):
+            break
+    return {p.name: c.profile(best, threshold) for p, c, best in zip(law.parameters, curves, best_P, strict=True)}
+
+
+def _held_values(
+    result: Fit, points: Points, best_P: np.ndarray, moves: np.ndarray, constant_L: np.ndarray, variable_L: np.ndarray
+) -> np.ndarray:
+    """The objective (L,) with one constant held in each lane, and the others at their best for that."""
+    law, lanes = result.law, np.arange(len(constant_L))
+    step_L = variable_L - best_P[constant_L]
+    along = best_P + np.clip(step_L[:, None] * moves[constant_L], -FARTHEST, FARTHEST)
+    along[lanes, constant_L] = variable_L
+    if len(points.runs) > MOST_REFITTED_POINTS:
+        return values_at(law, points, along, result.objective, result.scale)
+    # Far away the linear law may lead astray, and near by it is the better start: the lower of the two counts.
+    alone = np.tile(best_P, (len(lanes), 1))
+    alone[lanes, constant_L] = variable_L
+    free = np.ones_like(alone)
+    free[lanes, constant_L] = 0.0
+    starts, free, target = np.concatenate([along, alone]), np.concatenate([free, free]), law.target(points.output)
+    targets, weights = (np.broadcast_to(row, (len(starts), len(target))) for row in (target, 1.0))
+    found = solve(law, points.inputs, targets, weights, starts, result.objective, free, max_steps=MOST_STEPS)
+    value = np.fmin(*np.split(found.value, 2))
+    return np.where(np.isnan(value), np.inf, value)  # where the law is undefined it explains nothing
+
+
+class _Curve(NamedTuple):
+    """One constant's deviances at ascending values of it; variable: the solver's, its optimum among them."""
+
+    variable: np.ndarray
+    value: np.ndarray
+    deviance: np.ndarray
+
+    def with_more(self, parameter: Parameter, variable: np.ndarray, deviance: np.ndarray) -> "_Curve":
+        with jax.enable_x64(True):
+            value = np.asarray(parameter.natural(jnp.asarray(variable, jnp.float64)))
+        parts = [np.concatenate(both) for both in zip(self, (variable, value, deviance), strict=True)]
+        order = np.argsort(parts[1], kind="stable")
+        return _Curve(*(part[order] for part in parts))
+
+    def sides(self, best: float) -> tuple["_Curve", "_Curve"]:
+        """From the optimum down and from the optimum up."""
+        middle = int(np.flatnonzero(self.variable == best)[0])
+        return _Curve(*(part[middle::-1] for part in self)), _Curve(*(part[middle:] for part in self))
+
+    def leaps(self, best: float, threshold: float) -> np.ndarray:
+        """Variables to try between two at which the root of the deviance leaps over the threshold's."""
+        wanted = [np.zeros(0)]
+        for side in self.sides(best):
+            i, roots = int(np.argmax(side.deviance >= threshold)), np.sqrt(side.deviance)
+            if i and roots[i] - roots[i - 1] > WIDEST_LEAP:
+                wanted.append(np.linspace(side.variable[i - 1], side.variable[i], REFINED_STEPS + 2)[1:-1])
+        return np.concatenate(wanted)
+
+    def profile(self, best: float, threshold: float) -> Profile:
+        (low, closed_below), (high, closed_above) = (side.end(threshold) for side in self.sides(best))
+        return Profile(self.value, self.deviance, threshold, low, high, closed_below, closed_above)
+
+    def end(self, threshold: float) -> tuple[float, bool]:
+        """The first value whose deviance is the threshold, on one side; its root is nearly linear."""
+        i, roots = int(np.argmax(self.deviance >= threshold)), np.sqrt(self.deviance)
+        if i == 0:
+            return float(self.value[-1]), False
+        share = (np.sqrt(threshold) - roots[i - 1]) / (roots[i] - roots[i - 1])
+        return float(self.value[i - 1] + share * (self.value[i] - self.value[i - 1])), True
+
+
+def _held_steps(law: Law, errors_P: np.ndarray) -> np.ndarray:
+    """How far each variable is held from its optimum: (steps, P).
+
+    The logarithm of a constant that lies at its bound of zero has a standard error of very many e-folds; they are cut
+    down to those that move the constant by as many of its own standard errors.
+    """
+    moves = np.concatenate([-STEPS[::-1], STEPS])[:, None] * errors_P
+    bounded = [np.isfinite(parameter.low) or np.isfinite(parameter.high) for parameter in law.parameters]
+    far = np.sign(moves) * np.maximum(FARTHEST, np.log1p(np.abs(moves)))
+    return np.where(bounded & (np.abs(moves) > FARTHEST), far, moves)
 
 
 def _spread(result: Fit, residuals: np.ndarray, freedom: int) -> float:
@@ -96,24 +176,3 @@ def _deviance_per_rise(result: Fit, spread: float) -> float:
     inside = 2 * scipy.stats.norm.cdf(width) - 1
     square = inside - 2 * width * scipy.stats.norm.pdf(width) + width**2 * (1 - inside)
     return inside / square * (scale / spread) ** 2
-
-
-def _profile(held: np.ndarray, deviance: np.ndarray, best: float, threshold: float) -> Profile:
-    order = np.argsort(held)
-    values, deviance = held[order], deviance[order]
-    middle = np.searchsorted(values, best)
-    low, closed_below = _crossing(best, values[:middle][::-1], deviance[:middle][::-1], threshold)
-    high, closed_above = _crossing(best, values[middle:], deviance[middle:], threshold)
-    values, deviance = np.insert(values, middle, best), np.insert(deviance, middle, 0.0)
-    return Profile(values, deviance, threshold, low, high, closed_below, closed_above)
-
-
-def _crossing(best: float, values: np.ndarray, deviance: np.ndarray, threshold: float) -> tuple[float, bool]:
-    """The first value, going away from the optimum, whose deviance is the threshold; its root is nearly linear."""
-    roots, values = np.sqrt(np.concatenate([[0.0], deviance])), np.concatenate([[best], values])
-    beyond = np.flatnonzero(roots >= np.sqrt(threshold))
-    if len(beyond) == 0:
-        return float(values[-1]), False
-    i = beyond[0]
-    share = (np.sqrt(threshold) - roots[i - 1]) / (roots[i] - roots[i - 1])
-    return float(values[i - 1] + share * (values[i] - values[i - 1])), True

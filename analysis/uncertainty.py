@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.fitting import HUBER, Fit, FitError, Objective, Points, fit, select, solve, target_jacobian
+from analysis.fitting import HUBER, Fit, FitError, Objective, Points, fit, select
+from analysis.lanes import solve, target_jacobian
 from analysis.laws import Law, evaluate
 from analysis.one_step import MOST_REFITTED_POINTS, one_step_draws
 from analysis.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights

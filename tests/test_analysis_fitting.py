@@ -7,7 +7,8 @@ import scipy.optimize
 from planted_laws import PLANTED
 from planted_tables import TRUTH, planted_loss, planted_table
 
-from analysis.fitting import HUBER, LEAST_SQUARES, FitError, Objective, fit, select, solve, target_jacobian
+from analysis.fitting import HUBER, LEAST_SQUARES, FitError, Objective, fit, select
+from analysis.lanes import solve, target_jacobian
 from analysis.laws import CHINCHILLA, FRONTIER, LAWS, LOSS_FRONTIER, evaluate, find
 from analysis.solver import minimise
 

@@ -50,7 +50,7 @@ def test_a_large_table_gives_narrow_true_intervals(objective, monkeypatch):
 def test_starts_on_part_of_a_table_end_at_the_optimum_of_all_of_it(monkeypatch):
     table = large_table(2000)
     whole = fit(CHINCHILLA, table)
-    monkeypatch.setattr("analysis.fitting.MOST_START_POINTS", 100)
+    monkeypatch.setattr("analysis.search.MOST_START_POINTS", 100)
     thinned = fit(CHINCHILLA, table)
     assert thinned.objective_value == pytest.approx(whole.objective_value, rel=1e-12) and len(thinned.used) == 2000
     assert thinned.objective == HUBER and thinned.starts_at_optimum > 1

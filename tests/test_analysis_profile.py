@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 from planted_tables import TRUTH, planted_loss, planted_table
+from scipy_fits import random_table
 
 from analysis.fitting import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit
 from analysis.laws import CHINCHILLA, FRONTIER
@@ -40,10 +41,30 @@ def test_a_profile_is_a_minimum_over_the_other_constants():
     table = planted_table(noise=0.004)
     result = fit(CHINCHILLA, table)
     found = profile(result, table, 0.9)["alpha"]
-    rises = [
-        fit(CHINCHILLA.fix(alpha=found.values[i]), table).objective_value - result.objective_value for i in (2, -3)
-    ]
+    rises = [rise(result, table, alpha=found.values[i]) for i in (2, -3)]
     assert found.deviance[2] / rises[0] == pytest.approx(found.deviance[-3] / rises[1], rel=1e-6)
+
+
+def test_profiles_hold_where_the_best_constant_lies_at_its_bound():
+    """Fifteen runs that want E = 0, and so a law with a narrow valley: every deviance against a fresh fit's rise.
+
+    In logarithms E's standard error is trillions of e-folds; its interval ends below two nats all the same.
+    """
+    table, _ = random_table(CHINCHILLA, np.random.default_rng([51, len("chinchilla")]))
+    result = fit(CHINCHILLA, table)
+    found = profile(result, table, 0.9)
+    assert result.values["E"] < 1e-6 and not found["E"].closed_below and found["E"].closed_above
+    assert 1.0 < found["E"].high < 2.0 and found["beta"].closed
+    middle = int(np.flatnonzero(found["alpha"].values == result.values["alpha"])[0])
+    factor = found["alpha"].deviance[middle + 1] / rise(result, table, alpha=found["alpha"].values[middle + 1])
+    for name, end in (("E", found["E"].high), ("beta", found["beta"].high), ("beta", found["beta"].low)):
+        # Between two values that were tried the root of the deviance is taken as straight.
+        assert factor * rise(result, table, **{name: end}) == pytest.approx(found[name].threshold, rel=0.05), name
+
+
+def rise(result, table, **held):
+    """How far the objective rises over the fit's when constants are held and all others fitted afresh."""
+    return fit(CHINCHILLA.fix(**held), table, result.objective).objective_value - result.objective_value
 
 
 def test_a_constant_without_effect_has_a_profile_that_spans_orders_of_magnitude():

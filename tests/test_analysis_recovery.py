@@ -32,13 +32,31 @@ def test_planted_constants_lie_inside_their_95_percent_intervals(law):
     assert max(missed.values()) <= 3, missed
 
 
+def scipy_excess(law, *seed, starts):
+    """How far the fit ends above scipy's best on one random table, relative to it."""
+    generator = np.random.default_rng(seed)
+    table, truth = random_table(law, generator)
+    best = scipy_best(law, select(law, table)[0], truth, generator, starts)
+    return (fit(law, table).objective_value - 1e-18) / best - 1
+
+
+# How near to a minimum either comes where the objective has kinks.
+NEAR = 1e-9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS.values(), ids=lambda law: law.name)
 def test_no_fit_ends_above_the_best_of_scipy(law):
     """Three tables; tests/benchmarks/fit_against_scipy.py does two hundred a law, with fifty starts each."""
-    for seed in range(3):
-        generator = np.random.default_rng([seed, 1])
-        table, truth = random_table(law, generator)
-        best = scipy_best(law, select(law, table)[0], truth, generator, starts=10)
-        # 1e-9: how near to a minimum either comes where the objective has kinks.
-        assert fit(law, table).objective_value <= best * (1 + 1e-9) + 1e-18
+    assert max(scipy_excess(law, seed, 1, starts=10) for seed in range(3)) <= NEAR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, seed", [("chinchilla", 123), ("over_training", 154), ("routed", 121), ("broken", 54)])
+def test_long_valleys_are_followed_to_their_end(name, seed):
+    """Tables of that benchmark on which a hundred Newton steps end above scipy: by 0.2 %, 0.04 %, 42 % and 1e-6.
+
+    Few points with 3 % noise: the Huber sum is a narrow valley with a kink for every point. On the last table even two
+    thousand steps are not enough, and BFGS is.
+    """
+    assert scipy_excess(LAWS[name], seed, len(name), starts=50) <= NEAR

@@ -1,0 +1,178 @@
+"""Minimise a law's objective in many lanes at once: starting points of one table, or resamples of it.
+
+Importing this module leaves jax's default precision alone: float64 holds inside its functions only.
+"""
+
+import functools
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+from analysis.laws import Law
+from analysis.objectives import Objective, total
+from analysis.points import Points
+from analysis.solver import RELATIVE_GAIN, ROUGH_GAIN, minimise
+
+LANE_POINTS = 2**9  # lanes times points solved together: small enough for the cache, and finished lanes leave early
+MOST_STEPS = 100  # of Newton's method at each delta
+BFGS_GAIN, MOST_BFGS_STEPS = 1e-9, 2000  # the largest derivative it stops at, as a share of the value; its steps
+
+
+class Solution(NamedTuple):
+    """Where each lane ended: theta (B, P), value (B,), gradient (B, P), scale (B,) or None where it is not free."""
+
+    theta: np.ndarray
+    value: np.ndarray
+    gradient: np.ndarray
+    scale: np.ndarray | None
+
+
+def solve(
+    law: Law,
+    inputs: Mapping[str, np.ndarray],
+    target_BN: np.ndarray,
+    weights_BN: np.ndarray,
+    starts_BP: np.ndarray,
+    objective: Objective,
+    free_BP: np.ndarray | None = None,
+    near: bool = False,
+    sharp_B: np.ndarray | None = None,
+    max_steps: int = MOST_STEPS,
+) -> Solution:
+    """Minimise the objective in every lane at once: B lanes, each with its own targets, weights and start.
+
+    A lane is a starting point or a resampled table. target_BN: what `law.target` gives for the measured output. A
+    variable stays where it started in the lanes in which `free_BP` is zero. near: the starts are an optimum of almost
+    the same problem, as in a bootstrap, and less smoothing finds the new one, whose minima need not be exact: from far
+    away a search that ends early may end in a valley. sharp_B: lanes without any smoothing. max_steps: of Newton's
+    method at each delta.
+    """
+    lanes, points = weights_BN.shape
+    free_BP = np.ones_like(starts_BP) if free_BP is None else free_BP
+    # Every call to `_solve` has the same shape for tables of similar size, whatever the number of lanes: missing points
+    # weigh nothing and missing lanes copy lane 0. So a law is compiled once for its fit and all its resamples.
+    padded_points = -(-points // 32) * 32
+    chunk = max(LANE_POINTS // padded_points, 1)
+    column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
+    deltas_BS = np.tile(objective.deltas(near), (lanes, 1))
+    gains_S = np.full(deltas_BS.shape[1], ROUGH_GAIN if near else RELATIVE_GAIN)
+    gains_S[-1] = RELATIVE_GAIN
+    if sharp_B is not None:
+        deltas_BS[sharp_B] = deltas_BS[sharp_B, -1:]
+    arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
+
+    def solve_chunk(first: int) -> tuple[np.ndarray, ...]:
+        lane = np.arange(first, first + chunk)
+        lane[lane >= lanes] = 0
+        weights = np.where(np.arange(padded_points) < points, weights_BN[lane][:, column], 0.0)
+        target = target_BN[lane][:, column]
+        with jax.enable_x64(True):  # holds for one thread
+            lane_arguments = (starts_BP[lane], free_BP[lane], target, weights, deltas_BS[lane])
+            found = _solve(law, objective.free_scale, arrays, gains_S, max_steps, *lane_arguments)
+            return tuple(np.asarray(part) for part in found)
+
+    # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(solve_chunk, range(0, lanes, chunk)))
+    theta, value, gradient = (np.concatenate(parts)[:lanes] for parts in zip(*found, strict=True))
+    if not objective.free_scale:
+        return Solution(theta, value, gradient, None)
+    return Solution(theta[:, :-1], value, gradient, objective.scale(theta[:, -1]))
+
+
+@functools.partial(jax.jit, static_argnames=("law", "free_scale"))
+def _solve(
+    law: Law, free_scale: bool, inputs: dict, gains_S, max_steps, starts_BP, free_BP, target_BN, weights_BN, deltas_BS
+) -> tuple:
+    def one_lane(start_P, free_P, target_N, weights_N, deltas_S):
+        if free_scale:
+            square = weights_N * (law.predict_target(start_P, inputs) - target_N) ** 2
+            spread = jnp.sqrt(jnp.sum(square) / jnp.sum(weights_N)) + 1e-12
+            start_P, free_P = jnp.append(start_P, jnp.log(spread)), jnp.append(free_P, 1.0)
+
+        def objective(theta_P, delta):
+            # A held variable has zero gradient and unit curvature, so no step moves it.
+            moved = jnp.where(free_P > 0, theta_P, start_P)
+            residual = law.predict_target(moved[:-1] if free_scale else moved, inputs) - target_N
+            held = 0.5 * jnp.sum((1.0 - free_P) * (theta_P - start_P) ** 2)
+            return total(residual, weights_N, delta, moved[-1] if free_scale else None) + held
+
+        def smooth_then_sharpen(carry, stage):
+            delta, gain = stage
+            found = minimise(lambda theta: objective(theta, delta), *carry, gain, max_steps)
+            return (found.theta, found.curvature), (found.value, found.gradient)
+
+        start = (start_P, jnp.zeros_like(start_P))
+        (theta_P, _), (values, gradients) = jax.lax.scan(smooth_then_sharpen, start, (deltas_S, gains_S))
+        return theta_P, values[-1], gradients[-1]
+
+    return jax.vmap(one_lane)(starts_BP, free_BP, target_BN, weights_BN, deltas_BS)
+
+
+def values_at(law: Law, points: Points, theta_BP: np.ndarray, objective: Objective, scale: float | None) -> np.ndarray:
+    """The objective (B,) at constants that are not solved for: theta_BP in the solver's variables."""
+    target, delta = law.target(points.output), objective.deltas(near=True)[-1]
+    weights, spread = np.ones_like(target), [] if scale is None else [objective.log_spread(scale)]
+    with jax.enable_x64(True):
+        inputs = {name: jnp.asarray(values) for name, values in points.inputs.items()}
+        lanes = (jnp.asarray(np.append(theta, spread)) for theta in theta_BP)
+        return np.array([_value(law, objective.free_scale, lane, inputs, target, weights, delta) for lane in lanes])
+
+
+def go_on_by_bfgs(
+    law: Law, inputs: Mapping[str, np.ndarray], target_N: np.ndarray, objective: Objective, ends: Solution
+) -> Solution:
+    """`ends`, each carried on by scipy's BFGS where that lowers it.
+
+    A Huber sum of small delta is nearly one of absolute values, and Newton's steps shrink at every kink that they
+    cross; BFGS with a line search gets on there (Lewis and Overton 2013, Mathematical Programming 141).
+    """
+    padded = -(-len(target_N) // 32) * 32  # as in `solve`
+    row = np.minimum(np.arange(padded), len(target_N) - 1)
+    weights, delta = (np.arange(padded) < len(target_N)).astype(float), objective.deltas(near=True)[-1]
+    variables = ends.theta if ends.scale is None else np.column_stack([ends.theta, objective.log_spread(ends.scale)])
+    variables, value, gradient = variables.copy(), ends.value.copy(), ends.gradient.copy()
+    with jax.enable_x64(True), np.errstate(all="ignore"):  # a step out of the law's domain is NaN, and is taken back
+        arrays = {name: jnp.asarray(inputs[name][row], jnp.float64) for name in law.inputs}
+        target = jnp.asarray(target_N[row])
+
+        def value_and_gradient(variables):
+            arguments = (jnp.asarray(variables), arrays, target, weights, delta)
+            value, gradient = _value_and_gradient(law, objective.free_scale, *arguments)
+            return float(value), np.asarray(gradient)
+
+        for i in np.flatnonzero(np.isfinite(value)):
+            options = {"gtol": BFGS_GAIN * abs(value[i]), "maxiter": MOST_BFGS_STEPS}
+            end = scipy.optimize.minimize(value_and_gradient, variables[i], jac=True, method="BFGS", options=options)
+            if end.fun < value[i]:
+                variables[i], value[i], gradient[i] = end.x, end.fun, end.jac
+    if ends.scale is None:
+        return Solution(variables, value, gradient, None)
+    return Solution(variables[:, :-1], value, gradient, objective.scale(variables[:, -1]))
+
+
+def _value_of(law: Law, free_scale: bool, variables, inputs: dict, target_N, weights_N, delta) -> jax.Array:
+    theta_P, spread = (variables[:-1], variables[-1]) if free_scale else (variables, None)
+    return total(law.predict_target(theta_P, inputs) - target_N, weights_N, delta, spread)
+
+
+_value = jax.jit(_value_of, static_argnames=("law", "free_scale"))
+_value_and_gradient = jax.jit(jax.value_and_grad(_value_of, argnums=2), static_argnames=("law", "free_scale"))
+
+
+def target_jacobian(law: Law, theta_P: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Derivatives of the law, on the scale of its residuals, by each of the solver's variables: (points, P)."""
+    with jax.enable_x64(True):
+        arrays = {name: jnp.asarray(inputs[name], jnp.float64) for name in law.inputs}
+        return np.asarray(_target_jacobian(law, jnp.asarray(theta_P), arrays))
+
+
+@functools.partial(jax.jit, static_argnames=("law",))
+def _target_jacobian(law: Law, theta_P: jax.Array, inputs: dict) -> jax.Array:
+    return jax.jacfwd(lambda theta: law.predict_target(theta, inputs))(theta_P)

@@ -1,0 +1,97 @@
+"""Search for the lowest minimum of a law's objective: from a grid of starts, along valleys, and on to where it ends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.lanes import Solution, go_on_by_bfgs, solve, target_jacobian
+from analysis.laws import Law, evaluate
+from analysis.objectives import Objective
+from analysis.points import FitError, Points
+from analysis.starts import starting_points, starts_along_valley
+
+MOST_START_POINTS = 2**12
+# Laws of more parameters have long valleys with several minima in them: these are searched on from the lowest found.
+MOST_PLAIN_PARAMETERS, VALLEY_STARTS, VALLEY_ROUNDS = 5, 48, 3
+FINALISTS, MOST_FINAL_STEPS = 8, 2000  # the lowest ends, which are followed until they stop, or so many steps
+UNFINISHED = 1e-6  # a derivative above this share of the value: an end that is on its way
+
+
+@dataclass(frozen=True)
+class _Problem:
+    law: Law
+    inputs: Mapping[str, np.ndarray]
+    target_N: np.ndarray
+    objective: Objective
+
+    def solve(self, starts_SP: np.ndarray, **how) -> Solution:
+        shape = (len(starts_SP), len(self.target_N))
+        targets, weights = np.broadcast_to(self.target_N, shape), np.broadcast_to(1.0, shape)
+        return solve(self.law, self.inputs, targets, weights, starts_SP, self.objective, **how)
+
+
+def search(law: Law, points: Points, objective: Objective) -> tuple[Solution, int, int]:
+    """Minima that the starts reach, how many starts there were, and how many reached the best.
+
+    In a large table all starts are solved on some thousands of its points, and the lowest ends on all of them. Raises
+    FitError where the law is undefined at every start.
+    """
+    count, target_N = len(points.runs), law.target(points.output)
+    thin = slice(None, None, -(-count // MOST_START_POINTS) if count > 4 * MOST_START_POINTS else 1)
+    inputs = {name: values[thin] for name, values in points.inputs.items()}
+    problem = _Problem(law, inputs, target_N[thin], objective)
+    starts_SP = starting_points(law, points)
+    if objective.delta is not None:
+        # From least squares down to a small delta all starts tend to one basin; at the delta alone some reach others.
+        starts_SP = np.concatenate([starts_SP, starts_SP])
+    found = problem.solve(starts_SP, sharp_B=np.arange(len(starts_SP)) >= len(starts_SP) / 2)
+    for _ in range(VALLEY_ROUNDS if len(law.parameters) > MOST_PLAIN_PARAMETERS else 0):
+        best_P = found.theta[np.nanargmin(found.value)] if np.isfinite(found.value).any() else starts_SP[0]
+        more = _along_valley(problem, best_P)
+        found = Solution(*(None if a is None else np.concatenate([a, b]) for a, b in zip(found, more, strict=True)))
+    if np.isnan(found.value).all():
+        raise FitError(
+            f"law {law.name!r}: undefined at every starting point for these inputs. Fix: check the units of "
+            f"{', '.join(law.inputs)} and of {law.output}."
+        )
+    found = _finish(problem, found)
+    lowest, starts = np.nanmin(found.value), len(found.value)
+    at_optimum = int(np.sum(found.value <= lowest + 1e-6 * abs(lowest) + 1e-16 * len(problem.target_N)))
+    if thin.step > 1:
+        finalists = np.argsort(found.value)[[0, min(at_optimum, starts - 1)]]
+        whole = _Problem(law, points.inputs, target_N, objective)
+        found = whole.solve(found.theta[finalists], near=True)
+    return found, starts, at_optimum
+
+
+def _along_valley(problem: _Problem, best_P: np.ndarray) -> Solution:
+    law, inputs = problem.law, problem.inputs
+    residuals = problem.target_N - law.target(evaluate(law, law.natural(best_P), inputs))
+    around = starts_along_valley(best_P, target_jacobian(law, best_P, inputs), np.std(residuals), VALLEY_STARTS)
+    return problem.solve(around, sharp_B=np.arange(VALLEY_STARTS) % 2 == 0)
+
+
+def _finish(problem: _Problem, found: Solution) -> Solution:
+    """`found` with its lowest ends followed until nothing is gained: by many Newton steps, and by BFGS where these are
+    not enough, from where they began, since the kinks they met have narrowed the search."""
+    lowest = np.argsort(found.value)[:FINALISTS]
+    ends = problem.solve(found.theta[lowest], sharp_B=np.full(len(lowest), True), max_steps=MOST_FINAL_STEPS)
+    best = np.nanargmin(ends.value)
+    if np.max(np.abs(ends.gradient[best])) > UNFINISHED * abs(ends.value[best]):
+        before = Solution(*(None if part is None else part[lowest] for part in found))
+        more = go_on_by_bfgs(problem.law, problem.inputs, problem.target_N, problem.objective, before)
+        ends = _with(ends, np.arange(len(lowest)), more)
+    return _with(found, lowest, ends)
+
+
+def _with(found: Solution, lanes: np.ndarray, ended: Solution) -> Solution:
+    """`found` with `lanes` replaced where they ended lower."""
+    lower = ended.value < found.value[lanes]
+    parts = []
+    for old, new in zip(found, ended, strict=True):
+        if old is not None:
+            old = old.copy()
+            old[lanes[lower]] = new[lower]
+        parts.append(old)
+    return Solution(*parts)
