@@ -13,6 +13,7 @@ from analysis.laws import Law, evaluate
 from analysis.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective
 from analysis.points import FitError, LeftOut, Points, select
 from analysis.search import search
+from analysis.starts import off_bounds
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Fit:
     not a mean. scale: the fitted scale of the residuals where the objective has one, else None. gradient_norm: largest
     derivative of the objective by a fitted variable (logarithm of a positive parameter). starts_at_optimum: starts that
     ended within 1e-6 relative of the best value. condition_number: ratio of the largest to the smallest singular value
-    of d residual / d variable. residual_scale: standard deviation of the residuals (of log loss, for most laws), with
-    (points - parameters) degrees of freedom.
+    of d residual / d variable, without the variables that have no effect where they are, such as constants at their
+    bound. residual_scale: standard deviation of the residuals (of log loss, for most laws), with (points - parameters)
+    degrees of freedom.
     """
 
     law: Law
@@ -58,7 +60,10 @@ def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
     target = law.target(points.output)
     values = law.natural(found.theta[best])
     residuals = target - law.target(evaluate(law, values, points.inputs))
-    singular = np.linalg.svd(target_jacobian(law, found.theta[best], points.inputs), compute_uv=False)
+    residual_scale = float(np.sqrt(np.sum(residuals**2) / (len(residuals) - len(values))))
+    jacobian = target_jacobian(law, found.theta[best], points.inputs)
+    felt = off_bounds(law, found.theta[best], points.inputs, residual_scale) == found.theta[best]
+    singular = np.linalg.svd(jacobian[:, felt] if felt.any() else jacobian, compute_uv=False)
     return Fit(
         law=law,
         objective=objective,
@@ -69,7 +74,7 @@ def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
         starts_at_optimum=at_optimum,
         gradient_norm=float(np.max(np.abs(found.gradient[best]))),
         condition_number=float(singular[0] / max(singular[-1], 1e-300)),
-        residual_scale=float(np.sqrt(np.sum(residuals**2) / (len(residuals) - len(values)))),
+        residual_scale=residual_scale,
         used=points.runs,
         left_out=left_out,
     )

@@ -20,7 +20,7 @@ from analysis.points import Points
 from analysis.solver import RELATIVE_GAIN, ROUGH_GAIN, minimise
 
 LANE_POINTS = 2**9  # lanes times points solved together: small enough for the cache, and finished lanes leave early
-MOST_STEPS = 100  # of Newton's method at each delta
+MOST_STEPS = 1000  # of Newton's method at each delta: tens, but in narrow valleys
 BFGS_GAIN, MOST_BFGS_STEPS = 1e-9, 2000  # the largest derivative it stops at, as a share of the value; its steps
 
 

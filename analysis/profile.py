@@ -27,7 +27,6 @@ FARTHEST = 12.0  # e-folds of a positive constant that is not at its bound, eith
 # Where the root of the deviance leaps further than this between two values, on either side of the threshold's, more are
 # tried between them, so often: near a bound the standard error of the local linear law may be far too large.
 WIDEST_LEAP, REFINED_STEPS, REFINEMENTS = 1.0, 6, 3
-MOST_STEPS = 1000  # of Newton's method: a search that ends early makes an interval look closed
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _held_values(
     free[lanes, constant_L] = 0.0
     starts, free, target = np.concatenate([along, alone]), np.concatenate([free, free]), law.target(points.output)
     targets, weights = (np.broadcast_to(row, (len(starts), len(target))) for row in (target, 1.0))
-    found = solve(law, points.inputs, targets, weights, starts, result.objective, free, max_steps=MOST_STEPS)
+    found = solve(law, points.inputs, targets, weights, starts, result.objective, free)
     value = np.fmin(*np.split(found.value, 2))
     return np.where(np.isnan(value), np.inf, value)  # where the law is undefined it explains nothing
 

@@ -12,9 +12,11 @@ from analysis.points import FitError, Points
 from analysis.starts import starting_points, starts_along_valley
 
 MOST_START_POINTS = 2**12
-# Laws of more parameters have long valleys with several minima in them: these are searched on from the lowest found.
-MOST_PLAIN_PARAMETERS, VALLEY_STARTS, VALLEY_ROUNDS = 5, 48, 3
-FINALISTS, MOST_FINAL_STEPS = 8, 2000  # the lowest ends, which are followed until they stop, or so many steps
+# Laws of more parameters, or of more in which they are not linear, have long valleys with several minima in them: these
+# are searched on from the lowest found.
+MOST_PLAIN_PARAMETERS, MOST_PLAIN_NONLINEAR, VALLEY_STARTS, VALLEY_ROUNDS = 5, 3, 48, 3
+FIRST_STEPS = 100  # of Newton's method from every start
+FINALISTS, FINAL_STEPS = 8, 2000  # the lowest ends, which are followed until they stop, or so many steps
 UNFINISHED = 1e-6  # a derivative above this share of the value: an end that is on its way
 
 
@@ -39,23 +41,8 @@ def search(law: Law, points: Points, objective: Objective) -> tuple[Solution, in
     """
     count, target_N = len(points.runs), law.target(points.output)
     thin = slice(None, None, -(-count // MOST_START_POINTS) if count > 4 * MOST_START_POINTS else 1)
-    inputs = {name: values[thin] for name, values in points.inputs.items()}
-    problem = _Problem(law, inputs, target_N[thin], objective)
-    starts_SP = starting_points(law, points)
-    if objective.delta is not None:
-        # From least squares down to a small delta all starts tend to one basin; at the delta alone some reach others.
-        starts_SP = np.concatenate([starts_SP, starts_SP])
-    found = problem.solve(starts_SP, sharp_B=np.arange(len(starts_SP)) >= len(starts_SP) / 2)
-    for _ in range(VALLEY_ROUNDS if len(law.parameters) > MOST_PLAIN_PARAMETERS else 0):
-        best_P = found.theta[np.nanargmin(found.value)] if np.isfinite(found.value).any() else starts_SP[0]
-        more = _along_valley(problem, best_P)
-        found = Solution(*(None if a is None else np.concatenate([a, b]) for a, b in zip(found, more, strict=True)))
-    if np.isnan(found.value).all():
-        raise FitError(
-            f"law {law.name!r}: undefined at every starting point for these inputs. Fix: check the units of "
-            f"{', '.join(law.inputs)} and of {law.output}."
-        )
-    found = _finish(problem, found)
+    problem = _Problem(law, {name: x[thin] for name, x in points.inputs.items()}, target_N[thin], objective)
+    found = _finish(problem, _from_starts(problem, starting_points(law, points)))
     lowest, starts = np.nanmin(found.value), len(found.value)
     at_optimum = int(np.sum(found.value <= lowest + 1e-6 * abs(lowest) + 1e-16 * len(problem.target_N)))
     if thin.step > 1:
@@ -65,18 +52,40 @@ def search(law: Law, points: Points, objective: Objective) -> tuple[Solution, in
     return found, starts, at_optimum
 
 
+def _from_starts(problem: _Problem, starts_SP: np.ndarray) -> Solution:
+    """Where `FIRST_STEPS` from each start end, and from around the lowest of them where the law may have valleys."""
+    law = problem.law
+    if problem.objective.delta is not None:
+        # From least squares down to a small delta all starts tend to one basin; at the delta alone some reach others.
+        starts_SP = np.concatenate([starts_SP, starts_SP])
+    sharp_S = np.arange(len(starts_SP)) >= len(starts_SP) / 2
+    found = problem.solve(starts_SP, sharp_B=sharp_S, max_steps=FIRST_STEPS)
+    nonlinear = sum(bool(parameter.starts) for parameter in law.parameters)
+    plain = len(law.parameters) <= MOST_PLAIN_PARAMETERS and nonlinear <= MOST_PLAIN_NONLINEAR
+    for _ in range(0 if plain else VALLEY_ROUNDS):
+        best_P = found.theta[np.nanargmin(found.value)] if np.isfinite(found.value).any() else starts_SP[0]
+        more = _along_valley(problem, best_P)
+        found = Solution(*(None if a is None else np.concatenate([a, b]) for a, b in zip(found, more, strict=True)))
+    if np.isnan(found.value).all():
+        raise FitError(
+            f"law {law.name!r}: undefined at every starting point for these inputs. Fix: check the units of "
+            f"{', '.join(law.inputs)} and of {law.output}."
+        )
+    return found
+
+
 def _along_valley(problem: _Problem, best_P: np.ndarray) -> Solution:
     law, inputs = problem.law, problem.inputs
     residuals = problem.target_N - law.target(evaluate(law, law.natural(best_P), inputs))
     around = starts_along_valley(best_P, target_jacobian(law, best_P, inputs), np.std(residuals), VALLEY_STARTS)
-    return problem.solve(around, sharp_B=np.arange(VALLEY_STARTS) % 2 == 0)
+    return problem.solve(around, sharp_B=np.arange(VALLEY_STARTS) % 2 == 0, max_steps=FIRST_STEPS)
 
 
 def _finish(problem: _Problem, found: Solution) -> Solution:
     """`found` with its lowest ends followed until nothing is gained: by many Newton steps, and by BFGS where these are
     not enough, from where they began, since the kinks they met have narrowed the search."""
     lowest = np.argsort(found.value)[:FINALISTS]
-    ends = problem.solve(found.theta[lowest], sharp_B=np.full(len(lowest), True), max_steps=MOST_FINAL_STEPS)
+    ends = problem.solve(found.theta[lowest], sharp_B=np.full(len(lowest), True), max_steps=FINAL_STEPS)
     best = np.nanargmin(ends.value)
     if np.max(np.abs(ends.gradient[best])) > UNFINISHED * abs(ends.value[best]):
         before = Solution(*(None if part is None else part[lowest] for part in found))

@@ -4,11 +4,13 @@ import itertools
 
 import numpy as np
 
+from analysis.lanes import target_jacobian
 from analysis.laws import Law, evaluate
 from analysis.points import Points
 
 MOST_STARTS = 32
 MOST_POINTS = 1024  # a start need not be exact: a thousand points say as much as a million
+LEAST_EFFECT, MOST_FOLDS = 0.1, 100  # of an e-fold, in standard deviations of the residuals; how far it is looked for
 LEAST_SHARE = 0.02  # of the output: how near its bound a constant that least squares puts beyond it is started
 
 
@@ -67,3 +69,23 @@ def starts_along_valley(theta_P: np.ndarray, jacobian_NP: np.ndarray, residual_s
     drawn = np.random.default_rng(0).standard_normal((count, len(theta_P))) * np.minimum(spread, 2.0)
     width = np.array([1.0, 3.0, 10.0])[np.arange(count) % 3]
     return theta_P + np.clip(width[:, None] * (drawn @ directions), -2.0, 2.0)
+
+
+def off_bounds(law: Law, theta_P: np.ndarray, inputs: dict[str, np.ndarray], residual_scale: float) -> np.ndarray:
+    """theta_P with every variable that has no effect there moved to the nearest whole e-fold at which it has one.
+
+    A constant at its bound, or so large that it no longer counts, has a derivative of nothing by its logarithm, and no
+    search that starts there finds out whether other data want it elsewhere.
+    """
+    moved_P, least = theta_P.copy(), LEAST_EFFECT * residual_scale
+
+    def effect(i: int, moved: float) -> float:
+        at = theta_P.copy()
+        at[i] += moved
+        return float(np.sqrt(np.mean(target_jacobian(law, at, inputs)[:, i] ** 2)))
+
+    for i in range(len(theta_P)):
+        if effect(i, 0.0) < least:
+            moves = (sign * fold for fold in range(1, MOST_FOLDS) for sign in (1.0, -1.0))
+            moved_P[i] += next((move for move in moves if effect(i, move) >= least), 0.0)
+    return moved_P

@@ -25,6 +25,7 @@ from analysis.lanes import solve, target_jacobian
 from analysis.laws import Law, evaluate
 from analysis.one_step import MOST_REFITTED_POINTS, one_step_draws
 from analysis.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
+from analysis.starts import off_bounds
 
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
 WEAK_CONDITION = 1e8
@@ -229,5 +230,6 @@ def check_resampling(level: float, bootstraps: int) -> None:
 
 
 def _refit(law: Law, result: Fit, inputs: dict, outputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    starts = np.tile(law.pack(result.array()), (len(outputs), 1))
+    start_P = off_bounds(law, law.pack(result.array()), inputs, result.residual_scale)
+    starts = np.tile(start_P, (len(outputs), 1))
     return law.natural(solve(law, inputs, outputs, weights, starts, result.objective, near=True).theta)

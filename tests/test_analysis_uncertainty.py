@@ -3,11 +3,14 @@ import pandas as pd
 import pytest
 import scipy.stats
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
+from scipy_fits import random_table
 
 from analysis.fitting import FitError, fit, select
+from analysis.lanes import target_jacobian
 from analysis.laws import CHINCHILLA
 from analysis.profile import profile
 from analysis.resampling import Resampling, bootstrap_weights, jackknife_weights
+from analysis.starts import off_bounds
 from analysis.uncertainty import (
     Interval,
     bca_interval,
@@ -170,3 +173,28 @@ def test_bad_levels_and_counts_are_refused():
     with pytest.raises(FitError, match=r"bootstraps = 3: must be at least 20"):
         estimate(CHINCHILLA, planted_table(), bootstraps=3)
     assert str(Interval(1.23456, 1.0, 2.0)) == "1.235 [1, 2]"
+
+
+def test_resamples_may_leave_a_bound_that_the_fit_lies_at():
+    """Fifteen runs whose best E is zero; its logarithm has no derivative there, and resamples want it elsewhere too."""
+    table, _ = random_table(CHINCHILLA, np.random.default_rng([51, len("chinchilla")]))
+    found = estimate(CHINCHILLA, table, bootstraps=200)
+    assert found.fit.values["E"] < 1e-6 and found.fit.condition_number < 1e4
+    assert 0.1 < np.mean(found.draws[:, 0] > 0.1) < 0.9
+    assert found.intervals["alpha"].high > 0.1
+    assert set(found.weakly_identified) == {"E", "A", "alpha"}
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_start_off_the_bounds_is_the_nearest_with_an_effect(sign):
+    """E at zero, or the exponent of a term so large that the term is gone; all else stays."""
+    table = planted_table()
+    inputs = {name: table[name].to_numpy(float) for name in CHINCHILLA.inputs}
+    theta = CHINCHILLA.pack(np.array([1e-12 if sign > 0 else 1.2, 50.0, 80.0, 0.35, 0.37 if sign > 0 else 5.0]))
+    moved = off_bounds(CHINCHILLA, theta, inputs, 0.01)
+    index = 0 if sign > 0 else 4
+    others = np.arange(5) != index if sign > 0 else [0, 1, 3]
+    np.testing.assert_array_equal(moved[others], theta[others])
+    assert sign * (moved[index] - theta[index]) >= 1.0
+    effect = [np.sqrt(np.mean(target_jacobian(CHINCHILLA, at, inputs)[:, index] ** 2)) for at in (theta, moved)]
+    assert effect[0] < 0.1 * 0.01 <= effect[1]
