@@ -1,10 +1,11 @@
 """Profile likelihoods: how much worse the best fit gets when one constant is held away from its optimum.
 
-All held values of all constants are solved at once. The rise of the objective becomes a deviance that is compared with
-the F distribution of 1 and (points - parameters) degrees of freedom: twice the rise, times E[psi'] / E[psi^2] for the
-objective's psi under normal residuals of the fitted size (Schrader and Hettmansperger 1980). For least squares that is
-the rise over the residual variance, which is exact for a law that is linear in its constants. In a table of tens of
-thousands of points the other constants are not solved for but follow the local linear law.
+All held values of all constants are solved at once, and then more of them where the first leap over the interval's end.
+The rise of the objective becomes a deviance that is compared with the F distribution of 1 and (points - parameters)
+degrees of freedom: twice the rise, times E[psi'] / E[psi^2] for the objective's psi under normal residuals of the
+fitted size (Schrader and Hettmansperger 1980). For least squares that is the rise over the residual variance, which is
+exact for a law that is linear in its constants. In a table of tens of thousands of points the other constants are not
+solved for but follow the local linear law.
 """
 
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def _held_values(
 
 
 class _Curve(NamedTuple):
-    """One constant's deviances at ascending values of it; variable: the solver's, its optimum among them."""
+    """One constant's deviances at ascending values of it, its optimum among them; variable: the solver's for each."""
 
     variable: np.ndarray
     value: np.ndarray
