@@ -17,7 +17,7 @@ from analysis.command.fit import fit
 from analysis.command.predict import predict
 from analysis.command.score import score
 from analysis.fitting import FitError
-from analysis.laws import LAWS, LawError, evaluate
+from analysis.laws import LAWS, LawError, evaluate, find
 from analysis.prediction import PredictionError
 from analysis.runs_table import TableError
 from analysis.study import Study
@@ -133,6 +133,7 @@ RATIO = Law(
 def test_a_law_of_the_users_own_file(tmp_path, capsys):
     (tmp_path / "own.py").write_text(OWN_LAW)
     source = (foreign(tmp_path), *NAMES, *FEW, "--law", f"{tmp_path / 'own.py'}:RATIO")
+    assert find(source[-1]) is find(source[-1])
     run(fit, *source)
     run(predict, *source, "--at", "params=1e6", "tokens=1e7", "--out", tmp_path / "p.json")
     run(score, tmp_path / "p.json", "--measured", "2.5")

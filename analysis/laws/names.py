@@ -1,8 +1,10 @@
 """Laws by name: those that come with the package, and those that a user's own Python file defines."""
 
 import difflib
+import functools
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from analysis.laws.data_constrained import LAWS as DATA_CONSTRAINED
@@ -56,11 +58,9 @@ def described(data: Any) -> Law:
 
 
 def _in_file(path: Path, variable: str) -> Law:
-    spec = importlib.util.spec_from_file_location(f"laws_in_{path.stem}", path)
-    if not path.is_file() or spec is None or spec.loader is None:
+    if not path.is_file() or path.suffix != ".py":
         raise LawError(f"law = {str(path)!r}: no such Python file. Fix: name it as FILE.py:NAME.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _module(path.resolve(), path.stat().st_mtime_ns)
     law = getattr(module, variable, None)
     if not isinstance(law, Law):
         laws = [name for name, value in vars(module).items() if isinstance(value, Law)]
@@ -68,3 +68,12 @@ def _in_file(path: Path, variable: str) -> Law:
             f"law = {variable!r}: {path} defines no such law. Fix: use one of {', '.join(laws) or 'its laws'}."
         )
     return law
+
+
+@functools.cache
+def _module(path: Path, changed: int) -> ModuleType:
+    """The file's module, the same while it is not changed: two readings of one law would be two laws."""
+    spec = importlib.util.spec_from_file_location(f"laws_in_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
