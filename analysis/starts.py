@@ -72,7 +72,7 @@ def starts_along_valley(theta_P: np.ndarray, jacobian_NP: np.ndarray, residual_s
 
 
 def off_bounds(law: Law, theta_P: np.ndarray, inputs: dict[str, np.ndarray], residual_scale: float) -> np.ndarray:
-    """theta_P with every variable that has no effect there moved to the nearest whole e-fold at which it has one.
+    """theta_P with every bounded constant that has no effect there moved by the fewest e-folds at which it has one.
 
     A constant at its bound, or so large that it no longer counts, has a derivative of nothing by its logarithm, and no
     search that starts there finds out whether other data want it elsewhere.
@@ -84,8 +84,9 @@ def off_bounds(law: Law, theta_P: np.ndarray, inputs: dict[str, np.ndarray], res
         at[i] += moved
         return float(np.sqrt(np.mean(target_jacobian(law, at, inputs)[:, i] ** 2)))
 
-    for i in range(len(theta_P)):
-        if effect(i, 0.0) < least:
+    for i, parameter in enumerate(law.parameters):
+        bounded = np.isfinite(parameter.low) or np.isfinite(parameter.high)
+        if bounded and effect(i, 0.0) < least:
             moves = (sign * fold for fold in range(1, MOST_FOLDS) for sign in (1.0, -1.0))
             moved_P[i] += next((move for move in moves if effect(i, move) >= least), 0.0)
     return moved_P
