@@ -67,6 +67,7 @@ def profile(result: Fit, table: pd.DataFrame, level: float = 0.9) -> dict[str, P
     for _ in range(1 + REFINEMENTS):
         constant_L = np.repeat(np.arange(count), [len(variables) for variables in tried])
         value_L = _held_values(result, points, best_P, moves, constant_L, np.concatenate(tried))
+        value_L[np.isnan(value_L)] = np.inf  # where the law is undefined it explains nothing
         deviance_L = per_rise * np.maximum(value_L - result.objective_value, 0.0)
         parts = [deviance_L[constant_L == i] for i in range(count)]
         curves = [curve.with_more(*more) for curve, *more in zip(curves, law.parameters, tried, parts, strict=True)]
@@ -94,8 +95,7 @@ def _held_values(
     starts, free, target = np.concatenate([along, alone]), np.concatenate([free, free]), law.target(points.output)
     targets, weights = (np.broadcast_to(row, (len(starts), len(target))) for row in (target, 1.0))
     found = solve(law, points.inputs, targets, weights, starts, result.objective, free)
-    value = np.fmin(*np.split(found.value, 2))
-    return np.where(np.isnan(value), np.inf, value)  # where the law is undefined it explains nothing
+    return np.fmin(*np.split(found.value, 2))
 
 
 class _Curve(NamedTuple):

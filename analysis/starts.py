@@ -79,14 +79,12 @@ def off_bounds(law: Law, theta_P: np.ndarray, inputs: dict[str, np.ndarray], res
     """
     moved_P, least = theta_P.copy(), LEAST_EFFECT * residual_scale
 
-    def effect(i: int, moved: float) -> float:
-        at = theta_P.copy()
-        at[i] += moved
-        return float(np.sqrt(np.mean(target_jacobian(law, at, inputs)[:, i] ** 2)))
+    def effects(theta_P: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.mean(target_jacobian(law, theta_P, inputs) ** 2, axis=0))
 
-    for i, parameter in enumerate(law.parameters):
-        bounded = np.isfinite(parameter.low) or np.isfinite(parameter.high)
-        if bounded and effect(i, 0.0) < least:
-            moves = (sign * fold for fold in range(1, MOST_FOLDS) for sign in (1.0, -1.0))
-            moved_P[i] += next((move for move in moves if effect(i, move) >= least), 0.0)
+    bounded_P = np.array([np.isfinite(parameter.low) or np.isfinite(parameter.high) for parameter in law.parameters])
+    for i in np.flatnonzero(bounded_P & (effects(theta_P) < least)):
+        moves = (sign * fold for fold in range(1, MOST_FOLDS) for sign in (1.0, -1.0))
+        unit_P = np.eye(len(theta_P))[i]
+        moved_P[i] += next((move for move in moves if effects(theta_P + move * unit_P)[i] >= least), 0.0)
     return moved_P
