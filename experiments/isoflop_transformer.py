@@ -25,7 +25,7 @@ Tuning      The peak rate, 6.5e-3 at width 64 and 1 / width elsewhere, comes fro
             of 2 that is not in the repository.
 Result      `make demo`, one seed, jax 0.10.2, the corpus of the locked packages. Every valley has its minimum inside
             the sizes trained: 1.37e4, 3.21e4 and 9.65e4 params at 5e10, 2.8e11 and 1.6e12 FLOPs. Optimal params grow as
-            flops^0.56 [0.44, 0.81] (approach 2) or ^0.54 [0.34, 0.70] (approach 3); both intervals are wide. The law
+            flops^0.56 [0.44, 0.81] (approach 2) or ^0.54 [0.40, 0.79] (approach 3); both intervals are wide. The law
             leaves residuals of 1.85 %. The run at 4.09x: predicted 1.4139 nats per token, 90 % interval 1.3512 to
             1.4890; measured 1.4303, inside, off by -1.15 %.
 """

@@ -1,5 +1,7 @@
 """Every figure: at its printed width, in both formats, reproducible; and what cannot be drawn is refused."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -150,3 +152,13 @@ def test_a_collapse_finds_its_own_floor_and_refuses_what_it_cannot_use():
 def test_loss_at_the_edge_is_marked(table, study):
     edges = [line for line in figures.loss_against_compute(table, study).axes[0].lines if len(line.get_xdata()) == 2]
     assert any(line.get_xdata()[0] == BUDGETS[-1] for line in edges)
+
+
+def test_a_constant_that_some_resamples_put_at_zero_leaves_its_axis_to_the_others(study):
+    draws = study.law.draws.copy()
+    draws[::4, 0] = 1e-100
+    figure = figures.bootstrap_cloud(dataclasses.replace(study.law, draws=draws), study.level)
+    low, high = figure.axes[0].get_xlim()
+    assert 1e-4 < low < draws[1:4, 0].min() < high
+    assert "at a lower edge: zero" in "".join(text.get_text() for axes in figure.axes for text in axes.texts)
+    assert not any("zero" in text.get_text() for a in figures.bootstrap_cloud(study.law, 0.9).axes for text in a.texts)

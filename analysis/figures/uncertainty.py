@@ -8,9 +8,11 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import DARK, STAR, WARM, Columns, FigureError, arms, canvas, log_ticks
 from analysis.fitting import Fit
+from analysis.laws import Parameter
 from analysis.profile import Profile
 from analysis.uncertainty import Estimate, Interval
 
+ZERO = 1e-9  # of a positive constant's 95th percentile: what resamples put below it lies at zero
 OURS = {"fmt": "o", "color": DARK, "markersize": 4, "elinewidth": 1.1, "capsize": 2}
 THEIRS = {"fmt": "s", "color": WARM, "markersize": 3.5, "markerfacecolor": "white", "elinewidth": 0.9, "capsize": 2}
 
@@ -19,12 +21,14 @@ def bootstrap_cloud(estimate: Estimate, level: float, columns: Columns = "two") 
     """Every pair of a law's constants as the bootstrap drew them, and each one's distribution on the diagonal.
 
     A narrow slanted cloud means that only a combination of the two is known. In one column only the last two constants
-    of the law are drawn. Constants that cannot be negative have logarithmic axes.
+    of the law are drawn. Constants that cannot be negative have logarithmic axes, and where some resamples put one at
+    zero these stand at the axis' lower edge.
     """
     law = estimate.fit.law
     parameters = list(law.parameters) if columns == "two" else list(law.parameters)[-2:]
     at = [law.names.index(parameter.name) for parameter in parameters]
     count = len(parameters)
+    shown = [_at_edge(estimate.draws[:, i]) if _logarithmic(law.parameters[i]) else estimate.draws[:, i] for i in at]
     with canvas(columns, 6.0 if columns == "two" else 3.2, (count, count), sharex="col") as (figure, axes):
         for row, below in enumerate(parameters):
             for across, beside in enumerate(parameters):
@@ -32,22 +36,33 @@ def bootstrap_cloud(estimate: Estimate, level: float, columns: Columns = "two") 
                 if across > row:
                     panel.set_axis_off()
                     continue
-                logarithmic = beside.low >= 0 and np.isinf(beside.high)
-                x = estimate.draws[:, at[across]]
-                panel.set_xscale("log" if logarithmic else "linear")
+                x, y = shown[across], shown[row]
+                panel.set_xscale("log" if _logarithmic(beside) else "linear")
                 if across == row:
-                    _histogram(panel, x, estimate.intervals[beside.name], logarithmic)
+                    _histogram(panel, x, estimate.intervals[beside.name], _logarithmic(beside))
                 else:
-                    panel.plot(
-                        x, estimate.draws[:, at[row]], ".", color=DARK, markersize=2, alpha=0.35, rasterized=True
-                    )
-                    panel.plot(estimate.fit.values[beside.name], estimate.fit.values[below.name], **STAR)
-                    panel.set_yscale("log" if below.low >= 0 and np.isinf(below.high) else "linear")
+                    panel.plot(x, y, ".", color=DARK, markersize=2, alpha=0.35, rasterized=True)
+                    best = [estimate.fit.values[parameter.name] for parameter in (beside, below)]
+                    panel.plot(max(best[0], x.min()), max(best[1], y.min()), **STAR)
+                    panel.set_yscale("log" if _logarithmic(below) else "linear")
                 _name(panel, row, across, count, below.name, beside.name)
         figure.align_labels()
         note = f"bars: {level:.0%} intervals; stars: the fit"
-        axes[0][-1].text(1.0, 1.0, note, transform=axes[0][-1].transAxes, ha="right", va="top", fontsize=6.5)
+        if any((drawn > estimate.draws[:, i]).any() for drawn, i in zip(shown, at, strict=True)):
+            note += "\nat a lower edge: zero, or nearly"
+        text = axes[0][-1].text(1.0, 1.0, note, transform=axes[0][-1].transAxes, ha="right", va="top", fontsize=6.5)
+        text.set_in_layout(False)  # it lies over panels that are empty
     return figure
+
+
+def _logarithmic(parameter: Parameter) -> bool:
+    return parameter.low >= 0 and np.isinf(parameter.high)
+
+
+def _at_edge(draws: np.ndarray) -> np.ndarray:
+    """Draws of a positive constant, those at its bound of zero moved to a hundredth of where the others begin."""
+    others = draws[draws >= ZERO * np.quantile(draws, 0.95)]
+    return np.maximum(draws, 0.01 * np.quantile(others, 0.05))
 
 
 def profile_likelihoods(profiles: Mapping[str, Profile], result: Fit, level: float, columns: Columns = "two") -> Figure:
@@ -68,7 +83,7 @@ def profile_likelihoods(profiles: Mapping[str, Profile], result: Fit, level: flo
             panel.axhline(line, color=WARM, linestyle="--", linewidth=0.9)
             panel.plot(result.values[name], 0.0, **STAR)
             parameter = next(p for p in law.parameters if p.name == name)
-            if parameter.low >= 0 and np.isinf(parameter.high) and values[0] > 0 and values[-1] > 4 * values[0]:
+            if _logarithmic(parameter) and values[0] > 0 and values[-1] > 4 * values[0]:
                 panel.set_xscale("log")
                 log_ticks(panel.xaxis, 3)
             else:
@@ -133,8 +148,10 @@ def _histogram(panel, draws: np.ndarray, interval: Interval, logarithmic: bool) 
     low, high = np.quantile(draws, [0.002, 0.998])
     edges = np.geomspace(low, high, 25) if logarithmic and low > 0 else np.linspace(low, high, 25)
     counts, _, _ = panel.hist(draws, bins=edges, color="0.75", edgecolor="white", linewidth=0.3)
-    panel.plot([interval.low, interval.high], [counts.max() * 1.08] * 2, "|-", color="black", linewidth=1)
-    panel.plot(interval.value, counts.max() * 1.08, **STAR)
+    panel.plot(
+        [max(interval.low, draws.min()), interval.high], [counts.max() * 1.08] * 2, "|-", color="black", linewidth=1
+    )
+    panel.plot(max(interval.value, draws.min()), counts.max() * 1.08, **STAR)
 
 
 def _name(panel, row: int, across: int, count: int, below: str, beside: str) -> None:
