@@ -35,13 +35,24 @@ Result      Two seeds, jax 0.10.2. Held-out nats per token at the best rate, mea
             transformer of isoflop_transformer.py is at 1.43 after 6.5e12 FLOPs).
 """
 
-from research.config import CheckpointConfig, DataConfig, EvaluationConfig, LoggingConfig, RunConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    H3Config,
+    LoggingConfig,
+    Mamba2Config,
+    MambaConfig,
+    MlpConfig,
+    ModelConfig,
+    MoeConfig,
+    RunConfig,
+    Rwkv7Config,
+    S4Config,
+    TrainingConfig,
+)
 from research.grid import Family, Grid
-from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
-from research.moe_config import MoeConfig
-from research.recurrent_config import Rwkv7Config
-from research.ssm_config import H3Config, S4Config
 
 EXPERIMENT = Grid(
     name="architectures",

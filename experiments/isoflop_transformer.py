@@ -31,15 +31,17 @@ Result      `make demo`, one seed, jax 0.10.2, the corpus of the locked packages
 """
 
 from research.config import (
+    AttentionConfig,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
     LoggingConfig,
+    MlpConfig,
+    ModelConfig,
     OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.plan import IsoFlop
 
 EXPERIMENT = IsoFlop(

@@ -26,10 +26,19 @@ Result      One seed, jax 0.10.2. Held-out nats per token at the best rate (*: t
             reported as weakly identified, c = .50 says that experts hurt beyond small sizes, and none is worth quoting.
 """
 
-from research.config import CheckpointConfig, DataConfig, EvaluationConfig, LoggingConfig, RunConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    MlpConfig,
+    ModelConfig,
+    MoeConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from research.grid import Family, Grid
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
-from research.moe_config import MoeConfig
 
 EXPERT_COUNTS = (2, 4, 8, 16, 32)
 

@@ -35,12 +35,21 @@ Result      One seed, jax 0.10.2. Share of values recalled, by pairs, each at it
             nats in steps 601 to 800, 1.20 in the last 200), where RWKV-7 had done so before step 400.
 """
 
-from research.config import CheckpointConfig, EvaluationConfig, LoggingConfig, RunConfig, TaskConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    H3Config,
+    LoggingConfig,
+    Mamba2Config,
+    ModelConfig,
+    RunConfig,
+    Rwkv7Config,
+    S4Config,
+    TaskConfig,
+    TrainingConfig,
+)
 from research.grid import Family, Grid
-from research.mamba_config import Mamba2Config
-from research.model_config import AttentionConfig, ModelConfig
-from research.recurrent_config import Rwkv7Config
-from research.ssm_config import H3Config, S4Config
 
 TASK = TaskConfig("recall", lengths=(2, 16), evaluated=(2, 4, 8, 16), symbols=64, recall_length=64)
 MIXERS = {

@@ -24,9 +24,18 @@ Result      One seed, jax 0.10.2, each family at the best of its rates (1e-2; mu
             The transformer has no such limit either, but learns less exactly in these steps.
 """
 
-from research.config import CheckpointConfig, EvaluationConfig, LoggingConfig, RunConfig, TaskConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    MlpConfig,
+    ModelConfig,
+    RunConfig,
+    TaskConfig,
+    TrainingConfig,
+)
 from research.grid import Family, Grid
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 
 TASK = TaskConfig("copy", lengths=(5, 60), evaluated=(5, 10, 20, 30, 40, 50, 60), symbols=16)
 

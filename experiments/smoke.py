@@ -6,8 +6,16 @@ Cost        9e9 training FLOPs in all (`isoflop plan experiments/smoke.py`).
 Command     isoflop run experiments/smoke.py
 """
 
-from research.config import DataConfig, EvaluationConfig, OptimizerConfig, RunConfig, TrainingConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import (
+    AttentionConfig,
+    DataConfig,
+    EvaluationConfig,
+    MlpConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from research.plan import IsoFlop
 
 EXPERIMENT = IsoFlop(

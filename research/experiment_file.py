@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from research.config import RunConfig
-from research.runs import run_label, run_name
-from research.values import ConfigError, check, override
+from research.config import ConfigError, RunConfig, check, override, run_label, run_name
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Any:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from research.config import RunConfig
+from research.config import RunConfig, check, override
 from research.cost import run_cost
 from research.plan import scaled
-from research.values import check, override
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,8 @@ a laptop and a pod.
 import math
 from dataclasses import dataclass, replace
 
-from research.config import RunConfig
+from research.config import ConfigError, MlpConfig, ModelConfig, MoeConfig, RunConfig, check
 from research.cost import model_cost, run_cost
-from research.model_config import MlpConfig, ModelConfig
-from research.moe_config import MoeConfig
-from research.values import ConfigError, check
 
 HIDDEN_MULTIPLE = (
     8  # MLP widths are rounded to it: the SIMD width of this decade's CPUs, and it divides over tensor axes

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.config import RunConfig
-from research.runs import Status, folder_of, run_name
+from research.config import RunConfig, run_name
+from research.runs import Status, folder_of
 
 if TYPE_CHECKING:
     from analysis.prediction import Prediction

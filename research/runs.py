@@ -10,7 +10,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import shutil
 import socket
 import time
@@ -20,9 +19,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.config import RunConfig
-from research.model_config import ModelConfig
-from research.values import ConfigError, differences, fingerprint, from_json, identity, to_json
+from research.config import (
+    ConfigError,
+    ModelConfig,
+    RunConfig,
+    differences,
+    fingerprint,
+    from_json,
+    identity,
+    run_name,
+    to_json,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -159,26 +166,6 @@ class RunFolder:
             return False
         with open(self.claim_path) as file:
             return not _lock(file, fcntl.LOCK_SH)
-
-
-def run_label(config: RunConfig) -> str:
-    """What to call a run where there is little room; two runs may share it: transformer-1.2e11-w64-d4-seed0."""
-    family = re.sub(r"[^A-Za-z0-9_.]+", "_", config.family)
-    budget = [] if config.budget_flops is None else [short_number(config.budget_flops)]
-    return "-".join(
-        [family, *budget, f"w{config.model.width}", f"d{config.model.depth}", f"seed{config.training.seed}"]
-    )
-
-
-def run_name(config: RunConfig) -> str:
-    """The label made unique by the fingerprint: transformer-1.2e11-w64-d4-seed0-4039cfb9f0bc."""
-    return f"{run_label(config)}-{fingerprint(config)}"
-
-
-def short_number(value: float) -> str:
-    """Three significant digits without the exponent's sign and zeros: 1.2e11, 3e9, 512."""
-    mantissa, _, exponent = f"{value:.3g}".partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def folder_of(runs_dir: Path, config: RunConfig) -> RunFolder:

@@ -13,8 +13,7 @@ import jax
 from flax.core.meta import AxisMetadata
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from research.config import MeshConfig
-from research.values import ConfigError, check
+from research.config import ConfigError, MeshConfig, check
 
 MESH_AXES = ("data", "fsdp", "tensor", "expert", "sequence")
 

@@ -8,10 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from research.config import RunConfig
+from research.config import RunConfig, run_label, short_number
 from research.cost import run_cost
 from research.execution.progress import STATUS_STYLES, duration, short_count
-from research.runs import Status, folder_of, run_label, short_number
+from research.runs import Status, folder_of
 
 PLAN_COLUMNS = (
     "budget\nFLOPs",

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from research import prediction
-from research.config import RunConfig
+from research.config import RunConfig, check
 from research.cost import run_cost
 from research.execution import local
 from research.execution.estimate import PRIOR, work_seconds
@@ -20,7 +20,6 @@ from research.experiment_file import load, select
 from research.runs import Status, folder_of
 from research.tables import plan_table, status_table
 from research.timings import phase
-from research.values import check
 
 TRAINER = local.TRAINER
 

@@ -19,7 +19,7 @@ import torch
 import transformers
 from random_configs import perturbed
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models import language_model
 from research.models.checkpoints import from_hugging_face, settings_of, to_hugging_face
 from research.training.loss import cross_entropy

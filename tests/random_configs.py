@@ -5,14 +5,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.attention_config import LatentAttentionConfig, RopeScaling
-from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import (
+    AttentionConfig,
+    H3Config,
+    LatentAttentionConfig,
+    Mamba2Config,
+    MambaConfig,
+    MlpConfig,
+    ModelConfig,
+    MoeConfig,
+    RopeScaling,
+    Rwkv4Config,
+    Rwkv7Config,
+    S4Config,
+)
 from research.models import language_model
 from research.models.mlp import ACTIVATIONS
-from research.moe_config import MoeConfig
-from research.recurrent_config import Rwkv4Config, Rwkv7Config
-from research.ssm_config import H3Config, S4Config
 
 ATTENTION = "attention:mlp"
 # What a test must hold for beside it: one pattern a line, without a prefix where the prefix is not part of the model.

@@ -4,10 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from research.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    DataConfig,
+    EvaluationConfig,
+    MlpConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from research.data.batches import Examples, text_examples
 from research.data.token_file import TokenFile
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 
 VOCAB = 264  # divides over every mesh of the tests
 

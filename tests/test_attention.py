@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from research.attention_config import RopeScaling
+from research.config import (
+    AttentionConfig,
+    ConfigError,
+    MlpConfig,
+    ModelConfig,
+    RopeScaling,
+    from_json,
+    override,
+    to_json,
+)
 from research.cost import model_cost
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
 from research.models.layers import LayerNorm
 from research.models.mlp import ACTIVATIONS
 from research.models.positions import rotary_angles, rotary_frequencies, rotate
-from research.values import ConfigError, from_json, override, to_json
 
 RELATIVE = ModelConfig(
     vocab_size=61,

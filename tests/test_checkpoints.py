@@ -8,9 +8,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from research.attention_config import LatentAttentionConfig, RopeScaling
-from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import (
+    AttentionConfig,
+    LatentAttentionConfig,
+    Mamba2Config,
+    MambaConfig,
+    MlpConfig,
+    ModelConfig,
+    MoeConfig,
+    RopeScaling,
+    Rwkv4Config,
+    Rwkv7Config,
+)
 from research.models import language_model
 from research.models.checkpoints import (
     FAMILIES,
@@ -23,8 +32,6 @@ from research.models.checkpoints import (
     write_safetensors,
 )
 from research.models.checkpoints.tensors import shapes, unflatten
-from research.moe_config import MoeConfig
-from research.recurrent_config import Rwkv4Config, Rwkv7Config
 
 SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
 MULTI_HEAD = {**SMALL, "norm": "layer"}

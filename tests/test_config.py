@@ -5,18 +5,26 @@ from dataclasses import replace
 import pytest
 
 from research.config import (
+    AttentionConfig,
     CheckpointConfig,
+    ConfigError,
     DataConfig,
     EvaluationConfig,
     MeshConfig,
+    MlpConfig,
+    ModelConfig,
     OptimizerConfig,
     RunConfig,
     SourceConfig,
     TrainingConfig,
+    differences,
+    fingerprint,
+    from_json,
+    identity,
+    override,
+    to_json,
 )
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.plan import IsoFlop
-from research.values import ConfigError, differences, fingerprint, from_json, identity, override, to_json
 
 BASE = RunConfig()
 

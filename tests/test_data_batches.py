@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from research.config import ConfigError
 from research.data.batches import batch, validation_batches, windows
 from research.data.permutation import epoch_key, permute
 from research.data.token_file import TokenFile
-from research.values import ConfigError
 
 
 def _tokens(train: int, validation: int = 100) -> TokenFile:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from data_fixtures import write_corpus
 
+from research.config import ConfigError
 from research.data import extraction
 from research.data.extraction import Root, documents, extract, extracted, installed_roots, parse, versions
-from research.values import ConfigError
 
 AWKWARD = '''#!/usr/bin/env python
 # -*- coding: utf-8 -*-

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from data_fixtures import CODE, LONG_DOCUMENT_BYTES, ODD_TEXT, PROSE, data_config, write_corpus
 
-from research.config import SourceConfig
+from research.config import ConfigError, SourceConfig
 from research.data import extraction, token_file
 from research.data.prepare import prepare
 from research.data.token_file import TokenFile, folder_of
-from research.values import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from research.config import EvaluationConfig, RunConfig, TaskConfig, TrainingConfig
+from research.config import ConfigError, EvaluationConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
 from research.data.synthetic import BEGIN, END, PAD, task_examples
-from research.model_config import ModelConfig
-from research.values import ConfigError
 
 TASK = TaskConfig("reverse", lengths=(3, 6), evaluated=(3, 6), symbols=9)
 

@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 from random_configs import perturbed
 
-from research.config import EvaluationConfig, OptimizerConfig, RunConfig, TaskConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    ConfigError,
+    EvaluationConfig,
+    MlpConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TaskConfig,
+    TrainingConfig,
+)
 from research.cost import decode_state_bytes, model_cost, run_cost
 from research.data.synthetic import task_examples
 from research.evaluation.held_out import held_out_measures
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
 from research.sharding import make_mesh
 from research.training.step import gradients, make_program
-from research.values import ConfigError
 
 PATTERNS = (
     "attention:mlp -> attention, cross_attention:mlp",

@@ -17,15 +17,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from research.config import DataConfig, RunConfig
+from research.config import ConfigError, DataConfig, ModelConfig, RunConfig, run_name
 from research.execution import local, worker
 from research.execution.events import Ended, Outcome, Progressed, Ready, Started, Stopping, Tick
 from research.execution.progress import duration, show
 from research.execution.sweep import new_sweep
 from research.execution.worker import is_disk_full
-from research.model_config import ModelConfig
-from research.runs import Status, folder_of, open_run, run_name
-from research.values import ConfigError
+from research.runs import Status, folder_of, open_run
 
 DRIVER = Path(__file__).parent / "fake_trainers.py"
 BASE = RunConfig(experiment="exp", model=ModelConfig(width=64), data=DataConfig(train_tokens=100_000_000))

@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig, from_json
 from research.models import language_model
 from research.models.checkpoints.tensors import unflatten
-from research.values import from_json
 
 FILES = sorted((Path(__file__).parent / "oracles").glob("*.npz"))
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.model_config import ModelConfig
+from research.config import H3Config, ModelConfig, S4Config
 from research.models import blocks, hippo, ssm_kernel
 from research.models.layers import Shared
-from research.ssm_config import H3Config, S4Config
 
 FOLDER = Path(__file__).parent / "oracles" / "state_spaces"
 WIDTH, STATE, LENGTH = 6, 8, 24  # as in freeze_ssm.py

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig
 from research.generation.greedy import greedy
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
-from research.values import ConfigError
 
 MODEL = ModelConfig(vocab_size=61, width=24, depth=2, attention=AttentionConfig(4, 2, 6), mlp=MlpConfig(40))
 LOGITS = jax.jit(language_model.logits, static_argnums=0)

@@ -7,12 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.config import DataConfig, RunConfig, TrainingConfig
-from research.mamba_config import MambaConfig
-from research.model_config import ModelConfig
+from research.config import ConfigError, DataConfig, MambaConfig, ModelConfig, RunConfig, TrainingConfig
 from research.models import language_model
 from research.optim.optimizer import decayed
-from research.values import ConfigError
 
 MODEL = ModelConfig(vocab_size=97, width=24, depth=2, pattern="mamba", mamba=MambaConfig(state_size=4, chunk=4))
 

@@ -7,12 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.config import DataConfig, RunConfig, TrainingConfig
-from research.mamba_config import Mamba2Config
-from research.model_config import ModelConfig
+from research.config import ConfigError, DataConfig, Mamba2Config, ModelConfig, RunConfig, TrainingConfig
 from research.models import language_model
 from research.optim.optimizer import decayed
-from research.values import ConfigError
 
 MAMBA2 = Mamba2Config(state_size=4, head_dim=6, groups=2, chunk=4)
 MODEL = ModelConfig(vocab_size=97, width=24, depth=2, pattern="mamba2", mamba2=MAMBA2)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from random_configs import cases, random_model
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig
 from research.models import language_model, layers
 from research.models.positions import rotary_angles, rotary_frequencies, rotate
-from research.values import ConfigError
 
 MODEL = ModelConfig(vocab_size=97, width=24, depth=4, attention=AttentionConfig(4, 2, 6), mlp=MlpConfig(40))
 LOGITS = jax.jit(language_model.logits, static_argnums=0)  # configs are hashable values

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from synthetic_tokens import synthetic_examples, tiny_run
 
-from research.config import MeshConfig, RunConfig
+from research.config import MeshConfig, MoeConfig, RunConfig
 from research.models import language_model, router
-from research.moe_config import MoeConfig
 from research.optim.expert_bias import balanced
 from research.sharding import make_mesh
 from research.training.feed import global_batch

@@ -6,8 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from research.config import OptimizerConfig
-from research.model_config import ModelConfig
+from research.config import ModelConfig, OptimizerConfig
 from research.models import language_model
 from research.optim.optimizer import decayed, make_optimizer
 from research.optim.schedules import learning_rate

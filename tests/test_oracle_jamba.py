@@ -5,10 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from research.mamba_config import MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MambaConfig, MlpConfig, ModelConfig, MoeConfig
 from research.models.checkpoints.jamba import pattern
-from research.moe_config import MoeConfig
 
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")

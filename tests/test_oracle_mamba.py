@@ -2,8 +2,7 @@
 
 import pytest
 
-from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import ModelConfig
+from research.config import Mamba2Config, MambaConfig, ModelConfig
 
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")

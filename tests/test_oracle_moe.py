@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig, MoeConfig
 from research.models import moe, router
 from research.models.layers import Shared, draw
-from research.moe_config import MoeConfig
 from research.training.routing import auxiliary_loss
 
 pytestmark = pytest.mark.oracles

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models import language_model, recurrent
 from research.models.recurrent import GruState, LstmState, gru_cell, lstm_cell
 

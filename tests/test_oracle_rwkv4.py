@@ -2,8 +2,7 @@
 
 import pytest
 
-from research.model_config import ModelConfig
-from research.recurrent_config import Rwkv4Config
+from research.config import ModelConfig, Rwkv4Config
 
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")

@@ -2,8 +2,7 @@
 
 import pytest
 
-from research.model_config import ModelConfig
-from research.recurrent_config import Rwkv7Config
+from research.config import ModelConfig, Rwkv7Config
 
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from random_configs import perturbed
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
 from research.training.loss import cross_entropy
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from random_configs import perturbed
 
-from research.attention_config import LatentAttentionConfig, RopeScaling
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
-from research.moe_config import MoeConfig
+from research.config import AttentionConfig, LatentAttentionConfig, MlpConfig, ModelConfig, MoeConfig, RopeScaling
 
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")

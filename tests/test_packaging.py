@@ -21,13 +21,6 @@ ROOT = Path(__file__).parent.parent
 # The street, from left to right. A module belongs to its longest prefix here and imports only from its own or from one
 # further left.
 STREET = (
-    "research.values",
-    "research.attention_config",
-    "research.moe_config",
-    "research.mamba_config",
-    "research.recurrent_config",
-    "research.ssm_config",
-    "research.model_config",
     "research.config",
     "research.presets",
     "research.paths",

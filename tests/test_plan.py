@@ -4,12 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from research.config import OptimizerConfig, RunConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    ConfigError,
+    MlpConfig,
+    ModelConfig,
+    MoeConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+    fingerprint,
+)
 from research.cost import run_cost
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
-from research.moe_config import MoeConfig
 from research.plan import IsoFlop, Runs, scaled
-from research.values import ConfigError, fingerprint
 
 BASE = RunConfig(
     model=ModelConfig(width=64, depth=4, attention=AttentionConfig(4, 2, 16), mlp=MlpConfig(168)),

@@ -6,12 +6,12 @@ import re
 import jax
 import pytest
 
+from research.config import ConfigError
 from research.cost import model_cost
 from research.models import language_model
 from research.models.layers import is_boxed
 from research.presets import PRESETS, preset
 from research.presets.chinchilla import TABLE_A9_PRESETS
-from research.values import ConfigError
 
 UNITS = {"": 1, "M": 10**6, "B": 10**9}
 

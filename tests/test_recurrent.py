@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig, RecurrentConfig
 from research.models import language_model, recurrent
 from research.models.recurrent import GruState, LstmState, gru_cell, lstm_cell
-from research.recurrent_config import RecurrentConfig
 
 B, L, P = 3, 7, 5
 CELLS = {"lstm": (lstm_cell, 4, LstmState), "gru": (gru_cell, 3, GruState)}

@@ -9,21 +9,21 @@ from dataclasses import replace
 
 import pytest
 
-from research.config import DataConfig, MeshConfig, OptimizerConfig, RunConfig, TrainingConfig
-from research.cost import run_cost
-from research.model_config import ModelConfig
-from research.runs import (
-    ClaimError,
-    RunFolder,
-    Status,
-    collect,
-    open_run,
+from research.config import (
+    ConfigError,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+    fingerprint,
     run_label,
     run_name,
     short_number,
-    write_atomically,
 )
-from research.values import ConfigError, fingerprint
+from research.cost import run_cost
+from research.runs import ClaimError, RunFolder, Status, collect, open_run, write_atomically
 
 CONFIG = RunConfig(experiment="exp", budget_flops=1.2e11, model=ModelConfig(width=64, depth=4))
 

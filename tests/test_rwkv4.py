@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models import language_model, rwkv4
 from research.models.rwkv4 import ALGORITHMS, EMPTY_EXPONENT, Sums
 

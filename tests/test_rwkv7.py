@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from research.config import OptimizerConfig, RunConfig, TrainingConfig
-from research.model_config import ModelConfig
+from research.config import ConfigError, ModelConfig, OptimizerConfig, RunConfig, Rwkv7Config, TrainingConfig
 from research.models import delta_rule, language_model, rwkv7
 from research.optim.optimizer import decayed
-from research.recurrent_config import Rwkv7Config
-from research.values import ConfigError
 
 B, L, H, K = 2, 19, 2, 5
 PATTERN = "rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel"

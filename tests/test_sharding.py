@@ -9,16 +9,12 @@ import pytest
 from jax.sharding import PartitionSpec
 from synthetic_tokens import synthetic_examples, tiny_run
 
-from research.config import MeshConfig
-from research.mamba_config import Mamba2Config, MambaConfig
+from research.config import ConfigError, Mamba2Config, MambaConfig, MeshConfig, MoeConfig, Rwkv7Config
 from research.models import language_model
 from research.models.layers import STACKED_AXIS, Normal, Parameter, Uniform, draw
-from research.moe_config import MoeConfig
-from research.recurrent_config import Rwkv7Config
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
 from research.training.feed import global_batch
 from research.training.step import make_program
-from research.values import ConfigError
 
 MESHES = {
     "1": MeshConfig(data=1),

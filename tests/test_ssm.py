@@ -8,12 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.config import DataConfig, RunConfig, TrainingConfig
-from research.model_config import ModelConfig
+from research.config import ConfigError, DataConfig, H3Config, ModelConfig, RunConfig, S4Config, TrainingConfig
 from research.models import blocks, hippo, language_model
 from research.models.layers import Shared, draw
-from research.ssm_config import H3Config, S4Config
-from research.values import ConfigError
 
 MODELS = {
     "dplr": ModelConfig(width=4, depth=1, pattern="s4", s4=S4Config(state_size=6, kernel_length=16)),

@@ -9,12 +9,10 @@ import optax
 import pytest
 from synthetic_tokens import synthetic_examples, tiny_run
 
-from research.config import MeshConfig, OptimizerConfig
-from research.model_config import MlpConfig, ModelConfig
+from research.config import H3Config, MeshConfig, MlpConfig, ModelConfig, OptimizerConfig, S4Config
 from research.models import language_model
 from research.optim.optimizer import decayed, make_optimizer
 from research.sharding import make_mesh
-from research.ssm_config import H3Config, S4Config
 from research.training.feed import global_batch
 from research.training.step import make_program
 

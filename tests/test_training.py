@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from synthetic_tokens import synthetic_examples, tiny_run
 
-from research.config import CheckpointConfig, LoggingConfig, MeshConfig, RunConfig
+from research.config import CheckpointConfig, ConfigError, LoggingConfig, MeshConfig, RunConfig, to_json
 from research.runs import Status, open_run
 from research.sharding import batch_sharding, make_mesh
 from research.training import metrics
 from research.training.checkpoint import Checkpoints, CorruptCheckpointError, _checksums
 from research.training.loop import PHASES, train
 from research.training.step import gradients, make_program
-from research.values import ConfigError, to_json
 
 
 def _train(config: RunConfig, runs_dir, stop_at=None):

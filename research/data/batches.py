@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.config import RunConfig
+from research.config import RunConfig, check
 from research.data.permutation import epoch_key, permute
 from research.data.token_file import TokenFile
-from research.values import check
 
 
 @dataclass(frozen=True)

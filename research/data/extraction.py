@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from research.values import check
+from research.config import check
 
 # Import name and distribution name are the same for each of these, and each is one folder.
 PACKAGES = ("tensorflow", "keras", "jax", "flax", "optax", "numpy", "scipy", "pandas", "matplotlib", "seqio")

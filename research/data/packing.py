@@ -17,11 +17,10 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from research.config import DataConfig
+from research.config import DataConfig, check, to_dict
 from research.data import tasks, token_file, tokenizers
 from research.data.extraction import Root
 from research.data.tokenizers import EOS_ID, PAD_ID, SAMPLE_BYTES
-from research.values import check, to_dict
 
 _COUNTED_BYTES = 2_000_000_000  # of a data set on disk; in a larger one the documents on each side are not counted
 _SOFTWARE = ("tensorflow", "tensorflow-datasets", "tensorflow-text", "seqio", "sentencepiece", "numpy")

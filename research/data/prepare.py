@@ -10,12 +10,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from research.config import DataConfig
+from research.config import DataConfig, differences
 from research.data import extraction
 from research.data.extraction import Root
 from research.data.token_file import MANIFEST, TokenFile, folder_of
 from research.paths import cache_dir
-from research.values import differences
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFINISHED = ("tokens/*.tmp*", "datasets/installed-*/extracted.tmp*",

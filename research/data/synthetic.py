@@ -11,9 +11,8 @@ pads, 1 begins a target, 2 ends it, symbols start at 3.
 
 import numpy as np
 
-from research.config import TASK_CONTROL_IDS, RunConfig, TaskConfig
+from research.config import TASK_CONTROL_IDS, RunConfig, TaskConfig, check
 from research.data.batches import Examples, Validation
-from research.values import check
 
 PAD, BEGIN, END = range(TASK_CONTROL_IDS)
 GAP_EXPONENT = 0.01  # of the power law of gaps between recall's queries: Arora 2023, appendix, alpha

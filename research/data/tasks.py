@@ -18,11 +18,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.extractor import ExtractError
 
-from research.config import DataConfig, SourceConfig
+from research.config import ConfigError, DataConfig, SourceConfig, check, fingerprint
 from research.data import corpus
 from research.data.extraction import DOMAINS, Root
 from research.data.tokenizers import PAD_ID
-from research.values import ConfigError, check, fingerprint
 
 ROW_TOKENS = 1024  # the mixture draws rows, not documents, so that its rates are rates in tokens
 SPLITS = ("train", "validation")

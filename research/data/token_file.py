@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from research.config import DataConfig
+from research.config import DataConfig, check, fingerprint
 from research.paths import cache_dir
-from research.values import check, fingerprint
 
 FORMAT = 1  # of the folder; a new one gets a new key, so old folders are left alone
 TOKEN_DTYPE = np.dtype("<u2")

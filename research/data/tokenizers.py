@@ -17,8 +17,7 @@ import sentencepiece
 import seqio
 import tensorflow as tf
 
-from research.config import DataConfig
-from research.values import ConfigError
+from research.config import ConfigError, DataConfig
 
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 SAMPLE_BYTES = 8_000_000  # of training text that a SentencePiece model is trained on

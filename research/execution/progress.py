@@ -10,9 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from research.config import short_number
 from research.execution.events import Ended, Event, Started, Stopping
 from research.execution.sweep import RunState, Sweep, advance, seconds_left
-from research.runs import Status, short_number
+from research.runs import Status
 
 LINE_SECONDS = 30.0  # between two lines on the whole sweep where there is no terminal
 REDRAW_SECONDS = 0.25

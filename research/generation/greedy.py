@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig, check
 from research.models import language_model
-from research.values import check
 
 
 def greedy(

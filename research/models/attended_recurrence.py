@@ -16,7 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.attention import MASKED_SCORE
 from research.models.layers import Normal, Shared, Uniform, at_least_float32, parameter, project, zeros
 from research.models.recurrent import Cell, step

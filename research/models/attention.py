@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.layers import Normal, RMSNorm, Shared, along_last, parameter, project, zeros
 from research.models.positions import (
     by_source,

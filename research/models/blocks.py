@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from research.model_config import Layer, ModelConfig
+from research.config import ConfigError, Layer, ModelConfig, check
 from research.models import (
     attended_recurrence,
     attention,
@@ -31,7 +31,6 @@ from research.models import (
     rwkv7,
     s4,
 )
-from research.values import ConfigError, check
 
 
 class Mixer(NamedTuple):

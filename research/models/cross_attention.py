@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.attention import attend
 from research.models.layers import Normal, Shared, parameter, project
 from research.sharding import constrain

@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from research.ssm_config import Eigenvalues
+from research.config import Eigenvalues
 
 
 def legs(state_size: int) -> tuple[np.ndarray, np.ndarray]:

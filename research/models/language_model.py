@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
-from research.model_config import Layer, ModelConfig
+from research.config import Layer, ModelConfig
 from research.models.attention import distance_table
 from research.models.blocks import Mixer, check_hand_over, mixers
 from research.models.layers import STACKED_AXIS, Normal, Shared, Uniform, draw, norm, parameter

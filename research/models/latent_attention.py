@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.attention import attend, visible
 from research.models.layers import Normal, RMSNorm, Shared, parameter, project
 from research.models.positions import rotary_angles, rotary_frequencies, rotate

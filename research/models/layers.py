@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.sharding import is_split
 
 STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack

@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models import convolution
 from research.models.convolution import CausalConvolution
 from research.models.layers import (

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.layers import Normal, Shared, along_last, parameter, project, zeros
 from research.sharding import constrain
 

@@ -9,11 +9,10 @@ import flax.linen as nn
 import flax.struct
 import jax
 
-from research.model_config import ModelConfig
+from research.config import ConfigError, ModelConfig
 from research.models import moe_dispatch, router
 from research.models.layers import Normal, Shared, at_least_float32, parameter, project, zeros
 from research.sharding import constrain
-from research.values import ConfigError
 
 
 class DecodeState(flax.struct.PyTreeNode):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.attention_config import AttentionConfig, RopeScaling
+from research.config import AttentionConfig, RopeScaling
 from research.models.layers import at_least_float32
 
 

@@ -14,7 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.layers import Initializer, Shared, Uniform, at_least_float32, parameter, project, zeros
 from research.sharding import constrain
 

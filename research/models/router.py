@@ -11,8 +11,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from research.config import MoeConfig
 from research.models.layers import along_last, at_least_float32
-from research.moe_config import MoeConfig
 
 ROUTING = "routing"  # the Linen collection in which every router leaves its RouterStatistics
 SMALLEST_SUM = 1e-20  # keeps the renormalised gates of all-zero sigmoid scores finite, as in DeepSeek-V3

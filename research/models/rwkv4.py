@@ -13,7 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.layers import Shared, at_least_float32, parameter, project, zeros
 from research.models.token_shift import Orthogonal, PerChannel, interpolate, token_shift
 from research.sharding import constrain

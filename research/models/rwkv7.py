@@ -16,7 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models import delta_rule
 from research.models.layers import Initializer, Shared, Uniform, at_least_float32, ones, parameter, project, zeros
 from research.models.token_shift import Orthogonal, PerChannel, interpolate, token_shift

@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models import ssm_kernel
 from research.models.layers import Normal, Shared, along_last, parameter, project, zeros
 from research.models.ssm_kernel import Diagonal, LowRank, causal_convolution, recurrence

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.config import Eigenvalues, H3Config, S4Config
 from research.models import hippo
 from research.models.layers import Initializer, Normal, Role, ones, parameter, zeros
 from research.models.ssm_kernel import Diagonal, LowRank, discretize
-from research.ssm_config import Eigenvalues, H3Config, S4Config
 
 UNIT_COMPLEX = Normal(0.5**0.5)  # of real and imaginary part each: a complex normal of variance one
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from research.config import MoeConfig
 from research.models.router import RouterStatistics
-from research.moe_config import MoeConfig
 
 
 def balanced(config: MoeConfig, params: Any, statistics: Any) -> Any:

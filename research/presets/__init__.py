@@ -9,9 +9,9 @@ states `active_params` too.
 
 import difflib
 
+from research.config import ConfigError
 from research.presets import chinchilla, gpt, h3, jamba, llama, mamba, moe, qk_norm, rwkv
 from research.presets.preset import Preset
-from research.values import ConfigError
 
 PRESETS: dict[str, Preset] = {
     **llama.PRESETS,

@@ -9,7 +9,7 @@ matrices, norm gains, and the two biases a head has for content and distance. It
 0.76 % at worst and 0.09 % on average (tests/test_presets.py).
 """
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.presets.preset import Preset
 
 CHINCHILLA = "arXiv 2203.15556, Table 4"

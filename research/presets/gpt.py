@@ -6,7 +6,7 @@ Two rows of GPT-3's Table 2.1 contradict themselves, and follow here the totals 
 describes and one norm a layer.
 """
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.presets.preset import Preset
 
 GPT_2 = "Radford 2019, Table 2; the released weights (whose counts the paper's table misprints)"

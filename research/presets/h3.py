@@ -3,7 +3,7 @@
 Only the 125M model's count is printed by its repository; the names of the larger ones are no counts of what it builds.
 """
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.presets.preset import Preset
 
 H3 = "HazyResearch/H3: README.md (the example's output) and examples/generate_text_h3.py; vocabulary padded to 50,264"

@@ -1,8 +1,6 @@
 """Jamba (Lieber 2024) and Jamba 1.5 (Jamba team 2024): attention in one layer of eight, experts in every second."""
 
-from research.mamba_config import MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
-from research.moe_config import MoeConfig
+from research.config import AttentionConfig, MambaConfig, MlpConfig, ModelConfig, MoeConfig
 from research.presets.preset import Preset
 
 JAMBA = "arXiv 2403.19887; config.json of the released weights"

@@ -1,7 +1,6 @@
 """Llama 1 and 2 (Touvron 2023a, b), Llama 3, 3.1 and 3.2 (Grattafiori 2024), Mistral (Jiang 2023)."""
 
-from research.attention_config import RopeScaling
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
 from research.presets.preset import Preset
 
 LLAMA_1 = "arXiv 2302.13971, Table 2; config.json of the released weights"

@@ -1,7 +1,6 @@
 """Mamba (Gu & Dao 2023), FalconMamba (Zuo 2024) and Mamba-2 (Dao & Gu 2024)."""
 
-from research.mamba_config import MambaConfig
-from research.model_config import ModelConfig
+from research.config import MambaConfig, ModelConfig
 from research.presets.preset import Preset
 
 MAMBA = "arXiv 2312.00752; names and config.json of the released weights, vocabulary padded to 50,280"

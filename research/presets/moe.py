@@ -3,9 +3,7 @@
 A token passes its routed experts, the shared ones, and everything else: routers, norms, embedding and head are active.
 """
 
-from research.attention_config import LatentAttentionConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
-from research.moe_config import MoeConfig
+from research.config import AttentionConfig, LatentAttentionConfig, MlpConfig, ModelConfig, MoeConfig
 from research.presets.preset import Preset
 
 MIXTRAL = "arXiv 2401.04088, Table 1; config.json of the released weights"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 
 
 @dataclass(frozen=True)

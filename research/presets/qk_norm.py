@@ -1,6 +1,6 @@
 """Transformers that norm queries and keys: OLMo 2 (Walsh 2024) all heads together, Qwen3 (Yang 2025) each head."""
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.presets.preset import Preset
 
 OLMO_2 = "arXiv 2501.00656, Table 3; config.json of the released weights"

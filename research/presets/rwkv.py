@@ -1,8 +1,7 @@
 """RWKV-4 (Peng 2023) and RWKV-7 (Peng 2025)."""
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig, Rwkv7Config
 from research.presets.preset import Preset
-from research.recurrent_config import Rwkv7Config
 
 RWKV_4 = "arXiv 2305.13048, Table 2; config.json of the released weights"
 RWKV_7 = "arXiv 2503.14456, section 7 and appendix; shapes of the released weights"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from research.config import MoeConfig
 from research.models.router import RouterStatistics
-from research.moe_config import MoeConfig
 
 
 class Routed(NamedTuple):

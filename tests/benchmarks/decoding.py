@@ -17,8 +17,8 @@ import torch
 from train_step import DEPTH, HEADS, HIDDEN, WIDTH, answer, describe_machine, take_turns, use_all_cores
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.generation.greedy import greedy
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.models import language_model
 from research.models.checkpoints import settings_of, to_hugging_face
 from research.training.runtime import configure

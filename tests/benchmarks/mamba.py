@@ -25,8 +25,7 @@ import torch
 from mixers import NEED_OTHERS
 from train_step import answer, describe_machine, take_turns, use_all_cores
 
-from research.mamba_config import Mamba2Config, MambaConfig
-from research.model_config import ModelConfig
+from research.config import Mamba2Config, MambaConfig, ModelConfig
 from research.models import language_model
 from research.models.blocks import SEQUENCE_MIXERS
 from research.models.layers import Shared, draw

@@ -24,13 +24,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from research.config import RunConfig, TrainingConfig
-from research.model_config import AttentionConfig, ModelConfig
+from research.config import AttentionConfig, ConfigError, ModelConfig, RunConfig, TrainingConfig
 from research.models import language_model
 from research.models.blocks import SEQUENCE_MIXERS
 from research.training.runtime import configure
 from research.training.step import gradients
-from research.values import ConfigError
 
 PARAMS, SHORTEST, LONGEST, ROUNDS = 262_144, 256, 8192, 3
 WIDTHS = range(64, 513, 16)

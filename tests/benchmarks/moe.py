@@ -30,9 +30,8 @@ from train_step import answer, describe_machine, take_turns, use_all_cores
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from research.model_config import MlpConfig, ModelConfig
+from research.config import MlpConfig, ModelConfig, MoeConfig
 from research.models.blocks import CHANNEL_MIXERS
-from research.moe_config import MoeConfig
 from research.training.runtime import configure
 
 WIDTH, BATCH, LENGTH, ROUNDS = 256, 8, 256, 9

@@ -17,8 +17,7 @@ def best_step_seconds(keep_freed_memory: bool) -> float:
     import jax
     import numpy as np
 
-    from research.config import RunConfig, TrainingConfig
-    from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+    from research.config import AttentionConfig, MlpConfig, ModelConfig, RunConfig, TrainingConfig
     from research.sharding import make_mesh
     from research.training import runtime
     from research.training.step import make_program

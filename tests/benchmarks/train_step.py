@@ -21,9 +21,16 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from research.config import DataConfig, OptimizerConfig, RunConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    DataConfig,
+    MlpConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from research.cost import run_cost
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
 from research.sharding import make_mesh
 from research.training.runtime import configure
 from research.training.step import make_program

@@ -24,10 +24,15 @@ import test_oracle_transformers  # noqa: E402
 from oracle_tools import Tensors, as_stored, from_transformers, load, logits_of, random_tokens  # noqa: E402
 from random_configs import perturbed  # noqa: E402
 
-from research.mamba_config import Mamba2Config, MambaConfig  # noqa: E402
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig  # noqa: E402
+from research.config import (  # noqa: E402  # noqa: E402
+    AttentionConfig,
+    Mamba2Config,
+    MambaConfig,
+    MlpConfig,
+    ModelConfig,
+    to_json,
+)
 from research.models.checkpoints.tensors import flatten  # noqa: E402
-from research.values import to_json  # noqa: E402
 
 MOST_BYTES = 200_000
 LIVE = (

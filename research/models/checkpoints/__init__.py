@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from research.model_config import MIXER_SECTIONS, ModelConfig
+from research.config import MIXER_SECTIONS, ModelConfig, differences, to_dict
 from research.models.checkpoints import (
     deepseek_v3,
     falcon,
@@ -44,7 +44,6 @@ from research.models.checkpoints import (
     rwkv7,
 )
 from research.models.checkpoints.tensors import flatten, shapes, unflatten
-from research.values import differences, to_dict
 
 FAMILIES: Mapping[str, ModuleType] = {
     family.MODEL_TYPE: family

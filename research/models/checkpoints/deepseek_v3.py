@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from research.attention_config import LatentAttentionConfig
-from research.model_config import MlpConfig, ModelConfig
+from research.config import LatentAttentionConfig, MlpConfig, ModelConfig, MoeConfig
 from research.models.checkpoints.experts import moe_tensors
 from research.models.checkpoints.llama import NORMS, mlp_tensors
 from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
-from research.moe_config import MoeConfig
 
 MODEL_TYPE = "deepseek_v3"
 # The 62nd layer of released files predicts the second next token.

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from research.config import MoeConfig
 from research.models.checkpoints.tensors import Tensor, expert, linear, same
-from research.moe_config import MoeConfig
 
 PROJECTIONS = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 

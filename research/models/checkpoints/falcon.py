@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.models.checkpoints.llama import rope_fields, rope_settings
 from research.models.checkpoints.tensors import Tensor, joined_rows, layer_norm, layer_paths, linear, same
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.checkpoints.mamba import IGNORED, tensors
 from research.models.checkpoints.mamba import from_settings as mamba_from_settings
 from research.models.checkpoints.mamba import to_settings as mamba_to_settings

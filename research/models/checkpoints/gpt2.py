@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.models.checkpoints.tensors import (
     Tensor,
     bias,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.models.checkpoints.tensors import Tensor, bias, layer_norm, layer_paths, linear, same
 
 MODEL_TYPE = "gpt_neox"

@@ -7,12 +7,10 @@ once a period of its own and a dense one elsewhere. Attention has no positions.
 import math
 from typing import Any
 
-from research.mamba_config import MambaConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MambaConfig, MlpConfig, ModelConfig, MoeConfig
 from research.models.checkpoints.llama import attention_tensors, mlp_tensors
 from research.models.checkpoints.mamba import mamba_tensors, step_rank
 from research.models.checkpoints.tensors import Tensor, layer_paths, linear, same
-from research.moe_config import MoeConfig
 
 MODEL_TYPE = "jamba"
 IGNORED = r"lm_head\.weight"  # where it is tied

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from research.attention_config import RopeScaling
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
+from research.config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
 from research.models.checkpoints.tensors import Tensor, bias, layer_paths, linear, same
 
 MODEL_TYPE = "llama"

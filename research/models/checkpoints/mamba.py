@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from research.mamba_config import MambaConfig
-from research.model_config import ModelConfig
+from research.config import MambaConfig, ModelConfig
 from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
 
 MODEL_TYPE = "mamba"

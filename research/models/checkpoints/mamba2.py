@@ -3,11 +3,9 @@
 import math
 from typing import Any
 
-from research.mamba_config import Mamba2Config
-from research.model_config import ModelConfig
+from research.config import Mamba2Config, ModelConfig, check
 from research.models.checkpoints.mamba import IGNORED, backbone_tensors, convolution_weight
 from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
-from research.values import check
 
 __all__ = ["IGNORED", "MODEL_TYPE", "from_settings", "tensors", "to_settings"]
 

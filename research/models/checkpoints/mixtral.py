@@ -3,11 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig, MoeConfig
 from research.models.checkpoints.experts import moe_tensors
 from research.models.checkpoints.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
 from research.models.checkpoints.tensors import Tensor
-from research.moe_config import MoeConfig
 
 MODEL_TYPE = "mixtral"
 IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models.checkpoints.llama import decoder_from_settings, decoder_settings, decoder_tensors
 from research.models.checkpoints.tensors import Tensor
 

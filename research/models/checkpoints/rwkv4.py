@@ -6,9 +6,8 @@ inference, which keeps float16 in range and is no part of the model.
 
 from typing import Any
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig, Rwkv4Config
 from research.models.checkpoints.tensors import Tensor, layer_paths, linear, same
-from research.recurrent_config import Rwkv4Config
 
 MODEL_TYPE = "rwkv"
 IGNORED = None

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig, Rwkv7Config
 from research.models.checkpoints.rwkv4 import channel_vector, norm_tensors
 from research.models.checkpoints.tensors import Tensor, bias, layer_paths, linear, same
-from research.recurrent_config import Rwkv7Config
 
 MODEL_TYPE = "rwkv7"
 IGNORED = None

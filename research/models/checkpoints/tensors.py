@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from research.model_config import ModelConfig
+from research.config import ModelConfig
 from research.models import language_model
 from research.models.layers import Parameter
 

@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from research.attention_config import AttentionConfig, LatentAttentionConfig
-from research.mamba_config import Mamba2Config, MambaConfig
-from research.moe_config import MoeConfig
-from research.recurrent_config import RecurrentConfig, Rwkv4Config, Rwkv7Config
-from research.ssm_config import H3Config, S4Config
-from research.values import check, check_positive, check_range
+from research.config.attention import AttentionConfig, LatentAttentionConfig
+from research.config.experts import MoeConfig
+from research.config.mamba import Mamba2Config, MambaConfig
+from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
+from research.config.state_spaces import H3Config, S4Config
+from research.config.validation import check, check_positive, check_range
 
 Layer = tuple[str, ...]  # (sequence mixer, channel mixer), or one mixer alone
 

@@ -2,14 +2,15 @@
 
 A `RunConfig` decides every number a run produces. Fields declared with `not_identity` (mesh, checkpoints, logging) say
 where and how it executes; two runs that differ only there are the same run and share a folder. JSON, overrides and
-fingerprints are in `research/values.py`.
+fingerprints are in `research/config/serialization.py`.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from research.model_config import ModelConfig
-from research.values import check, check_positive, check_range, not_identity
+from research.config.model import ModelConfig
+from research.config.serialization import not_identity
+from research.config.validation import check, check_positive, check_range
 
 
 @dataclass(frozen=True)

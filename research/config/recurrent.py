@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from research.values import check, check_range
+from research.config.validation import check, check_range
 
 
 @dataclass(frozen=True)

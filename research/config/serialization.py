@@ -1,6 +1,6 @@
 """Configuration as values: JSON round trip, dotted overrides and fingerprints of frozen dataclasses.
 
-Nothing here knows what a run is; `research/config.py` holds the dataclasses. Everything an experiment
+Nothing here knows what a run is; `research/config/run.py` holds the dataclasses. Everything an experiment
 says is a tree of frozen dataclasses whose leaves are str, int, float, bool, None, or tuples of those.
 """
 
@@ -13,33 +13,9 @@ import types
 import typing
 from typing import Any, TypeVar
 
+from research.config.validation import ConfigError, check
+
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A configuration is wrong; the message names the field, its value, the rule and the fix."""
-
-
-def check(condition: bool, field: str, value: Any, rule: str, fix: str) -> None:
-    """Raise ConfigError unless `condition` holds; every validation message has this one shape."""
-    if not condition:
-        raise ConfigError(f"{field} = {value!r}: {rule}. Fix: {fix}.")
-
-
-def check_range(config: Any, section: str, names: str, low: float, high: float = math.inf) -> None:
-    """Raise ConfigError unless each of the space-separated fields lies in [low, high]; none passes."""
-    rule = f"must be at least {low:g}" if high == math.inf else f"must lie between {low:g} and {high:g}"
-    for name in names.split():
-        value = getattr(config, name)
-        if value is not None:
-            check(low <= value <= high, f"{section}.{name}", value, rule, "choose a value in that range")
-
-
-def check_positive(config: Any, section: str, names: str) -> None:
-    """Raise ConfigError unless each of the space-separated fields is above zero; none passes."""
-    for name in names.split():
-        value = getattr(config, name)
-        check(value is None or value > 0, f"{section}.{name}", value, "must be above zero", "raise it")
 
 
 def to_dict(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from research.values import check, check_positive, check_range
+from research.config.validation import check, check_positive, check_range
 
 
 @dataclass(frozen=True)
