@@ -52,7 +52,7 @@ from research.config import (
     S4Config,
     TrainingConfig,
 )
-from research.grid import Family, Grid
+from research.plan import Family, Grid
 
 EXPERIMENT = Grid(
     name="architectures",

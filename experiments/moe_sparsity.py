@@ -38,7 +38,7 @@ from research.config import (
     RunConfig,
     TrainingConfig,
 )
-from research.grid import Family, Grid
+from research.plan import Family, Grid
 
 EXPERT_COUNTS = (2, 4, 8, 16, 32)
 

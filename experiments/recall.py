@@ -49,7 +49,7 @@ from research.config import (
     TaskConfig,
     TrainingConfig,
 )
-from research.grid import Family, Grid
+from research.plan import Family, Grid
 
 TASK = TaskConfig("recall", lengths=(2, 16), evaluated=(2, 4, 8, 16), symbols=64, recall_length=64)
 MIXERS = {

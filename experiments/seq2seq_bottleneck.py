@@ -35,7 +35,7 @@ from research.config import (
     TaskConfig,
     TrainingConfig,
 )
-from research.grid import Family, Grid
+from research.plan import Family, Grid
 
 TASK = TaskConfig("copy", lengths=(5, 60), evaluated=(5, 10, 20, 30, 40, 50, 60), symbols=16)
 

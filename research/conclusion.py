@@ -22,7 +22,7 @@ from analysis.prediction import Score, predict, score
 from analysis.study import Study, fit_table
 from research import prediction
 from research.config import run_name, short_number
-from research.cost import run_cost
+from research.plan import run_cost
 from research.prediction import HeldOut
 from research.runs import Status, collect
 from research.timings import account, phase

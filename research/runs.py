@@ -214,7 +214,7 @@ def collect(configs: Iterable[RunConfig], runs_dir: Path) -> "pandas.DataFrame":
     import pandas  # here, because every worker imports this module and none needs the half second this takes
 
     from analysis import runs_table
-    from research.cost import run_cost
+    from research.plan import run_cost
 
     names = [column.name for column in runs_table.COLUMNS if "<" not in column.name]  # those with "<" stand for domains
     rows = []

@@ -10,13 +10,12 @@ from rich.console import Console
 
 from research import prediction
 from research.config import RunConfig, check
-from research.cost import run_cost
 from research.execution import local
 from research.execution.estimate import PRIOR, work_seconds
 from research.execution.events import Outcome
 from research.execution.progress import show
 from research.execution.sweep import new_sweep, run_work
-from research.experiment_file import load, select
+from research.plan import load, run_cost, select
 from research.runs import Status, folder_of
 from research.tables import plan_table, status_table
 from research.timings import phase

@@ -19,11 +19,11 @@ from research.config import (
     override,
     to_json,
 )
-from research.cost import model_cost
 from research.models import language_model
 from research.models.layers import LayerNorm
 from research.models.mlp import ACTIVATIONS
 from research.models.positions import rotary_angles, rotary_frequencies, rotate
+from research.plan import model_cost
 
 RELATIVE = ModelConfig(
     vocab_size=61,

@@ -10,9 +10,9 @@ import pytest
 from random_configs import OTHER_PATTERNS, cases, random_model
 
 from research.config import RunConfig, TrainingConfig
-from research.cost import decode_state_bytes, model_cost, run_cost, train_state_bytes
 from research.models import language_model
 from research.models.layers import is_boxed
+from research.plan import decode_state_bytes, model_cost, run_cost, train_state_bytes
 from research.training.step import gradients
 
 CASES = cases(24, 4)

@@ -21,10 +21,10 @@ from research.config import (
     TaskConfig,
     TrainingConfig,
 )
-from research.cost import decode_state_bytes, model_cost, run_cost
 from research.data.synthetic import task_examples
 from research.evaluation.held_out import held_out_measures
 from research.models import language_model
+from research.plan import decode_state_bytes, model_cost, run_cost
 from research.sharding import make_mesh
 from research.training.step import gradients, make_program
 

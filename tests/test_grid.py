@@ -7,9 +7,7 @@ import pytest
 from analysis.laws import LawError
 from research import conclusion
 from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig, RunConfig, TrainingConfig, override
-from research.cost import run_cost
-from research.grid import Family, Grid
-from research.plan import Runs
+from research.plan import Family, Grid, Runs, run_cost
 
 BASE = RunConfig(
     model=ModelConfig(width=16, depth=2, attention=AttentionConfig(2, 2, 8), mlp=MlpConfig(hidden=40)),

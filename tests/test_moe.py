@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig, MoeConfig, RunConfig, TrainingConfig
-from research.cost import model_cost
 from research.models import language_model, mlp, moe, router
 from research.models.grouped_swiglu import accelerator_swiglu, grouped_swiglu
 from research.models.layers import Shared, draw
+from research.plan import model_cost
 from research.training.routing import auxiliary_loss
 
 MODEL = ModelConfig(width=12, depth=2, pattern="attention:moe", attention=AttentionConfig(2, 2, 6))

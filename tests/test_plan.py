@@ -15,8 +15,7 @@ from research.config import (
     TrainingConfig,
     fingerprint,
 )
-from research.cost import run_cost
-from research.plan import IsoFlop, Runs, scaled
+from research.plan import IsoFlop, Runs, run_cost, scaled
 
 BASE = RunConfig(
     model=ModelConfig(width=64, depth=4, attention=AttentionConfig(4, 2, 16), mlp=MlpConfig(168)),

@@ -7,9 +7,9 @@ import jax
 import pytest
 
 from research.config import ConfigError
-from research.cost import model_cost
 from research.models import language_model
 from research.models.layers import is_boxed
+from research.plan import model_cost
 from research.presets import PRESETS, preset
 from research.presets.chinchilla import TABLE_A9_PRESETS
 

@@ -22,7 +22,7 @@ from research.config import (
     run_name,
     short_number,
 )
-from research.cost import run_cost
+from research.plan import run_cost
 from research.runs import ClaimError, RunFolder, Status, collect, open_run, write_atomically
 
 CONFIG = RunConfig(experiment="exp", budget_flops=1.2e11, model=ModelConfig(width=64, depth=4))

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from research.config import RunConfig, run_name
-from research.cost import model_cost, run_cost
 from research.execution.estimate import Rates, Work, fit_rates, sweep_seconds, work_seconds
 from research.execution.events import Ended, Event, Progressed, Started, Stopping
+from research.plan import model_cost, run_cost
 from research.runs import Status, folder_of
 
 SMOOTHING = 0.3  # weight of the newest report in the speed that is shown

@@ -30,7 +30,7 @@ from research.config import (
     RunConfig,
     TrainingConfig,
 )
-from research.cost import run_cost
+from research.plan import run_cost
 from research.sharding import make_mesh
 from research.training.runtime import configure
 from research.training.step import make_program

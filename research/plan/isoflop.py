@@ -1,18 +1,11 @@
-"""Experiments as values: what an experiment file says, and the tuple of run configs that follows from it.
-
-`EXPERIMENT` of an experiment file is one of the dataclasses here; `--set` overrides its fields, so the same file serves
-a laptop and a pod.
-"""
+"""Approach 2 of Hoffmann 2022 as a plan: model sizes at several compute budgets, and the tuple of runs that follows."""
 
 import math
 from dataclasses import dataclass, replace
 
-from research.config import ConfigError, MlpConfig, ModelConfig, MoeConfig, RunConfig, check
-from research.cost import model_cost, run_cost
-
-HIDDEN_MULTIPLE = (
-    8  # MLP widths are rounded to it: the SIMD width of this decade's CPUs, and it divides over tensor axes
-)
+from research.config import ConfigError, RunConfig, check
+from research.plan.cost import model_cost, run_cost
+from research.plan.scaling import scaled
 
 
 @dataclass(frozen=True)
@@ -26,7 +19,7 @@ class IsoFlop:
     name: str
     question: str
     base: RunConfig
-    budgets: tuple[float, ...]  # training FLOPs, every matmul as executed (research/cost.py)
+    budgets: tuple[float, ...]  # training FLOPs, every matmul as executed (research/plan/cost.py)
     sizes: tuple[tuple[int, int], ...]  # (width, depth) that may be trained
     tokens_per_param: tuple[float, float] = (5.0, 100.0)  # a size is used at a budget if its ratio lies in here
     min_sizes: int = 5  # at each budget
@@ -128,58 +121,3 @@ class IsoFlop:
     def _tokens_at(self, budget: float, size: tuple[int, int]) -> float:
         cost = model_cost(scaled(self.base.model, *size), self.base.training.sequence_length)
         return budget / cost.training_flops_per_token
-
-
-@dataclass(frozen=True)
-class Runs:
-    """A plain list of runs, for experiments that are no grid: nothing is held out."""
-
-    name: str
-    question: str
-    configs: tuple[RunConfig, ...]
-
-    held_out_flops = None
-    law = None
-
-    def runs(self) -> tuple[RunConfig, ...]:
-        return tuple(replace(config, experiment=self.name) for config in self.configs)
-
-    def held_out_run(self, optimum_params: float) -> None:
-        return None
-
-
-def scaled(model: ModelConfig, width: int, depth: int) -> ModelConfig:
-    """`model` at another width and depth in the same proportions: head width and hidden / width stay.
-
-    Raises ConfigError if the width is not a whole number of heads.
-    """
-    attention = model.attention
-    check(
-        width % attention.head_dim == 0,
-        "sizes",
-        (width, depth),
-        f"width must be a multiple of head_dim = {attention.head_dim}",
-        "round the width",
-    )
-    heads = width // attention.head_dim
-    group = attention.heads // attention.kv_heads
-    check(
-        heads % group == 0,
-        "sizes",
-        (width, depth),
-        f"its {heads} heads must be a multiple of heads / kv_heads = {group}",
-        "round the width",
-    )
-
-    def hidden(section: MlpConfig | MoeConfig) -> int:
-        return max(HIDDEN_MULTIPLE, round(section.hidden * width / model.width / HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE)
-
-    return replace(
-        model,
-        width=width,
-        depth=depth,
-        mlp=replace(model.mlp, hidden=hidden(model.mlp)),
-        moe=replace(model.moe, hidden=hidden(model.moe)),
-        attention=replace(attention, heads=heads, kv_heads=heads // group),
-        latent_attention=model.latent_attention.scaled(width / model.width),
-    )

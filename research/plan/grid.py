@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 from research.config import RunConfig, check, override
-from research.cost import run_cost
-from research.plan import scaled
+from research.plan.cost import run_cost
+from research.plan.scaling import scaled
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Grid:
 
     law: of analysis/laws, fitted to all families' runs at their best learning rates together; none: each family alone.
 
-    budgets: training FLOPs of active parameters as executed (research/cost.py); the steps follow. Empty: each run takes
-    base.training.steps. sizes: (width, depth) at each budget, for all families; empty: the base's.
+    budgets: training FLOPs of active parameters as executed (research/plan/cost.py); the steps follow. Empty: each run
+    takes base.training.steps. sizes: (width, depth) at each budget, for all families; empty: the base's.
     """
 
     name: str

@@ -28,7 +28,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Any:
         "EXPERIMENT",
         type(experiment).__name__,
         "must be a plan",
-        "make it an IsoFlop or a Runs of research/plan.py, or a Grid of research/grid.py",
+        "make it an IsoFlop or a Runs of research/plan/isoflop.py, or a Grid of research/plan/grid.py",
     )
     experiment = override(experiment, overrides)
     check(

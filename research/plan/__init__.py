@@ -1,0 +1,12 @@
+"""Experiments as values: what is trained, and what it costs in closed form, before anything is.
+
+An experiment file's EXPERIMENT is one of the dataclasses here (IsoFlop, Grid, Runs). A new kind of plan is one more file;
+parameters and FLOPs are counted in `cost` and nowhere else.
+"""
+
+from research.plan.cost import decode_state_bytes, model_cost, run_cost, train_state_bytes
+from research.plan.experiment_file import load, select
+from research.plan.grid import Family, Grid
+from research.plan.isoflop import IsoFlop
+from research.plan.listed import Runs
+from research.plan.scaling import scaled
