@@ -1,6 +1,6 @@
 """The proof that one of our models is the same function as an implementation no one here wrote.
 
-A family in research/models/checkpoints with a class in `transformers` needs one line:
+A family in research/pretrained with a class in `transformers` needs one line:
 `assert_equals_oracle("llama", model)`. Another oracle is given as `build`, a function from the family's settings to a
 torch module that returns logits.
 """
@@ -21,7 +21,7 @@ from random_configs import perturbed
 
 from research.config import ModelConfig
 from research.models import language_model
-from research.models.checkpoints import from_hugging_face, settings_of, to_hugging_face
+from research.pretrained import from_hugging_face, settings_of, to_hugging_face
 from research.training.loss import cross_entropy
 
 Tensors = Mapping[str, np.ndarray]

@@ -21,7 +21,7 @@ from research.config import (
     Rwkv7Config,
 )
 from research.models import language_model
-from research.models.checkpoints import (
+from research.pretrained import (
     FAMILIES,
     CheckpointError,
     from_hugging_face,
@@ -31,7 +31,7 @@ from research.models.checkpoints import (
     write_checkpoint,
     write_safetensors,
 )
-from research.models.checkpoints.tensors import shapes, unflatten
+from research.pretrained.tensors import shapes, unflatten
 
 SMALL = {"vocab_size": 97, "width": 32, "depth": 4}
 MULTI_HEAD = {**SMALL, "norm": "layer"}

@@ -8,7 +8,7 @@ import pytest
 
 from research.config import ModelConfig, from_json
 from research.models import language_model
-from research.models.checkpoints.tensors import unflatten
+from research.pretrained.tensors import unflatten
 
 FILES = sorted((Path(__file__).parent / "oracles").glob("*.npz"))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.config import AttentionConfig, MambaConfig, MlpConfig, ModelConfig, MoeConfig
-from research.models.checkpoints.jamba import pattern
+from research.pretrained.jamba import pattern
 
 pytestmark = pytest.mark.oracles
 pytest.importorskip("torch", reason="needs the oracles extra")

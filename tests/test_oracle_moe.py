@@ -25,8 +25,8 @@ from transformers.models.mixtral.modeling_mixtral import (  # noqa: E402
 from transformers.models.olmoe.modeling_olmoe import OlmoeSparseMoeBlock  # noqa: E402
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock  # noqa: E402
 
-from research.models.checkpoints.experts import moe_tensors  # noqa: E402
-from research.models.checkpoints.tensors import expert  # noqa: E402
+from research.pretrained.experts import moe_tensors  # noqa: E402
+from research.pretrained.tensors import expert  # noqa: E402
 
 WIDTH, HIDDEN, E, A = 24, 20, 8, 3
 SIZES = {"hidden_size": WIDTH, "num_experts_per_tok": A, "intermediate_size": HIDDEN}

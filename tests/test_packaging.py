@@ -26,6 +26,7 @@ STREET = (
     "research.paths",
     "research.sharding",
     "research.models",
+    "research.pretrained",
     "research.generation",
     "research.plan",
     "research.data",

@@ -1,6 +1,6 @@
 """Experiments as values: what is trained, and what it costs in closed form, before anything is.
 
-An experiment file's EXPERIMENT is one of the dataclasses here (IsoFlop, Grid, Runs). A new kind of plan is one more file;
+An experiment file's EXPERIMENT is one of these dataclasses (IsoFlop, Grid, Runs). A new kind of plan is one more file;
 parameters and FLOPs are counted in `cost` and nowhere else.
 """
 

@@ -3,8 +3,8 @@
 A family of models is one file here with a dict `PRESETS` of its rows and one line in the union below. Every row is held
 to three equal counts by tests/test_presets.py: the abstract shapes of the real module, the closed form of
 research/plan/cost.py, and `params`, a number from outside this code (released weights, or the paper's formula).
-`published` must agree with it to within one unit of its last significant digit. A model of which fewer parameters touch each token
-states `active_params` too.
+`published` must agree with it to within one unit of its last significant digit. A model of which fewer parameters touch
+each token states `active_params` too.
 """
 
 import difflib

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from research.config import AttentionConfig, MlpConfig, ModelConfig
 from research.generation.greedy import greedy
 from research.models import language_model
-from research.models.checkpoints import settings_of, to_hugging_face
+from research.pretrained import settings_of, to_hugging_face
 from research.training.runtime import configure
 
 VOCAB, PROMPT, NEW = 8192, 32, 128

@@ -32,7 +32,7 @@ from research.config import (  # noqa: E402  # noqa: E402
     ModelConfig,
     to_json,
 )
-from research.models.checkpoints.tensors import flatten  # noqa: E402
+from research.pretrained.tensors import flatten  # noqa: E402
 
 MOST_BYTES = 200_000
 LIVE = (
@@ -50,7 +50,7 @@ class Fixture(NamedTuple):
 
 
 def of_transformers(family: str, **fields) -> Fixture:
-    """Of a family in research/models/checkpoints with a class in `transformers`; `fields` change the tiny model."""
+    """Of a family in research/pretrained with a class in `transformers`; `fields` change the tiny model."""
     return of_model(family, ModelConfig(**{
         "vocab_size": 97, "width": 32, "depth": 2, "attention": AttentionConfig(4, 2, 8), "mlp": MlpConfig(64), **fields
     }))  # fmt: skip

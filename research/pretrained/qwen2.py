@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import ModelConfig
-from research.models.checkpoints.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
-from research.models.checkpoints.tensors import Tensor
+from research.pretrained.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "qwen2"
 IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight"

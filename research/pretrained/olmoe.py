@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import ModelConfig, MoeConfig
-from research.models.checkpoints.experts import moe_tensors
-from research.models.checkpoints.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
-from research.models.checkpoints.tensors import Tensor
+from research.pretrained.experts import moe_tensors
+from research.pretrained.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "olmoe"
 IGNORED = r"lm_head\.weight"  # where it is tied

@@ -8,9 +8,9 @@ import math
 from typing import Any
 
 from research.config import AttentionConfig, MambaConfig, MlpConfig, ModelConfig, MoeConfig
-from research.models.checkpoints.llama import attention_tensors, mlp_tensors
-from research.models.checkpoints.mamba import mamba_tensors, step_rank
-from research.models.checkpoints.tensors import Tensor, layer_paths, linear, same
+from research.pretrained.llama import attention_tensors, mlp_tensors
+from research.pretrained.mamba import mamba_tensors, step_rank
+from research.pretrained.tensors import Tensor, layer_paths, linear, same
 
 MODEL_TYPE = "jamba"
 IGNORED = r"lm_head\.weight"  # where it is tied

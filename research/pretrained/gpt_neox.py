@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from research.config import AttentionConfig, MlpConfig, ModelConfig
-from research.models.checkpoints.tensors import Tensor, bias, layer_norm, layer_paths, linear, same
+from research.pretrained.tensors import Tensor, bias, layer_norm, layer_paths, linear, same
 
 MODEL_TYPE = "gpt_neox"
 IGNORED = r"attention\.(masked_)?bias$|rotary_emb\.inv_freq|embed_out\.weight"

@@ -7,7 +7,7 @@ inference, which keeps float16 in range and is no part of the model.
 from typing import Any
 
 from research.config import ModelConfig, Rwkv4Config
-from research.models.checkpoints.tensors import Tensor, layer_paths, linear, same
+from research.pretrained.tensors import Tensor, layer_paths, linear, same
 
 MODEL_TYPE = "rwkv"
 IGNORED = None

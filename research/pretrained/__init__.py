@@ -23,7 +23,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from research.config import MIXER_SECTIONS, ModelConfig, differences, to_dict
-from research.models.checkpoints import (
+from research.pretrained import (
     deepseek_v3,
     falcon,
     falcon_mamba,
@@ -43,7 +43,7 @@ from research.models.checkpoints import (
     rwkv4,
     rwkv7,
 )
-from research.models.checkpoints.tensors import flatten, shapes, unflatten
+from research.pretrained.tensors import flatten, shapes, unflatten
 
 FAMILIES: Mapping[str, ModuleType] = {
     family.MODEL_TYPE: family

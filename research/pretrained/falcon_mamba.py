@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import ModelConfig
-from research.models.checkpoints.mamba import IGNORED, tensors
-from research.models.checkpoints.mamba import from_settings as mamba_from_settings
-from research.models.checkpoints.mamba import to_settings as mamba_to_settings
+from research.pretrained.mamba import IGNORED, tensors
+from research.pretrained.mamba import from_settings as mamba_from_settings
+from research.pretrained.mamba import to_settings as mamba_to_settings
 
 __all__ = ["IGNORED", "MODEL_TYPE", "from_settings", "tensors", "to_settings"]
 

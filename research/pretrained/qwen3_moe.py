@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-import research.models.checkpoints.qwen3 as qwen3
+import research.pretrained.qwen3 as qwen3
 from research.config import ModelConfig, MoeConfig
-from research.models.checkpoints.experts import moe_tensors
-from research.models.checkpoints.llama import NORMS, decoder_tensors
-from research.models.checkpoints.tensors import Tensor
+from research.pretrained.experts import moe_tensors
+from research.pretrained.llama import NORMS, decoder_tensors
+from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "qwen3_moe"
 IGNORED = r"lm_head\.weight"  # where it is tied

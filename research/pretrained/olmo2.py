@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import ModelConfig
-from research.models.checkpoints.llama import decoder_from_settings, decoder_settings, decoder_tensors
-from research.models.checkpoints.tensors import Tensor
+from research.pretrained.llama import decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "olmo2"
 IGNORED = r"lm_head\.weight"  # where it is tied

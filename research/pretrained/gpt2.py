@@ -3,16 +3,7 @@
 from typing import Any
 
 from research.config import AttentionConfig, MlpConfig, ModelConfig
-from research.models.checkpoints.tensors import (
-    Tensor,
-    bias,
-    joined_rows,
-    layer_norm,
-    layer_paths,
-    linear,
-    same,
-    transposed,
-)
+from research.pretrained.tensors import Tensor, bias, joined_rows, layer_norm, layer_paths, linear, same, transposed
 
 MODEL_TYPE = "gpt2"
 IGNORED = r"\.attn\.(masked_)?bias$|lm_head\.weight"  # causal masks in old files; the head where it is tied

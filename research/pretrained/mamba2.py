@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from research.config import Mamba2Config, ModelConfig, check
-from research.models.checkpoints.mamba import IGNORED, backbone_tensors, convolution_weight
-from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
+from research.pretrained.mamba import IGNORED, backbone_tensors, convolution_weight
+from research.pretrained.tensors import Tensor, joined_rows, layer_paths, linear, same
 
 __all__ = ["IGNORED", "MODEL_TYPE", "from_settings", "tensors", "to_settings"]
 

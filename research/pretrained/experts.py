@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from research.config import MoeConfig
-from research.models.checkpoints.tensors import Tensor, expert, linear, same
+from research.pretrained.tensors import Tensor, expert, linear, same
 
 PROJECTIONS = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from research.config import AttentionConfig, MlpConfig, ModelConfig
-from research.models.checkpoints.llama import rope_fields, rope_settings
-from research.models.checkpoints.tensors import Tensor, joined_rows, layer_norm, layer_paths, linear, same
+from research.pretrained.llama import rope_fields, rope_settings
+from research.pretrained.tensors import Tensor, joined_rows, layer_norm, layer_paths, linear, same
 
 MODEL_TYPE = "falcon"
 IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight"

@@ -3,8 +3,8 @@
 from typing import Any
 
 from research.config import ModelConfig, Rwkv7Config
-from research.models.checkpoints.rwkv4 import channel_vector, norm_tensors
-from research.models.checkpoints.tensors import Tensor, bias, layer_paths, linear, same
+from research.pretrained.rwkv4 import channel_vector, norm_tensors
+from research.pretrained.tensors import Tensor, bias, layer_paths, linear, same
 
 MODEL_TYPE = "rwkv7"
 IGNORED = None

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from research.config import LatentAttentionConfig, MlpConfig, ModelConfig, MoeConfig
-from research.models.checkpoints.experts import moe_tensors
-from research.models.checkpoints.llama import NORMS, mlp_tensors
-from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
+from research.pretrained.experts import moe_tensors
+from research.pretrained.llama import NORMS, mlp_tensors
+from research.pretrained.tensors import Tensor, joined_rows, layer_paths, linear, same
 
 MODEL_TYPE = "deepseek_v3"
 # The 62nd layer of released files predicts the second next token.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
-from research.models.checkpoints.tensors import Tensor, bias, layer_paths, linear, same
+from research.pretrained.tensors import Tensor, bias, layer_paths, linear, same
 
 MODEL_TYPE = "llama"
 IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight"  # old files hold the rotary tables; tied ones may hold the head

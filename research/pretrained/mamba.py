@@ -3,7 +3,7 @@
 from typing import Any
 
 from research.config import MambaConfig, ModelConfig
-from research.models.checkpoints.tensors import Tensor, joined_rows, layer_paths, linear, same
+from research.pretrained.tensors import Tensor, joined_rows, layer_paths, linear, same
 
 MODEL_TYPE = "mamba"
 IGNORED = r"lm_head\.weight"  # a tied file may hold the head
