@@ -20,9 +20,9 @@ from research.config import (
     to_json,
 )
 from research.models import language_model
+from research.models.attention.positions import rotary_angles, rotary_frequencies, rotate
 from research.models.layers import LayerNorm
 from research.models.mlp import ACTIVATIONS
-from research.models.positions import rotary_angles, rotary_frequencies, rotate
 from research.plan import model_cost
 
 RELATIVE = ModelConfig(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from research.models import convolution
-from research.models.convolution import CausalConvolution
 from research.models.layers import draw
+from research.models.state_spaces import convolution
+from research.models.state_spaces.convolution import CausalConvolution
 
 BATCH, LENGTH, CHANNELS = 2, 9, 5
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from research.config import H3Config, ModelConfig, S4Config
-from research.models import blocks, hippo, ssm_kernel
+from research.models import blocks
 from research.models.layers import Shared
+from research.models.state_spaces import hippo, ssm_kernel
 
 FOLDER = Path(__file__).parent / "oracles" / "state_spaces"
 WIDTH, STATE, LENGTH = 6, 8, 24  # as in freeze_ssm.py

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from research.models import hippo
+from research.models.state_spaces import hippo
 
 
 def test_legs_is_normal_plus_low_rank():

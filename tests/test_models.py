@@ -10,7 +10,7 @@ from random_configs import cases, random_model
 
 from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig
 from research.models import language_model, layers
-from research.models.positions import rotary_angles, rotary_frequencies, rotate
+from research.models.attention.positions import rotary_angles, rotary_frequencies, rotate
 
 MODEL = ModelConfig(vocab_size=97, width=24, depth=4, attention=AttentionConfig(4, 2, 6), mlp=MlpConfig(40))
 LOGITS = jax.jit(language_model.logits, static_argnums=0)  # configs are hashable values

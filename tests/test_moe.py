@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig, MoeConfig, RunConfig, TrainingConfig
-from research.models import language_model, mlp, moe, router
-from research.models.grouped_swiglu import accelerator_swiglu, grouped_swiglu
+from research.models import language_model, mlp
+from research.models.experts import moe, router
+from research.models.experts.grouped_swiglu import accelerator_swiglu, grouped_swiglu
 from research.models.layers import Shared, draw
 from research.plan import model_cost
 from research.training.routing import auxiliary_loss

@@ -9,7 +9,8 @@ import pytest
 from synthetic_tokens import synthetic_examples, tiny_run
 
 from research.config import MeshConfig, MoeConfig, RunConfig
-from research.models import language_model, router
+from research.models import language_model
+from research.models.experts import router
 from research.optim.expert_bias import balanced
 from research.sharding import make_mesh
 from research.training.feed import global_batch

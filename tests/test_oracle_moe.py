@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.config import ModelConfig, MoeConfig
-from research.models import moe, router
+from research.models.experts import moe, router
 from research.models.layers import Shared, draw
 from research.training.routing import auxiliary_loss
 

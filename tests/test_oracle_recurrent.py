@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from research.config import ModelConfig
-from research.models import language_model, recurrent
-from research.models.recurrent import GruState, LstmState, gru_cell, lstm_cell
+from research.models import language_model
+from research.models.recurrent import lstm_gru
+from research.models.recurrent.lstm_gru import GruState, LstmState, gru_cell, lstm_cell
 
 pytestmark = pytest.mark.oracles
 torch = pytest.importorskip("torch", reason="needs the oracles extra")
@@ -68,7 +69,7 @@ def _ours(kind, weights, x, start):
     input_BLnP = jnp.einsum("bld,dnp->blnp", x, input_DnP) + weights["bias_ih_l0"].reshape(1, 1, gates, P)
     weight_PnP = weights["weight_hh_l0"].T.reshape(P, gates, P)
     state = LstmState(*start) if kind == "lstm" else GruState(start[0])
-    hidden_BLP, state = recurrent.run(cell, input_BLnP, state, weight_PnP, weights["bias_hh_l0"].reshape(gates, P))
+    hidden_BLP, state = lstm_gru.run(cell, input_BLnP, state, weight_PnP, weights["bias_hh_l0"].reshape(gates, P))
     return hidden_BLP, jax.tree.leaves(state)
 
 

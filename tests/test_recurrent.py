@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from research.config import ModelConfig, RecurrentConfig
-from research.models import language_model, recurrent
-from research.models.recurrent import GruState, LstmState, gru_cell, lstm_cell
+from research.models import language_model
+from research.models.recurrent import lstm_gru
+from research.models.recurrent.lstm_gru import GruState, LstmState, gru_cell, lstm_cell
 
 B, L, P = 3, 7, 5
 CELLS = {"lstm": (lstm_cell, 4, LstmState), "gru": (gru_cell, 3, GruState)}
@@ -25,10 +26,10 @@ def test_a_sequence_is_its_steps_and_padding_none(kind):
     with jax.enable_x64(True):
         cell, input_BLnP, start, weight_PnP, bias_nP = _inputs(kind)
         mask_BL = np.arange(L)[None] >= np.array([[0], [2], [5]])
-        hidden_BLP, end = jax.jit(recurrent.run, static_argnums=0)(
+        hidden_BLP, end = jax.jit(lstm_gru.run, static_argnums=0)(
             cell, input_BLnP, start, weight_PnP, bias_nP, jnp.asarray(mask_BL)
         )
-        one = jax.jit(recurrent.step, static_argnums=0)
+        one = jax.jit(lstm_gru.step, static_argnums=0)
         for row in range(B):
             state = jax.tree.map(lambda array: array[row : row + 1], start)  # noqa: B023
             for t in np.flatnonzero(mask_BL[row]):
@@ -46,7 +47,7 @@ def test_the_weights_hoisted_gradient_is_that_of_the_loop(kind):
     def steps(input_BLnP, start, weight_PnP, bias_nP):
         state, outputs = start, []
         for t in range(L):
-            new = recurrent.step(cell, input_BLnP[:, t], state, weight_PnP, bias_nP)
+            new = lstm_gru.step(cell, input_BLnP[:, t], state, weight_PnP, bias_nP)
             state = jax.tree.map(lambda after, before: jnp.where(mask_BL[:, t, None], after, before), new, state)  # noqa: B023
             outputs.append(state.hidden_BP)
         return jnp.stack(outputs, axis=1), state
@@ -56,7 +57,7 @@ def test_the_weights_hoisted_gradient_is_that_of_the_loop(kind):
         return jnp.sin(3 * hidden_BLP).sum() + sum((leaf**2).sum() for leaf in jax.tree.leaves(end))
 
     def run(*inputs):
-        return recurrent.run(cell, *inputs, mask_BL)
+        return lstm_gru.run(cell, *inputs, mask_BL)
 
     gradient = jax.jit(jax.grad(loss, argnums=(1, 2, 3, 4)), static_argnums=0)
     with jax.enable_x64(True):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from research.config import ModelConfig
-from research.models import language_model, rwkv4
-from research.models.rwkv4 import ALGORITHMS, EMPTY_EXPONENT, Sums
+from research.models import language_model
+from research.models.recurrent import rwkv4
+from research.models.recurrent.rwkv4 import ALGORITHMS, EMPTY_EXPONENT, Sums
 
 B, L, D = 2, 13, 5
 MODEL = ModelConfig(

@@ -10,7 +10,8 @@ import pytest
 from flax import traverse_util
 
 from research.config import ConfigError, ModelConfig, OptimizerConfig, RunConfig, Rwkv7Config, TrainingConfig
-from research.models import delta_rule, language_model, rwkv7
+from research.models import language_model
+from research.models.recurrent import delta_rule, rwkv7
 from research.optim.optimizer import decayed
 
 B, L, H, K = 2, 19, 2, 5

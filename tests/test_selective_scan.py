@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models import selective_scan as module
-from research.models.selective_scan import ALGORITHMS
+from research.models.state_spaces import selective_scan as module
+from research.models.state_spaces.selective_scan import ALGORITHMS
 
 selective_scan = jax.jit(module.selective_scan, static_argnums=(0, 1))
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models import ssd as module
-from research.models.ssd import ALGORITHMS
+from research.models.state_spaces import ssd as module
+from research.models.state_spaces.ssd import ALGORITHMS
 
 ssd = jax.jit(module.ssd, static_argnums=(0, 1))
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from research.config import ConfigError, DataConfig, H3Config, ModelConfig, RunConfig, S4Config, TrainingConfig
-from research.models import blocks, hippo, language_model
+from research.models import blocks, language_model
 from research.models.layers import Shared, draw
+from research.models.state_spaces import hippo
 
 MODELS = {
     "dplr": ModelConfig(width=4, depth=1, pattern="s4", s4=S4Config(state_size=6, kernel_length=16)),

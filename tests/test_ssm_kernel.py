@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models import h3, hippo, ssm_kernel
+from research.models.state_spaces import h3, hippo, ssm_kernel
 
 
 def _low_rank_system(seed=0, channels=3, pairs=4):

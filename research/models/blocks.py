@@ -16,21 +16,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from research.config import ConfigError, Layer, ModelConfig, check
-from research.models import (
-    attended_recurrence,
-    attention,
-    cross_attention,
-    h3,
-    latent_attention,
-    mamba,
-    mamba2,
-    mlp,
-    moe,
-    recurrent,
-    rwkv4,
-    rwkv7,
-    s4,
-)
+from research.models import mlp
+from research.models.attention import attention, cross_attention, latent_attention
+from research.models.experts import moe
+from research.models.recurrent import attended_recurrence, lstm_gru, rwkv4, rwkv7
+from research.models.state_spaces import h3, mamba, mamba2, s4
 
 
 class Mixer(NamedTuple):
@@ -90,21 +80,21 @@ SEQUENCE_MIXERS = {
         state_bytes=mamba2.state_bytes,
     ),
     "lstm": Mixer(
-        recurrent.Lstm,
-        recurrent.lstm_params,
-        recurrent.lstm_matmul_params,
-        elementwise_flops=recurrent.lstm_elementwise_flops,
-        init_state=recurrent.init_lstm,
-        state_bytes=recurrent.lstm_state_bytes,
+        lstm_gru.Lstm,
+        lstm_gru.lstm_params,
+        lstm_gru.lstm_matmul_params,
+        elementwise_flops=lstm_gru.lstm_elementwise_flops,
+        init_state=lstm_gru.init_lstm,
+        state_bytes=lstm_gru.lstm_state_bytes,
         start_from=lambda state: state,
     ),
     "gru": Mixer(
-        recurrent.Gru,
-        recurrent.gru_params,
-        recurrent.gru_matmul_params,
-        elementwise_flops=recurrent.gru_elementwise_flops,
-        init_state=recurrent.init_gru,
-        state_bytes=recurrent.gru_state_bytes,
+        lstm_gru.Gru,
+        lstm_gru.gru_params,
+        lstm_gru.gru_matmul_params,
+        elementwise_flops=lstm_gru.gru_elementwise_flops,
+        init_state=lstm_gru.init_gru,
+        state_bytes=lstm_gru.gru_state_bytes,
         start_from=lambda state: state,
     ),
     "s4": Mixer(
@@ -160,7 +150,7 @@ SEQUENCE_MIXERS = {
 }
 
 
-def _attended(plain: Mixer, cell: recurrent.Cell, gates: int, score: attended_recurrence.Score) -> Mixer:
+def _attended(plain: Mixer, cell: lstm_gru.Cell, gates: int, score: attended_recurrence.Score) -> Mixer:
     """A recurrent decoder that attends to the source, around the cell of the `plain` mixer."""
     own = attended_recurrence
     return Mixer(
@@ -181,7 +171,7 @@ def _attended(plain: Mixer, cell: recurrent.Cell, gates: int, score: attended_re
 
 SEQUENCE_MIXERS |= {
     f"{name}_{score}": _attended(SEQUENCE_MIXERS[name], cell, gates, score)
-    for name, cell, gates in (("lstm", recurrent.lstm_cell, 4), ("gru", recurrent.gru_cell, 3))
+    for name, cell, gates in (("lstm", lstm_gru.lstm_cell, 4), ("gru", lstm_gru.gru_cell, 3))
     for score in ("additive", "multiplicative")
 }
 CHANNEL_MIXERS = {

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from flax.core import meta
 
 from research.config import Layer, ModelConfig
-from research.models.attention import distance_table
+from research.models.attention.attention import distance_table
 from research.models.blocks import Mixer, check_hand_over, mixers
+from research.models.experts.router import ROUTING
 from research.models.layers import STACKED_AXIS, Normal, Shared, Uniform, draw, norm, parameter
-from research.models.router import ROUTING
 from research.sharding import constrain
 
 SMALL_EMBEDDING = 1e-4  # of RWKV's published code

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from research.config import MoeConfig
-from research.models.router import RouterStatistics
+from research.models.experts.router import RouterStatistics
 
 
 def balanced(config: MoeConfig, params: Any, statistics: Any) -> Any:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 
 from research.config import ModelConfig, RunConfig
-from research.models.attention import distance_table_params
+from research.models.attention.attention import distance_table_params
 from research.models.blocks import mixers
 from research.models.layers import norm_params
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import MoeConfig
-from research.models.router import RouterStatistics
+from research.models.experts.router import RouterStatistics
 
 
 class Routed(NamedTuple):

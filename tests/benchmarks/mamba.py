@@ -29,7 +29,7 @@ from research.config import Mamba2Config, MambaConfig, ModelConfig
 from research.models import language_model
 from research.models.blocks import SEQUENCE_MIXERS
 from research.models.layers import Shared, draw
-from research.models.selective_scan import selective_scan
+from research.models.state_spaces.selective_scan import selective_scan
 from research.training.runtime import configure
 
 WIDTH, BATCH, LENGTH = 256, 4, 512

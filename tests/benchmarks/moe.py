@@ -5,7 +5,8 @@
 Width 256, 8 experts of 688 channels, 2 active, batch 8 x 256, float32; gradients for every parameter and the input, on
 all cores. Printed:
 
-- every algorithm of models/moe_dispatch.py, by turns in one process, with the dense mlp of 1,376 channels, whose FLOPs
+- every algorithm of models/experts/dispatch.py, by turns in one process, with the dense mlp of 1,376 channels, whose
+FLOPs
   are those of the two active experts: median milliseconds, times the mlp's (to reach: at most 1.3), temporary memory;
 - the fastest that drops no choice against the same block of Hugging Face in torch eager, each in a process of its own,
   by turns (to reach: at least 0.95).

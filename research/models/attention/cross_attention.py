@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.attention import attend
+from research.models.attention.attention import attend
 from research.models.layers import Normal, Shared, parameter, project
 from research.sharding import constrain
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from research.models.grouped_swiglu import grouped_swiglu
-from research.models.router import Routing
+from research.models.experts.grouped_swiglu import grouped_swiglu
+from research.models.experts.router import Routing
 from research.sharding import constrain
 
 Experts = tuple[jax.Array, jax.Array, jax.Array]  # gate (E, D, F), up (E, D, F), down (E, F, D) in the compute dtype

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models import delta_rule
 from research.models.layers import Initializer, Shared, Uniform, at_least_float32, ones, parameter, project, zeros
-from research.models.token_shift import Orthogonal, PerChannel, interpolate, token_shift
+from research.models.recurrent import delta_rule
+from research.models.recurrent.token_shift import Orthogonal, PerChannel, interpolate, token_shift
 from research.sharding import constrain
 
 SLOWEST_DECAY = math.exp(-0.5)  # a token's decay lies between exp(-SLOWEST_DECAY) and 1

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models import ssm_kernel
 from research.models.layers import Normal, Shared, along_last, parameter, project, zeros
-from research.models.ssm_kernel import Diagonal, LowRank, causal_convolution, recurrence
-from research.models.ssm_parameters import diagonal_system, low_rank_system
+from research.models.state_spaces import ssm_kernel
+from research.models.state_spaces.ssm_kernel import Diagonal, LowRank, causal_convolution, recurrence
+from research.models.state_spaces.ssm_parameters import diagonal_system, low_rank_system
 from research.sharding import constrain
 
 

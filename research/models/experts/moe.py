@@ -10,7 +10,7 @@ import flax.struct
 import jax
 
 from research.config import ConfigError, ModelConfig
-from research.models import moe_dispatch, router
+from research.models.experts import dispatch, router
 from research.models.layers import Normal, Shared, at_least_float32, parameter, project, zeros
 from research.sharding import constrain
 
@@ -67,7 +67,7 @@ class Moe(nn.Module):
             parameter(self, "down", (E, F, D), narrow, down_init, "hidden"),
         )
         experts = tuple(weight.astype(x_BLD.dtype) for weight in experts)
-        y_BLD = moe_dispatch.ALGORITHMS[cfg.algorithm](x_BLD, routing, experts)
+        y_BLD = dispatch.ALGORITHMS[cfg.algorithm](x_BLD, routing, experts)
         return y_BLD + self._shared(x_BLD) if cfg.shared_experts else y_BLD, state, shared
 
     def _shared(self, x_BLD: jax.Array) -> jax.Array:

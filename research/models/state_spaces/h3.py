@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models import ssm_kernel
 from research.models.layers import (
     Normal,
     Shared,
@@ -24,8 +23,9 @@ from research.models.layers import (
     project,
     zeros,
 )
-from research.models.ssm_kernel import causal_convolution, diagonal_kernel, diagonal_step, recurrence
-from research.models.ssm_parameters import diagonal_system
+from research.models.state_spaces import ssm_kernel
+from research.models.state_spaces.ssm_kernel import causal_convolution, diagonal_kernel, diagonal_step, recurrence
+from research.models.state_spaces.ssm_parameters import diagonal_system
 from research.sharding import constrain
 
 

@@ -1,7 +1,8 @@
 """Mamba-2 (Dao & Gu 2024): one decay a head, so that the recurrence is matrix products over chunks of tokens.
 
 A block is [gate, input, B, C, step] = x W, a short causal convolution and silu on input, B and C, the recurrence of
-models/ssd.py, and out(norm((y + D input) * silu(gate))). B and C are made beside the input, not from it as in Mamba.
+models/state_spaces/ssd.py, and out(norm((y + D input) * silu(gate))). B and C are made beside the input, not from it as
+in Mamba.
 """
 
 import math
@@ -13,8 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models import convolution
-from research.models.convolution import CausalConvolution
 from research.models.layers import (
     RMSNorm,
     Shared,
@@ -25,8 +24,10 @@ from research.models.layers import (
     parameter,
     project,
 )
-from research.models.mamba import StepBias, residual_writes
-from research.models.ssd import ssd
+from research.models.state_spaces import convolution
+from research.models.state_spaces.convolution import CausalConvolution
+from research.models.state_spaces.mamba import StepBias, residual_writes
+from research.models.state_spaces.ssd import ssd
 from research.sharding import constrain
 
 

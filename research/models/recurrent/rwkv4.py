@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.layers import Shared, at_least_float32, parameter, project, zeros
-from research.models.token_shift import Orthogonal, PerChannel, interpolate, token_shift
+from research.models.recurrent.token_shift import Orthogonal, PerChannel, interpolate, token_shift
 from research.sharding import constrain
 
 EMPTY_EXPONENT = -1e38  # of sums over nothing

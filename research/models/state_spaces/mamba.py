@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models import convolution
-from research.models.convolution import CausalConvolution
 from research.models.layers import (
     RMSNorm,
     Shared,
@@ -25,7 +23,9 @@ from research.models.layers import (
     parameter,
     project,
 )
-from research.models.selective_scan import selective_scan
+from research.models.state_spaces import convolution
+from research.models.state_spaces.convolution import CausalConvolution
+from research.models.state_spaces.selective_scan import selective_scan
 from research.sharding import constrain
 
 FLOPS_PER_STATE_ENTRY = 7  # decay and its exponential 2, input 1, update 2, read-out 2

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.layers import Normal, RMSNorm, Shared, along_last, parameter, project, zeros
-from research.models.positions import (
+from research.models.attention.positions import (
     by_source,
     distance_buckets,
     distance_waves,
@@ -19,6 +18,7 @@ from research.models.positions import (
     rotary_frequencies,
     rotate,
 )
+from research.models.layers import Normal, RMSNorm, Shared, along_last, parameter, project, zeros
 from research.sharding import constrain
 
 MASKED_SCORE = -1e30  # finite, so that a row with nothing to see yields no NaN

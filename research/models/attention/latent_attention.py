@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.attention import attend, visible
+from research.models.attention.attention import attend, visible
+from research.models.attention.positions import rotary_angles, rotary_frequencies, rotate
 from research.models.layers import Normal, RMSNorm, Shared, parameter, project
-from research.models.positions import rotary_angles, rotary_frequencies, rotate
 from research.sharding import constrain
 
 RANK_NORM_EPSILON = 1e-6  # of the norms of the narrow vectors, whatever the model's: so in the released code

@@ -1,0 +1,5 @@
+"""Mixtures of experts as a channel mixer: who goes where (`router.py`), and how tokens get there and back.
+
+`moe.py` is the module; `dispatch.py` has the algorithms, all one function; `grouped_swiglu.py` is the product of groups
+of unequal size. A new router is a function in router.py and a value of `MoeConfig.router`.
+"""
