@@ -23,9 +23,7 @@ class MoeConfig:
     groups: int = 1  # of experts; a token chooses within its best `active_groups` (DeepSeek-V3)
     active_groups: int = 1
     capacity_factor: float | None = None  # an expert's seats over its fair share; none: no choice is ever dropped
-    algorithm: Literal["dense", "capacity", "ragged"] = (
-        "ragged"  # one function, other work (models/experts/dispatch.py)
-    )
+    algorithm: Literal["dense", "capacity", "ragged"] = "ragged"  # the same function (models/experts/dispatch.py)
     balance_loss: float = 0.01  # weight of E * sum_i f_i P_i, 1 at its least (Switch, equation 4)
     balance_over: Literal["batch", "sequence"] = "batch"  # where f and P are means (sequence: DeepSeek-V3)
     router_z_loss: float = 0.001  # weight of mean(logsumexp(router logits)^2) (ST-MoE, equation 5)
