@@ -2,7 +2,7 @@
 
 import sys
 
-from research import cli, verbs
+from research.command import cli, verbs
 
 
 def pretend(trainer: str) -> None:

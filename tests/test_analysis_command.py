@@ -147,7 +147,7 @@ def test_a_law_of_the_users_own_file(tmp_path, capsys):
 
 
 def isoflop(*arguments):
-    command = [sys.executable, "-m", "research.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "research.command.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

@@ -14,8 +14,8 @@ import pytest
 from fake_isoflop import pretend
 
 from analysis import runs_table
-from research import cli, conclusion, prediction, timings, verbs
-from research.runs import Status, folder_of
+from research.command import cli, conclusion, verbs
+from research.runs import Status, folder_of, prediction, timings
 
 TESTS = Path(__file__).parent
 EXPERIMENT = """
@@ -74,7 +74,7 @@ def sessions(runs_dir: Path) -> dict[str, int]:
 
 
 def test_plan_prints_the_runs_writes_nothing_and_imports_no_tensorflow(experiment, tmp_path):
-    code = "import sys; from research import cli; code = cli.main(sys.argv[1:]); "
+    code = "import sys; from research.command import cli; code = cli.main(sys.argv[1:]); "
     code += "assert not {'tensorflow', 'seqio', 'orbax'} & set(sys.modules); sys.exit(code)"
     done = python(code, "plan", experiment, "--runs-dir", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stderr
@@ -100,7 +100,7 @@ BLOCKED = """
 import json, sys
 for name in ("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "seqio", "sentencepiece", "tensorboardX"):
     sys.modules[name] = None
-from research import cli
+from research.command import cli
 sys.exit(max(cli.main(command) for command in json.loads(sys.argv[1])))
 """
 
@@ -258,7 +258,7 @@ def test_ctrl_c_and_again(experiment, tmp_path):
 @pytest.mark.parametrize("arguments", [("fit", "--help"), ("plan", "FILE")])
 def test_a_reader_that_leaves_is_no_error(arguments, experiment):
     """As `isoflop plan FILE | head -1`."""
-    code = "import sys; from research.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from research.command.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = [str(experiment) if argument == "FILE" else argument for argument in arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code, *arguments], **pipes) as process:

@@ -16,7 +16,7 @@ SMOKE = Path(__file__).parent.parent / "experiments" / "smoke.py"
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "research.cli", *arguments]
+    return [sys.executable, "-m", "research.command.cli", *arguments]
 
 
 def _environment() -> dict[str, str]:

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from research.command.progress import duration, show
 from research.config import ConfigError, DataConfig, ModelConfig, RunConfig, run_name
 from research.execution import local, worker
 from research.execution.events import Ended, Outcome, Progressed, Ready, Started, Stopping, Tick
-from research.execution.progress import duration, show
 from research.execution.sweep import new_sweep
 from research.execution.worker import is_disk_full
 from research.runs import Status, folder_of, open_run

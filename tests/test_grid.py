@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from analysis.laws import LawError
-from research import conclusion
+from research.command import conclusion
 from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig, RunConfig, TrainingConfig, override
 from research.plan import Family, Grid, Runs, run_cost
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.config import RunConfig, run_name
-from research.runs import Status, folder_of
+from research.runs.folder import Status, folder_of
 
 if TYPE_CHECKING:
     from analysis.prediction import Prediction

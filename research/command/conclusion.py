@@ -20,12 +20,11 @@ from analysis.fitting import FitError
 from analysis.laws import find
 from analysis.prediction import Score, predict, score
 from analysis.study import Study, fit_table
-from research import prediction
 from research.config import run_name, short_number
 from research.plan import run_cost
-from research.prediction import HeldOut
-from research.runs import Status, collect
-from research.timings import account, phase
+from research.runs import Status, collect, prediction
+from research.runs.prediction import HeldOut
+from research.runs.timings import account, phase
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,23 +8,22 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from research import prediction
+from research.command.progress import show
+from research.command.tables import plan_table, status_table
 from research.config import RunConfig, check
 from research.execution import local
 from research.execution.estimate import PRIOR, work_seconds
 from research.execution.events import Outcome
-from research.execution.progress import show
 from research.execution.sweep import new_sweep, run_work
 from research.plan import load, run_cost, select
-from research.runs import Status, folder_of
-from research.tables import plan_table, status_table
-from research.timings import phase
+from research.runs import Status, folder_of, prediction
+from research.runs.timings import phase
 
 TRAINER = local.TRAINER
 
 
 class Request(Protocol):
-    """The fields of research.cli.Request that the verbs read."""
+    """The fields of research.command.cli.Request that the verbs read."""
 
     file: Path
     only: str | None
@@ -51,7 +50,7 @@ def status(request: Request, console: Console) -> int:
 
 def report(request: Request, console: Console) -> int:
     """Write table, law, figures and report from the files of the runs; `--only` narrows what is printed of the runs."""
-    from research import conclusion
+    from research.command import conclusion
 
     experiment = load(request.file, request.assignments)
     configs = _known_runs(experiment, request.runs_dir)
@@ -67,7 +66,7 @@ def run(request: Request, console: Console, workers: int | None = None, retry_fa
     with an error, which a loss that became infinite is not. Raises KeyboardInterrupt when a signal stopped it, OSError
     for a full disk.
     """
-    from research import conclusion  # brings jax and the analysis, which the other verbs do without
+    from research.command import conclusion  # brings jax and the analysis, which the other verbs do without
 
     check(workers is None or workers >= 1, "--workers", workers, "must be at least 1", "leave it out for one per core")
     experiment = load(request.file, request.assignments)

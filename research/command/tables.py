@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from research.command.progress import STATUS_STYLES, duration, short_count
 from research.config import RunConfig, run_label, short_number
-from research.execution.progress import STATUS_STYLES, duration, short_count
 from research.plan import run_cost
 from research.runs import Status, folder_of
 

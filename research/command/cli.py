@@ -44,7 +44,7 @@ AskedFor = Annotated[Request, tyro.conf.arg(name="")]
 
 def plan(request: AskedFor) -> int:
     """Print an experiment's runs and what they cost; trains nothing."""
-    from research import verbs
+    from research.command import verbs
 
     return verbs.plan(request, Console())
 
@@ -60,21 +60,21 @@ def run(
         workers: Worker processes, which share the cores; one per core if not given, one where an accelerator is.
         retry_failed: Train failed runs again, each from its newest checkpoint.
     """
-    from research import verbs
+    from research.command import verbs
 
     return verbs.run(request, Console(), workers, retry_failed)
 
 
 def status(request: AskedFor) -> int:
     """Print how far every run is; trains nothing."""
-    from research import verbs
+    from research.command import verbs
 
     return verbs.status(request, Console())
 
 
 def report(request: AskedFor) -> int:
     """Write table, law, figures and report from what is done; trains nothing."""
-    from research import verbs
+    from research.command import verbs
 
     return verbs.report(request, Console())
 

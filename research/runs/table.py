@@ -1,0 +1,71 @@
+"""The runs table: one row per run of a plan, what was planned beside what was measured."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from research.config import (
+    ModelConfig,
+    RunConfig,
+    fingerprint,
+    run_name,
+)
+from research.runs.folder import folder_of
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def collect(configs: Iterable[RunConfig], runs_dir: Path) -> "pandas.DataFrame":
+    """The runs table: one row per config, done or not; what has not been measured is missing.
+
+    Columns as documented in analysis/runs_table.py; planned and costed ones come from the config, measured ones from
+    result.json. The returned table is validated.
+    """
+    import pandas  # here, because every worker imports this module and none needs the half second this takes
+
+    from analysis import runs_table
+    from research.plan import run_cost
+
+    names = [column.name for column in runs_table.COLUMNS if "<" not in column.name]  # those with "<" stand for domains
+    rows = []
+    for config in configs:
+        folder = folder_of(runs_dir, config)
+        cost = {key: value for key, value in asdict(run_cost(config)).items() if key in names}
+        measured = {
+            key: value
+            for key, value in folder.result().items()
+            if any(column.matches(key) for column in runs_table.COLUMNS)
+        }
+        rows.append({**dict.fromkeys(names), **_planned(config), "status": str(folder.status()), **cost, **measured})
+    return runs_table.validate(pandas.DataFrame(rows))
+
+
+def _planned(config: RunConfig) -> dict[str, Any]:
+    return {
+        "run": run_name(config),
+        "experiment": config.experiment,
+        "family": config.family,
+        "fingerprint": fingerprint(config),
+        "held_out": config.held_out,
+        "seed": config.training.seed,
+        "budget_flops": config.budget_flops,
+        "width": config.model.width,
+        "depth": config.model.depth,
+        "sequence_length": config.training.sequence_length,
+        "batch_tokens": config.training.batch_tokens,
+        "steps": config.training.steps,
+        "learning_rate": config.optimizer.learning_rate,
+        "weight_decay": config.optimizer.weight_decay,
+        **_experts(config.model),
+    }
+
+
+def _experts(model: ModelConfig) -> dict[str, int]:
+    """Of the layers that route; a dense model is one expert that every token passes."""
+    routed = any("moe" in layer for layer in model.layers)
+    return {
+        "experts": model.moe.experts if routed else 1,
+        "experts_per_token": model.moe.active + model.moe.shared_experts if routed else 1,
+    }
