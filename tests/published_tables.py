@@ -10,5 +10,5 @@ from analysis.datasets import SETTING, load
 def published_table(name):
     """The runs table of a published data set; skips the test when the setting is not there."""
     if not os.environ.get(SETTING):
-        pytest.skip(f"{SETTING} is not set: analysis/datasets.py says where to get the {name} table")
+        pytest.skip(f"{SETTING} is not set: analysis/datasets/sources.py says where to get the {name} table")
     return load(name)

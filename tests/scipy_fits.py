@@ -9,9 +9,8 @@ import pandas as pd
 import scipy.optimize
 from planted_laws import PLANTED
 
-from analysis.fitting import HUBER
+from analysis.fit import HUBER, Points
 from analysis.laws import Law, evaluate
-from analysis.points import Points
 
 NOISES = (0.003, 0.01, 0.03)
 PERTURBATION = 0.2  # of the planted constants: of the logarithm of a positive one, of the value of any other

@@ -7,10 +7,10 @@ from planted_tables import BUDGETS, planted_table
 from published_tables import published_table
 
 from analysis import json_values
-from analysis.backtest import Backtest, backtest
-from analysis.fitting import FitError
+from analysis.fit import FitError
 from analysis.laws import CHINCHILLA, find
 from analysis.runs_table import unit_of
+from analysis.studies import Backtest, backtest
 
 MANY = tuple(np.geomspace(1e11, 1e15, 6))
 

@@ -11,16 +11,14 @@ import tyro
 from planted_laws import PLANTED, planted_law_table
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 
-from analysis import prediction
 from analysis.command.backtest import backtest
 from analysis.command.fit import fit
 from analysis.command.predict import predict
 from analysis.command.score import score
-from analysis.fitting import FitError
+from analysis.fit import FitError
 from analysis.laws import LAWS, LawError, evaluate, find
-from analysis.prediction import PredictionError
 from analysis.runs_table import TableError
-from analysis.study import Study
+from analysis.studies import PredictionError, Study, prediction
 
 
 def foreign(tmp_path, table=None, name="theirs.csv"):

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.comparison import by_length, compare
-from analysis.comparison_report import write
-from analysis.fitting import FitError
+from analysis.fit import FitError
 from analysis.laws import evaluate, find
+from analysis.report.comparison import write
+from analysis.studies import by_length, compare
 
 BUDGETS, RATES, SEEDS = (1e10, 4e10, 16e10, 64e10), (1e-3, 2e-3, 4e-3), (0, 1)
 EXPONENTS = {"a": 0.05, "b": 0.08}

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.downstream import fit_two_steps, predict_task, smoothed
-from analysis.fitting import FitError
+from analysis.fit import FitError
 from analysis.laws import evaluate, find
+from analysis.studies import fit_two_steps, predict_task, smoothed
 
 LOSS = {"E": 0.4, "A": 40.0, "B": 200.0, "alpha": 0.25, "beta": 0.28}
 ACCURACY = {"floor": 0.25, "gain": 0.7, "k": 6.0, "middle": 0.8}

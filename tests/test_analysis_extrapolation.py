@@ -6,14 +6,12 @@ import pytest
 import scipy.optimize
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 
-from analysis.allocation import cost_of_departing, lifetime_optimum, optimum
-from analysis.extrapolation import departures, efficient_runs, tokens_for_loss
-from analysis.fitting import LEAST_SQUARES, FitError
-from analysis.flops import SIX_ND, FlopRule, flop_rule
-from analysis.inference import cheapest_runs
+from analysis.compute import SIX_ND, FlopRule, cheapest_runs, efficient_runs, flop_rule, tokens_for_loss
+from analysis.compute.frontier import departures
+from analysis.fit import LEAST_SQUARES, FitError
+from analysis.intervals import estimate
 from analysis.laws import CHINCHILLA, evaluate, find
-from analysis.study import fit_table
-from analysis.uncertainty import estimate
+from analysis.studies import cost_of_departing, fit_table, lifetime_optimum, optimum
 
 VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
 # Hoffmann et al. 2022, equation 10, with the digits that Sardana et al. 2024 compute with.

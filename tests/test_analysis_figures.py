@@ -9,15 +9,10 @@ from matplotlib.image import imread
 from planted_tables import BUDGETS, planted_table
 
 from analysis import figures, runs_table
-from analysis.backtest import backtest
-from analysis.collapse import collapse
-from analysis.comparison import compare
-from analysis.fitting import FitError
+from analysis.fit import FitError
+from analysis.intervals import Interval, profile
 from analysis.laws import CHINCHILLA, find
-from analysis.prediction import predict
-from analysis.profile import profile
-from analysis.study import fit_table
-from analysis.uncertainty import Interval
+from analysis.studies import backtest, collapse, compare, fit_table, predict
 
 
 @pytest.fixture(scope="module")

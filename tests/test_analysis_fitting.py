@@ -7,10 +7,10 @@ import scipy.optimize
 from planted_laws import PLANTED
 from planted_tables import TRUTH, planted_loss, planted_table
 
-from analysis.fitting import HUBER, LEAST_SQUARES, FitError, Objective, fit, select
-from analysis.lanes import solve, target_jacobian
+from analysis.fit import HUBER, LEAST_SQUARES, FitError, Objective, fit, select
+from analysis.fit.batched import solve, target_jacobian
+from analysis.fit.newton import minimise
 from analysis.laws import CHINCHILLA, FRONTIER, LAWS, LOSS_FRONTIER, evaluate, find
-from analysis.solver import minimise
 
 
 def scipy_objective(points, weights, delta=1e-3):

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.fitting import LEAST_SQUARES, FitError, fit, select
-from analysis.hyperparameters import excess_loss, fit_bowls, optima_table
+from analysis.fit import LEAST_SQUARES, FitError, fit, select
 from analysis.laws import find
+from analysis.studies import excess_loss, fit_bowls, optima_table
 
 CELLS = [(params, ratio * params) for params in (1e8, 4e8, 1.6e9) for ratio in (20, 80)]
 RATES = np.geomspace(2.5e-4, 1.6e-2, 13)

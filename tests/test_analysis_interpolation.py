@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from planted_tables import BUDGETS, planted_table
 
-from analysis.fitting import FitError
-from analysis.interpolation import fit_interpolated
+from analysis.compute import fit_interpolated
+from analysis.fit import FitError
 
 MANY_BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12, 2.56e13)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from planted_tables import BUDGETS, TRUTH, planted_optimum, planted_table
 
-from analysis.fitting import FitError
-from analysis.isoflop import fit_isoflop
+from analysis.compute import fit_isoflop
+from analysis.fit import FitError
 
 
 def test_exact_parabolas_give_their_minima_and_power_laws():

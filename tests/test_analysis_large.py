@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import one_step, profile, uncertainty
-from analysis.fitting import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit, select
+from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit, select
+from analysis.intervals import bootstrap, one_step, profile_likelihood
+from analysis.intervals.resampling import bootstrap_weights
 from analysis.laws import CHINCHILLA, evaluate
-from analysis.resampling import bootstrap_weights
 
 TRUTH = np.array([1.82, 478.0, 2143.0, 0.347, 0.367])
 
@@ -25,24 +25,24 @@ def test_one_step_draws_spread_as_refitted_ones_do():
     units, strata = np.arange(3000), np.zeros(3000, int)
     steps, _ = one_step.one_step_draws(CHINCHILLA, result, points, units, strata, 400, 0)
     weights = bootstrap_weights(np.random.default_rng(1), units, strata, 100)
-    refits = uncertainty.refit(CHINCHILLA, result, points, weights)
+    refits = bootstrap.refit(CHINCHILLA, result, points, weights)
     # A standard deviation of 100 draws errs by 7 % and one of 400 by 4 %: three of both together are 24 %.
     np.testing.assert_allclose(np.log(steps).std(axis=0) / np.log(refits).std(axis=0), 1.0, atol=0.24)
 
 
 @pytest.mark.parametrize("objective", [LEAST_SQUARES, HUBER_LIKELIHOOD], ids=lambda objective: objective.name)
 def test_a_large_table_gives_narrow_true_intervals(objective, monkeypatch):
-    monkeypatch.setattr(uncertainty, "MOST_REFITTED_POINTS", 1000)
-    monkeypatch.setattr(profile, "MOST_REFITTED_POINTS", 1000)
+    monkeypatch.setattr(bootstrap, "MOST_REFITTED_POINTS", 1000)
+    monkeypatch.setattr(profile_likelihood, "MOST_REFITTED_POINTS", 1000)
     table = large_table(4000)
-    found = uncertainty.estimate(CHINCHILLA, table, objective=objective, bootstraps=400, level=0.99)
-    profiles = profile.profile(found.fit, table, 0.99)
+    found = bootstrap.estimate(CHINCHILLA, table, objective=objective, bootstraps=400, level=0.99)
+    profiles = profile_likelihood.profile(found.fit, table, 0.99)
     assert found.method.endswith("each by one Newton step")
     for name, truth in zip(CHINCHILLA.names, TRUTH, strict=True):
         assert found.intervals[name].contains(truth) and profiles[name].low <= truth <= profiles[name].high
         assert found.intervals[name].high < 1.3 * found.intervals[name].low
-    spread = uncertainty.predictive(CHINCHILLA, table, found.fit, bootstraps=200)
-    loss = uncertainty.predictive_interval(CHINCHILLA, found.fit, spread, {"params": 1e9, "tokens": 1e11}, 0.9)
+    spread = bootstrap.predictive(CHINCHILLA, table, found.fit, bootstraps=200)
+    loss = bootstrap.predictive_interval(CHINCHILLA, found.fit, spread, {"params": 1e9, "tokens": 1e11}, 0.9)
     # 1 % noise: the 90 % interval is 1.645 times that on either side.
     assert np.log(loss.high / loss.low) == pytest.approx(2 * 1.645 * 0.01, rel=0.1)
 
@@ -50,7 +50,7 @@ def test_a_large_table_gives_narrow_true_intervals(objective, monkeypatch):
 def test_starts_on_part_of_a_table_end_at_the_optimum_of_all_of_it(monkeypatch):
     table = large_table(2000)
     whole = fit(CHINCHILLA, table)
-    monkeypatch.setattr("analysis.search.MOST_START_POINTS", 100)
+    monkeypatch.setattr("analysis.fit.search.MOST_START_POINTS", 100)
     thinned = fit(CHINCHILLA, table)
     assert thinned.objective_value == pytest.approx(whole.objective_value, rel=1e-12) and len(thinned.used) == 2000
     assert thinned.objective == HUBER and thinned.starts_at_optimum > 1

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from planted_tables import TRUTH, planted_table
 
-from analysis import json_values, report
-from analysis.backtest import backtest_of
-from analysis.fitting import HUBER_LIKELIHOOD, Fit, fit
+from analysis import json_values
+from analysis.fit import HUBER_LIKELIHOOD, Fit, fit
+from analysis.intervals import profile
 from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, evaluate, find, power
-from analysis.prediction import predict
-from analysis.profile import profile
-from analysis.study import Study, fit_table
+from analysis.report import write_study
+from analysis.studies import Study, backtest_of, fit_table, predict
 
 
 @pytest.mark.parametrize("low, high", [(0.0, np.inf), (-np.inf, np.inf), (-2.0, 3.0), (1.5, np.inf), (-np.inf, 4.0)])
@@ -105,7 +104,7 @@ def test_a_law_of_ones_own_needs_no_list(tmp_path, monkeypatch):
     assert predict(own, run).low == pytest.approx(predict(known, run).low, rel=1e-6)
     scored = [cut.bias for cut in backtest_of(own, table).cuts if not cut.reason]
     assert scored == pytest.approx([cut.bias for cut in backtest_of(known, table).cuts if not cut.reason], rel=1e-6)
-    report.write(tmp_path, table, own)
+    write_study(tmp_path, table, own)
     saved = json.loads((tmp_path / "law.json").read_text())
     with pytest.raises(LawError, match="law = 'saturating': no such law"):
         json_values.from_dict(Study, saved)

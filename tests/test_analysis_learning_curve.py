@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.fitting import LEAST_SQUARES, fit
+from analysis.fit import LEAST_SQUARES, fit
 from analysis.laws import evaluate, find
-from analysis.learning_curve import schedule_areas
+from analysis.studies import schedule_areas
 
 
 def written_out(rates, forgetting):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from planted_tables import TRUTH, planted_table
 
-from analysis.fitting import FitError, fit, select
+from analysis.fit import FitError, fit, select
 from analysis.laws import CHINCHILLA, find
 
 

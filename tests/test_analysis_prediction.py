@@ -6,11 +6,9 @@ import json
 import pytest
 from planted_tables import BUDGETS, planted_loss, planted_table
 
-from analysis import prediction
-from analysis.fitting import FitError
-from analysis.prediction import PredictionError, predict, score
+from analysis.fit import FitError
 from analysis.runs_table import digest
-from analysis.study import fit_table
+from analysis.studies import PredictionError, fit_table, predict, prediction, score
 
 AT = {"params": 3e6, "tokens": 2e8}
 

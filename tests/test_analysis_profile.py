@@ -5,9 +5,9 @@ import scipy.stats
 from planted_tables import TRUTH, planted_loss, planted_table
 from scipy_fits import random_table
 
-from analysis.fitting import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit
+from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit
+from analysis.intervals import profile
 from analysis.laws import CHINCHILLA, FRONTIER
-from analysis.profile import profile
 
 
 def test_a_linear_law_has_the_textbook_interval():

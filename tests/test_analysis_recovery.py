@@ -5,9 +5,9 @@ import pytest
 from planted_laws import PLANTED, planted_law_table
 from scipy_fits import random_table, scipy_best
 
-from analysis.fitting import LEAST_SQUARES, fit, select
+from analysis.fit import LEAST_SQUARES, fit, select
+from analysis.intervals import profile
 from analysis.laws import LAWS
-from analysis.profile import profile
 
 TABLES = 10
 

@@ -7,13 +7,10 @@ import scipy.optimize
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 
 from analysis import json_values
-from analysis.allocation import frontier_exponents, optimum
-from analysis.extrapolation import efficient_runs
-from analysis.fitting import FitError
-from analysis.flops import FlopRule, fit_flop_rule
+from analysis.compute import FlopRule, efficient_runs, fit_flop_rule
+from analysis.fit import FitError
 from analysis.laws import CHINCHILLA, LOSS_FRONTIER
-from analysis.prediction import predict
-from analysis.study import Study, fit_table
+from analysis.studies import Study, fit_table, frontier_exponents, optimum, predict
 
 VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
 

@@ -5,20 +5,21 @@ import scipy.stats
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 from scipy_fits import random_table
 
-from analysis.fitting import FitError, fit, select
-from analysis.lanes import target_jacobian
-from analysis.laws import CHINCHILLA
-from analysis.profile import profile
-from analysis.resampling import Resampling, bootstrap_weights, jackknife_weights
-from analysis.starts import off_bounds
-from analysis.uncertainty import (
+from analysis.fit import FitError, fit, select
+from analysis.fit.batched import target_jacobian
+from analysis.fit.starts import off_bounds
+from analysis.intervals import (
     Interval,
+    Resampling,
     bca_interval,
     estimate,
     percentile_interval,
     predictive,
     predictive_interval,
+    profile,
 )
+from analysis.intervals.resampling import bootstrap_weights, jackknife_weights
+from analysis.laws import CHINCHILLA
 
 
 def test_predictive_intervals_cover_at_four_times_the_largest_budget():

@@ -42,7 +42,7 @@ STREET = (
 # The runs table is the whole contract between research and analysis; the command alone reaches further.
 MAY_IMPORT_ANALYSIS = {
     "research.runs.table": "analysis.runs_table",
-    "research.runs.prediction": "analysis.prediction",
+    "research.runs.prediction": "analysis.studies.prediction",
     "research.command": "analysis",
 }
 
@@ -84,19 +84,30 @@ def repository_files() -> tuple[Path, ...]:
 
 
 @cache
-def imports() -> dict[str, frozenset[str]]:
-    """Module -> every absolute name it imports anywhere, also inside functions; `from a import b` gives a.b and a."""
-    found = {}
+def module_files() -> dict[str, Path]:
+    files = {}
     for path in [*ROOT.glob("research/**/*.py"), *ROOT.glob("analysis/**/*.py")]:
         parts = path.relative_to(ROOT).with_suffix("").parts
-        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+@cache
+def imports() -> dict[str, frozenset[str]]:
+    """Module -> every absolute name it imports anywhere, also inside functions.
+
+    `from a import b` gives a.b, and a too unless b is a module of this project.
+    """
+    modules, found = module_files(), {}
+    for module, path in modules.items():
         names = set()
         for node in ast.walk(ast.parse(path.read_text(), str(path))):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{module} line {node.lineno}: write the import absolutely"
-                names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= inner if inner <= modules.keys() else inner | {node.module}
         found[module] = frozenset(names)
     return found
 

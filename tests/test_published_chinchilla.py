@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from published_tables import published_table
 
-from analysis.fitting import HUBER, HUBER_LIKELIHOOD, fit, select
+from analysis.fit import HUBER, HUBER_LIKELIHOOD, fit, select
+from analysis.intervals import estimate
+from analysis.intervals.bootstrap import refit
 from analysis.laws import evaluate, find
-from analysis.uncertainty import estimate, refit
 
 # Their table 3 (approach 1): optimal params, FLOPs, tokens.
 TABLE_3 = (

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from published_tables import published_table
 
-from analysis.fitting import HUBER
+from analysis.fit import HUBER
+from analysis.fit.objectives import total
+from analysis.intervals import estimate, profile
 from analysis.laws import evaluate, find
-from analysis.objectives import total
-from analysis.profile import profile
-from analysis.uncertainty import estimate
 
 # Their fit to runs without repeats (utils/parametric_fit.ipynb), held in the fit of R_D* and R_N*.
 SINGLE_PASS = {

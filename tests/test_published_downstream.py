@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from published_tables import published_table
 
-from analysis.downstream import smoothed
-from analysis.fitting import HUBER, LEAST_SQUARES, fit
+from analysis.fit import HUBER, LEAST_SQUARES, fit
 from analysis.laws import evaluate, find
+from analysis.studies import smoothed
 
 TASKS = (
     "hellaswag_val_rc",

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from published_tables import published_table
 
-from analysis.fitting import LEAST_SQUARES
+from analysis.fit import LEAST_SQUARES
+from analysis.intervals import estimate
 from analysis.laws import evaluate, find
-from analysis.uncertainty import estimate
 
 ROUTED = find("routed")
 NAMES = ("a", "b", "c", "d", "E_start", "E_max")

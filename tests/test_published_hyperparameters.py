@@ -3,10 +3,10 @@
 import pytest
 from published_tables import published_table
 
-from analysis.fitting import LEAST_SQUARES
-from analysis.hyperparameters import excess_loss, fit_bowls, optima_table
+from analysis.fit import LEAST_SQUARES
+from analysis.intervals import estimate
 from analysis.laws import evaluate, find
-from analysis.uncertainty import estimate
+from analysis.studies import excess_loss, fit_bowls, optima_table
 
 PUBLISHED = {
     "learning_rate": lambda at: 1.79 * at["params"] ** -0.713 * at["tokens"] ** 0.307,

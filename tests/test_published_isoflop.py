@@ -2,7 +2,7 @@
 
 from published_tables import published_table
 
-from analysis.interpolation import fit_interpolated
+from analysis.compute import fit_interpolated
 
 
 def test_all_ten_exponents_lie_inside_their_published_intervals():

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from published_tables import published_table
 
-from analysis.fitting import LEAST_SQUARES, fit
+from analysis.fit import LEAST_SQUARES, fit
 from analysis.laws import evaluate, find
 
 LAW = dataclasses.replace(find("over_training"), residual="linear")  # they fit the loss, not its logarithm

@@ -6,9 +6,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from analysis import backtest as backtests
 from analysis.command import show
 from analysis.command.request import Merged, Request, Source, write_json
+from analysis.studies import backtesting as backtests
 
 
 def backtest(

@@ -6,15 +6,13 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from analysis.backtest import backtest_of
 from analysis.command import show
 from analysis.command.request import Assignments, Merged, Request, Source, numbers, pairs, write_json
-from analysis.fitting import FitError
-from analysis.flops import flop_rule
+from analysis.compute import flop_rule
+from analysis.fit import FitError
+from analysis.intervals import Estimate, Resampling, estimate
 from analysis.laws import find
-from analysis.resampling import Resampling
-from analysis.study import fitted_rows
-from analysis.uncertainty import Estimate, estimate
+from analysis.studies import backtest_of, fitted_rows
 
 HyperparameterLaws = Annotated[Assignments, tyro.conf.arg(metavar="LAW=TABLE")]
 
@@ -44,7 +42,7 @@ def fit(
         source: the table.
         request: the law.
         json: file that gets everything that was found, as JSON.
-        figures: folder that gets report.md, law.json and the figures, each as PNG and PDF.
+        figures: folder that gets study.md, law.json and the figures, each as PNG and PDF.
         bootstraps: number of resamples.
         resample_by: column whose equal values are resampled together, such as the run of several checkpoints; single
             points if not given.
@@ -79,9 +77,9 @@ def fit(
             show.lifetime(study, console, target_loss, inference_tokens, rule)
     write_json(json, study)
     if figures is not None:
-        from analysis import report  # brings matplotlib
+        from analysis.report import write_study  # brings matplotlib
 
-        for path in report.write(figures, table, study, backtest=backtest_of(study, table)):
+        for path in write_study(figures, table, study, backtest=backtest_of(study, table)):
             console.print(f"wrote {path}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 

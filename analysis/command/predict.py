@@ -10,12 +10,11 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from analysis import prediction
-from analysis.allocation import optimum
 from analysis.command import show
 from analysis.command.request import Assignments, Merged, Request, Source, numbers
-from analysis.fitting import FitError
+from analysis.fit import FitError
 from analysis.laws import Law
+from analysis.studies import optimum, prediction
 
 
 def predict(

@@ -9,11 +9,10 @@ import pandas as pd
 import tyro
 
 from analysis import json_values
-from analysis.fitting import FitError
+from analysis.fit import OBJECTIVES, FitError, Objective
 from analysis.laws import Law, find
-from analysis.objectives import OBJECTIVES, Objective
 from analysis.runs_table import COLUMNS, adopt, read_file, write_atomically
-from analysis.study import Study, fit_table
+from analysis.studies import Study, fit_table
 
 Assignments = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 

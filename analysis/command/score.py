@@ -8,9 +8,8 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from analysis import prediction
 from analysis.command.request import Assignments, Source, write_json
-from analysis.prediction import Prediction, PredictionError
+from analysis.studies import Prediction, PredictionError, prediction
 
 SAME_INPUTS = 0.01  # relative: a run's tokens are rounded to whole steps
 

@@ -5,13 +5,19 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from analysis.allocation import Optimum, cost_of_departing, frontier_exponents, lifetime_optimum, optimum
-from analysis.backtest import Backtest
-from analysis.flops import FlopRule
-from analysis.prediction import Prediction
+from analysis.compute import FlopRule
+from analysis.intervals import Estimate, Interval
 from analysis.runs_table import unit_of
-from analysis.study import Study
-from analysis.uncertainty import Estimate, Interval
+from analysis.studies import (
+    Backtest,
+    Optimum,
+    Prediction,
+    Study,
+    cost_of_departing,
+    frontier_exponents,
+    lifetime_optimum,
+    optimum,
+)
 
 MOST_LEFT_OUT = 20
 

@@ -4,7 +4,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from analysis.backtest import Backtest
 from analysis.figures.style import (
     DARK,
     MARKERS,
@@ -17,6 +16,7 @@ from analysis.figures.style import (
     power_of_ten,
     shade,
 )
+from analysis.studies import Backtest
 
 QUANTITIES = {"flops": "compute (FLOP)", "budget_flops": "budget (FLOP)", "params": "params", "tokens": "tokens"}
 

@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.comparison import Comparison, Family, by_length
 from analysis.figures.style import LINES, MARKERS, Columns, FigureError, canvas, legend_above, log_ticks, shade
 from analysis.laws import evaluate
+from analysis.studies import Comparison, Family, by_length
 
 LENGTH_MEASURES = {"exact_match": "exact match (share of examples)", "token_accuracy": "right tokens (share)"}
 

@@ -5,8 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.allocation import constants_of, interval_at
-from analysis.extrapolation import efficient_runs
+from analysis.compute import efficient_runs
 from analysis.figures.style import (
     DARK,
     GREY,
@@ -24,7 +23,8 @@ from analysis.figures.style import (
     power_of_ten,
     shade,
 )
-from analysis.study import Study, fitted_rows, planning_law
+from analysis.studies import Study, fitted_rows, planning_law
+from analysis.studies.allocation import constants_of, interval_at
 
 
 def isoflop_valleys(table: pd.DataFrame, study: Study, columns: Columns = "one") -> Figure:

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.allocation import constants_of, interval_at
-from analysis.extrapolation import efficient_runs
+from analysis.compute import efficient_runs
 from analysis.figures.style import (
     DARK,
     GREY,
@@ -23,9 +22,9 @@ from analysis.figures.style import (
     power_of_ten,
 )
 from analysis.laws import evaluate
-from analysis.prediction import Prediction
 from analysis.runs_table import unit_of
-from analysis.study import Study, fitted_rows, planning_law
+from analysis.studies import Prediction, Study, fitted_rows, planning_law
+from analysis.studies.allocation import constants_of, interval_at
 
 LEVELS = 11
 NAMES = {"params": "params (count)", "tokens": "training tokens (count)", "flops": "training compute (FLOP)"}

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.collapse import Collapse
 from analysis.figures.style import (
     DARK,
     MARKERS,
@@ -19,6 +18,7 @@ from analysis.figures.style import (
     power_of_ten,
     shade,
 )
+from analysis.studies import Collapse
 
 AXES = {
     "learning_rate": "peak learning rate",

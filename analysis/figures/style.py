@@ -25,7 +25,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
-from analysis.uncertainty import Interval
+from analysis.intervals import Interval
 
 WIDTH_INCHES = {"one": 3.35, "two": 6.9}
 STYLE = Path(__file__).with_name("paper.mplstyle")

@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import DARK, STAR, WARM, Columns, FigureError, arms, canvas, log_ticks
-from analysis.fitting import Fit
+from analysis.fit import Fit
+from analysis.intervals import Estimate, Interval, Profile
 from analysis.laws import Parameter
-from analysis.profile import Profile
-from analysis.uncertainty import Estimate, Interval
 
 ZERO = 1e-9  # of a positive constant's 95th percentile: what resamples put below it lies at zero
 OURS = {"fmt": "o", "color": DARK, "markersize": 4, "elinewidth": 1.1, "capsize": 2}

@@ -6,7 +6,7 @@ ANNEALING = Law(
     name="annealing",
     formula="loss = E + A / schedule_area^alpha - C annealing_area",
     citation="Tissue et al. 2024, arXiv:2408.11029; the areas S1 and S2 come from a schedule by "
-    "analysis.learning_curve.schedule_areas",
+    "analysis.studies.schedule_areas.schedule_areas",
     inputs=("schedule_area", "annealing_area"),
     output="loss_nats",
     parameters=(

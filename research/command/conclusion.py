@@ -11,15 +11,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis import comparison_report, runs_table
-from analysis import report as analysis_report
-from analysis.allocation import optimum
-from analysis.backtest import backtest_of
-from analysis.comparison import Comparison, by_length, compare
-from analysis.fitting import FitError
+from analysis import runs_table
+from analysis.fit import FitError
 from analysis.laws import find
-from analysis.prediction import Score, predict, score
-from analysis.study import Study, fit_table
+from analysis.report import write_comparison, write_study
+from analysis.studies import (
+    Comparison,
+    Score,
+    Study,
+    backtest_of,
+    by_length,
+    compare,
+    fit_table,
+    optimum,
+    predict,
+    score,
+)
 from research.config import run_name, short_number
 from research.plan import run_cost
 from research.runs import Status, collect, prediction
@@ -94,13 +101,13 @@ def write_report(experiment: Any, runs_dir: Path, fitted: Fitted, console: Conso
     with phase(experiment_dir, "report"):
         paths = runs_table.write(table, experiment_dir / "runs")
         if fitted.comparison is not None:
-            paths += comparison_report.write(experiment_dir, experiment.name, experiment.question, fitted.comparison)
+            paths += write_comparison(experiment_dir, experiment.name, experiment.question, fitted.comparison)
         elif fitted.study is None:
             paths.append(_write_report_without_fit(experiment, experiment_dir, table, fitted.why_not))
         else:
             scored = (_score(held_out, table) or held_out.prediction) if held_out else None
             past = backtest_of(fitted.study, fitted.table)
-            paths += analysis_report.write(experiment_dir, table, fitted.study, scored, timings, past)
+            paths += write_study(experiment_dir, table, fitted.study, scored, timings, past)
     _print_gist(fitted, held_out, table, console)
     if timings:
         console.print(_timings_table(timings))

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-import research.pretrained.qwen3 as qwen3
 from research.config import ModelConfig, MoeConfig
+from research.pretrained import qwen3
 from research.pretrained.experts import moe_tensors
 from research.pretrained.llama import NORMS, decoder_tensors
 from research.pretrained.tensors import Tensor

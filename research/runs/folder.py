@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from research.config import (
     ConfigError,
@@ -28,9 +28,6 @@ from research.config import (
     run_name,
     to_json,
 )
-
-if TYPE_CHECKING:
-    pass
 
 CLAIM_PATIENCE_SECONDS = 0.5  # `status` holds the lock for microseconds; a training process holds it for good
 

@@ -13,7 +13,7 @@ from research.config import RunConfig, run_name
 from research.runs.folder import Status, folder_of
 
 if TYPE_CHECKING:
-    from analysis.prediction import Prediction
+    from analysis.studies import Prediction
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def of_experiment(experiment: Any, runs_dir: Path) -> HeldOut | None:
     path = _path(runs_dir, experiment.name)
     if not path.exists() or experiment.held_out_flops is None:
         return None
-    from analysis.prediction import read  # brings jax and pandas, which a plan does without
+    from analysis.studies.prediction import read
 
     prediction = read(path)
     if prediction.optimum_params is None:
@@ -40,7 +40,7 @@ def of_experiment(experiment: Any, runs_dir: Path) -> HeldOut | None:
 
 def write(runs_dir: Path, config: RunConfig, prediction: "Prediction", optimum_params: float) -> HeldOut:
     """Write the prediction for `config`, whose size is the nearest to `optimum_params`."""
-    from analysis.prediction import write as write_down
+    from analysis.studies.prediction import write as write_down
 
     measured_before = folder_of(runs_dir, config).status() == Status.DONE
     prediction = replace(

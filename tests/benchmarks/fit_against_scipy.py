@@ -26,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from scipy_fits import random_table, scipy_best
 
-from analysis.fitting import fit, select
+from analysis.fit import fit, select
 from analysis.laws import LAWS, Law
 
 

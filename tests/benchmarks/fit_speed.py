@@ -15,8 +15,8 @@ import numpy as np
 import scipy.optimize
 
 from analysis.datasets import load
-from analysis.fitting import HUBER, fit, select
-from analysis.lanes import solve
+from analysis.fit import HUBER, fit, select
+from analysis.fit.batched import solve
 from analysis.laws import CHINCHILLA
 
 

@@ -16,11 +16,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from planted_tables import TRUTH, planted_loss, planted_table
 
-from analysis.fitting import OBJECTIVES, fit, select
+from analysis.fit import OBJECTIVES, fit, select
+from analysis.intervals import bca_interval, percentile_interval, predictive, profile
+from analysis.intervals.bootstrap import refit
+from analysis.intervals.resampling import bootstrap_weights, jackknife_weights
 from analysis.laws import CHINCHILLA
-from analysis.profile import profile
-from analysis.resampling import bootstrap_weights, jackknife_weights
-from analysis.uncertainty import bca_interval, percentile_interval, predictive, refit
 
 LEVEL, BOOTSTRAPS = 0.9, 192
 FREEDOM = 4  # of Student's t, scaled to unit variance

@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import OBJECTIVES, fit
+from analysis.fit import OBJECTIVES, fit
+from analysis.intervals import estimate
 from analysis.laws import CHINCHILLA, evaluate
-from analysis.uncertainty import estimate
 
 TRUTH = np.array([1.82, 478.0, 2143.0, 0.347, 0.367])
 

@@ -17,10 +17,9 @@ import test_published_experts as experts
 import test_published_hyperparameters as hyperparameters
 
 from analysis.datasets import SETTING, load
-from analysis.fitting import LEAST_SQUARES, fit
-from analysis.hyperparameters import excess_loss, fit_bowls, optima_table
-from analysis.profile import profile
-from analysis.uncertainty import Estimate
+from analysis.fit import LEAST_SQUARES, fit
+from analysis.intervals import Estimate, profile
+from analysis.studies import excess_loss, fit_bowls, optima_table
 
 
 def show_chinchilla() -> None:
@@ -92,7 +91,7 @@ def _show_step_law(name: str, rate: Estimate, batch: Estimate, table: pd.DataFra
 
 def main() -> None:
     if not os.environ.get(SETTING):
-        print(f"SKIPPED: {SETTING} is not set; analysis/datasets.py says where to get the tables")
+        print(f"SKIPPED: {SETTING} is not set; analysis/datasets/sources.py says where to get the tables")
         return
     show_chinchilla()
     show_data_constrained()

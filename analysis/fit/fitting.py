@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.lanes import target_jacobian
+from analysis.fit.batched import target_jacobian
+from analysis.fit.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective
+from analysis.fit.points import FitError, LeftOut, Points, select
+from analysis.fit.search import search
+from analysis.fit.starts import off_bounds
 from analysis.laws import Law, evaluate
-from analysis.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective
-from analysis.points import FitError, LeftOut, Points, select
-from analysis.search import search
-from analysis.starts import off_bounds
 
 
 @dataclass(frozen=True)

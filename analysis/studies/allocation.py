@@ -10,13 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.extrapolation import Reach, departures, efficient_runs, paired
-from analysis.fitting import FitError
-from analysis.flops import FlopRule
-from analysis.inference import FORWARD_SHARE, cheapest_runs
-from analysis.isoflop import IsoFlop
-from analysis.study import Study, planning_law, reach
-from analysis.uncertainty import Estimate, Interval, bca_interval, percentile_interval
+from analysis.compute import FlopRule, IsoFlop, Reach, cheapest_runs, efficient_runs
+from analysis.compute.frontier import departures, paired
+from analysis.compute.serving import FORWARD_SHARE
+from analysis.fit import FitError
+from analysis.intervals import Estimate, Interval, bca_interval, percentile_interval
+from analysis.studies.study import Study, planning_law, reach
 
 DEPARTURES = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)
 

@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.fitting import HUBER, Fit, FitError, Objective, Points, fit, select
-from analysis.lanes import solve, target_jacobian
+from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit, select
+from analysis.fit.batched import solve, target_jacobian
+from analysis.fit.starts import off_bounds
+from analysis.intervals.one_step import MOST_REFITTED_POINTS, one_step_draws
+from analysis.intervals.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
 from analysis.laws import Law, evaluate
-from analysis.one_step import MOST_REFITTED_POINTS, one_step_draws
-from analysis.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
-from analysis.starts import off_bounds
 
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
 WEAK_CONDITION = 1e8

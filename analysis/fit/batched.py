@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from analysis.fit.newton import RELATIVE_GAIN, ROUGH_GAIN, minimise
+from analysis.fit.objectives import Objective, total
+from analysis.fit.points import Points
 from analysis.laws import Law
-from analysis.objectives import Objective, total
-from analysis.points import Points
-from analysis.solver import RELATIVE_GAIN, ROUGH_GAIN, minimise
 
 LANE_POINTS = 2**9  # lanes times points solved together: small enough for the cache, and finished lanes leave early
 MOST_STEPS = 1000  # of Newton's method at each delta: tens, but in narrow valleys

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import HUBER, Fit, FitError, Objective, fit, select
+from analysis.fit import HUBER, Fit, FitError, Objective, fit, select
+from analysis.intervals import check_resampling, predictive, predictive_interval
 from analysis.laws import Law, evaluate
 from analysis.runs_table import rows_of, unit_of
-from analysis.study import Study
-from analysis.uncertainty import check_resampling, predictive, predictive_interval
+from analysis.studies.study import Study
 
 DEFAULT_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the points, fitted below each cut
 

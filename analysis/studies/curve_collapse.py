@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import LEAST_SQUARES, FitError, fit
+from analysis.fit import LEAST_SQUARES, FitError, fit
 from analysis.laws import find
 
 NEEDED = ("run", "size", "seed", "compute", "loss")

@@ -7,9 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures
-from analysis.backtest import Backtest
-from analysis.prediction import Prediction, Score
-from analysis.study import Study
+from analysis.studies import Backtest, Prediction, Score, Study
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, json_values, outlook
-from analysis.allocation import frontier_exponents
-from analysis.backtest import Backtest
-from analysis.drawings import Drawing, drawings_of
-from analysis.prediction import Prediction, Score
+from analysis import figures, json_values
+from analysis.intervals import Estimate
+from analysis.report import beyond_the_runs
+from analysis.report.captions import Drawing, drawings_of
 from analysis.runs_table import unit_of, write_atomically
-from analysis.study import Study
-from analysis.uncertainty import Estimate
+from analysis.studies import Backtest, Prediction, Score, Study, frontier_exponents
 
 OVERHEAD = ("start", "data", "evaluation", "checkpoint")
 
 
-def write(
+def write_study(
     folder: Path | str,
     table: pd.DataFrame,
     study: Study,
@@ -42,12 +40,12 @@ def write(
     prediction = scored.prediction if isinstance(scored, Score) else scored
     sections = [
         _title(table, study),
-        outlook.held_out(scored),
+        beyond_the_runs.held_out(scored),
         law_section(study),
         _approach_2(study),
-        outlook.optima(study, prediction),
-        outlook.departures(study),
-        outlook.backtest(backtest),
+        beyond_the_runs.optima(study, prediction),
+        beyond_the_runs.departures(study),
+        beyond_the_runs.backtest(backtest),
         _figures(drawings),
         _runs(table, study),
         _overhead(timings),

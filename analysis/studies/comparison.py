@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import LEAST_SQUARES, FitError, LeftOut
+from analysis.fit import LEAST_SQUARES, FitError, LeftOut
+from analysis.intervals import Estimate, estimate
 from analysis.laws import find
 from analysis.runs_table import validate
-from analysis.uncertainty import Estimate, estimate
 
 MEASURES = ("loss_nats", "bits_per_byte", "token_accuracy", "exact_match")
 FEWEST_BUDGETS = 3  # one more than the two constants of a power law

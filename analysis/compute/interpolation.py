@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import Akima1DInterpolator
 
-from analysis.fitting import FitError, LeftOut, select
+from analysis.fit import FitError, LeftOut, select
+from analysis.intervals import Interval, check_resampling, percentile_interval
 from analysis.laws import CHINCHILLA
-from analysis.uncertainty import Interval, check_resampling, percentile_interval
 
 FEWEST_SIZES = 3
 FEWEST_VALLEYS = 3

@@ -10,10 +10,9 @@ import functools
 
 import numpy as np
 
-from analysis.fitting import Fit
-from analysis.lanes import target_jacobian
+from analysis.fit import Fit, Points
+from analysis.fit.batched import target_jacobian
 from analysis.laws import Law, evaluate
-from analysis.points import Points
 
 MOST_REFITTED_POINTS = 2**14  # above, each resample is one step
 CHUNK = 2**14

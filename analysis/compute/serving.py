@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from analysis.extrapolation import (
+from analysis.compute.flops import FlopRule
+from analysis.compute.frontier import (
     LARGEST_LOG_TOKENS,
     bisect,
     log_per_token,
@@ -19,7 +20,6 @@ from analysis.extrapolation import (
     loss_at,
     rule_terms,
 )
-from analysis.flops import FlopRule
 from analysis.laws import Law
 
 FORWARD_SHARE = 1 / 3  # of a training step's FLOPs: the backward pass takes the other two thirds

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 
-from analysis.lanes import target_jacobian
+from analysis.fit.batched import target_jacobian
+from analysis.fit.points import Points
 from analysis.laws import Law, evaluate
-from analysis.points import Points
 
 MOST_STARTS = 32
 MOST_POINTS = 1024  # a start need not be exact: a thousand points say as much as a million

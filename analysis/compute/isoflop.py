@@ -10,17 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import LEAST_SQUARES, FitError, LeftOut, fit, select
-from analysis.lanes import solve
+from analysis.fit import LEAST_SQUARES, FitError, LeftOut, fit, select
+from analysis.fit.batched import solve
+from analysis.intervals import Estimate, Interval, check_resampling, percentile_interval, with_intervals
+from analysis.intervals.resampling import bootstrap_weights
 from analysis.laws import CHINCHILLA, FRONTIER, LOSS_FRONTIER, Law
-from analysis.resampling import bootstrap_weights
-from analysis.uncertainty import (
-    Estimate,
-    Interval,
-    check_resampling,
-    percentile_interval,
-    with_intervals,
-)
 
 FEWEST_SIZES = 3  # a parabola has three coefficients
 FEWEST_VALLEYS = 3  # one more than the two constants of a power law

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import HUBER, LEAST_SQUARES, FitError, Objective
+from analysis.fit import HUBER, LEAST_SQUARES, FitError, Objective
+from analysis.intervals import Estimate, Interval, Resampling, estimate, percentile_interval
 from analysis.laws import evaluate, find
-from analysis.resampling import Resampling
-from analysis.uncertainty import Estimate, Interval, estimate, percentile_interval
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from analysis.flops import FlopRule
+from analysis.compute.flops import FlopRule
 from analysis.laws import Law
 
 HALVINGS = 64  # a bracket of width 60 ends below the rounding of a float64 near 1

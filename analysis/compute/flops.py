@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting import FitError
+from analysis.fit import FitError
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.lanes import Solution, go_on_by_bfgs, solve, target_jacobian
+from analysis.fit.batched import Solution, go_on_by_bfgs, solve, target_jacobian
+from analysis.fit.objectives import Objective
+from analysis.fit.points import FitError, Points
+from analysis.fit.starts import starting_points, starts_along_valley
 from analysis.laws import Law, evaluate
-from analysis.objectives import Objective
-from analysis.points import FitError, Points
-from analysis.starts import starting_points, starts_along_valley
 
 MOST_START_POINTS = 2**12
 # Laws of more parameters, or of more in which they are not linear, have long valleys with several minima in them: these

@@ -17,11 +17,10 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.fitting import Fit, select
-from analysis.lanes import solve, target_jacobian, values_at
+from analysis.fit import Fit, Points, select
+from analysis.fit.batched import solve, target_jacobian, values_at
+from analysis.intervals.one_step import MOST_REFITTED_POINTS
 from analysis.laws import Law, Parameter, evaluate
-from analysis.one_step import MOST_REFITTED_POINTS
-from analysis.points import Points
 
 STEPS = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0])  # in standard errors
 FARTHEST = 12.0  # e-folds of a positive constant that is not at its bound, either way: a factor of 160,000

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from analysis import figures, json_values
-from analysis.comparison import Cell, Comparison, Family, by_length
-from analysis.report import constants
+from analysis.report.study import constants
 from analysis.runs_table import write_atomically
+from analysis.studies import Cell, Comparison, Family, by_length
 
 
-def write(folder: Path | str, title: str, question: str, comparison: Comparison) -> list[Path]:
+def write_comparison(folder: Path | str, title: str, question: str, comparison: Comparison) -> list[Path]:
     """Write comparison.json, the figures its measures allow and report.md into `folder`; returns the paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import published
+from analysis.datasets import readers
 from analysis.runs_table import read_file, validate
 
 SETTING = "ISOFLOP_SCALING_DATA"
@@ -58,7 +58,7 @@ SOURCES = {
             "Besiroglu et al. 2024, arXiv:2404.10102; the points are of Hoffmann et al. 2022, arXiv:2203.15556",
             NO_LICENCE,
             {"svg_extracted_data.csv": "data/svg_extracted_data.csv as it is"},
-            published.chinchilla_epoch,
+            readers.chinchilla_epoch,
             "tokens = flops / (6 * params). The five highest losses are held out, as the paper leaves them out.",
         ),
         Source(
@@ -71,7 +71,7 @@ SOURCES = {
                 "runs.csv": "the table that cell 60 of utils/parametric_fit.ipynb prints, "
                 "with columns name, params, tokens, unique_tokens, val_loss"
             },
-            published.datablations,
+            readers.datablations,
         ),
         Source(
             "porian_refinedweb",
@@ -85,7 +85,7 @@ SOURCES = {
                 "published_exponents.csv": "their exponents with bootstrap intervals from the same files, with columns "
                 "dataset to val as above, then a_bs_median_weighted, ci_lo, ci_hi",
             },
-            published.porian_refinedweb,
+            readers.porian_refinedweb,
             "`configuration` names the ten settings, each a set of isoFLOP valleys. Losses are read "
             "along long runs: rows of one size share a run.",
         ),
@@ -96,7 +96,7 @@ SOURCES = {
             "Li et al. 2025, arXiv:2503.04715",
             NO_LICENCE,
             {"dense_lr_bs_loss.csv": "data/dense_lr_bs_loss.csv as it is"},
-            published.steplaw_dense,
+            readers.steplaw_dense,
             "loss_nats is their smoothed training loss, and params leave the embeddings out.",
         ),
         Source(
@@ -106,7 +106,7 @@ SOURCES = {
             "Clark et al. 2022, arXiv:2202.01169",
             "Apache-2.0",
             {"curves.csv.gz": "data/curves.csv.gz as it is"},
-            published.routed_moe,
+            readers.routed_moe,
             "`family` is the router. active_params is the size of the dense model that the routed one was "
             "made from, and flops are 6 * active_params * tokens.",
         ),
@@ -120,7 +120,7 @@ SOURCES = {
                 "models.csv": "exp_data/models/*.json flattened, one row a model: hyperparameters hp_*, losses loss_*",
                 "evals.csv": "exp_data/evals/*.json flattened, one row a model and one column a task",
             },
-            published.overtraining_gadre,
+            readers.overtraining_gadre,
             "loss_nats is the loss on C4; `family` is the training set (c4_original, rpj, rw_original).",
         ),
         Source(
@@ -130,8 +130,8 @@ SOURCES = {
             "Bhagia et al. 2024, arXiv:2412.04403",
             "Apache-2.0",
             {"runs.csv": "file, params, fwd_flops_per_token of the 16 ladder runs"}
-            | {f"{run}.csv.gz": "the run's log of the same name, compressed" for run in published.OLMO_RUNS},
-            published.olmo_ladder,
+            | {f"{run}.csv.gz": "the run's log of the same name, compressed" for run in readers.OLMO_RUNS},
+            readers.olmo_ladder,
             "One row a checkpoint; `last` marks the end of a run, whose name is in `ladder_run`. loss_nats is on C4; "
             "task_loss_<task> is bits per byte of the correct answers.",
         ),
@@ -142,7 +142,7 @@ SOURCES = {
             "isoFLOP sweeps of the Marin project, March 2026, on comma, dclm and nemotron",
             NO_LICENCE,
             {"isoflops.csv": "the rows whose source is marin_202603 of the repository's table of isoFLOP points"},
-            published.marin_isoflops,
+            readers.marin_isoflops,
             "`family` is the training set.",
         ),
         Source(
@@ -152,7 +152,7 @@ SOURCES = {
             "Li, Kudugunta and Zettlemoyer 2025, arXiv:2502.18969",
             NO_LICENCE,
             {"scaling_results_last_ckpt_only.csv": "the table of that name as it is"},
-            published.misfitting,
+            readers.misfitting,
             "Several peak learning rates a size and length; loss on C4.",
         ),
         Source(
@@ -162,7 +162,7 @@ SOURCES = {
             "Ruan, Maddison and Hashimoto 2024, arXiv:2405.10938",
             "Apache-2.0",
             {"base_llm_benchmark_eval.csv": "eval_results/base_llm_benchmark_eval.csv as it is"},
-            published.obs_scaling,
+            readers.obs_scaling,
             "Benchmark scores of public models; no loss is measured, loss_nats is missing throughout.",
         ),
         Source(
@@ -172,7 +172,7 @@ SOURCES = {
             "Sardana et al. 2024, arXiv:2401.00448",
             "Apache-2.0",
             {"trainingresults.csv": "the table of that name as it is"},
-            published.beyond_chinchilla,
+            readers.beyond_chinchilla,
             "loss_nats is their smoothed training loss; accuracies are of the evaluation gauntlet, chance subtracted.",
         ),
         Source(
@@ -187,7 +187,7 @@ SOURCES = {
                 "mlp_runs.csv": "the same for the power-law features",
                 "mlp_history.csv.gz": "the same for the power-law features; compressed",
             },
-            published.supercollapse,
+            readers.supercollapse,
             "One row a run and step of a learning curve, named in `curve`; `family` is c5m or mlp.",
         ),
     )

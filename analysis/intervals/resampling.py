@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.points import FitError, Points
+from analysis.fit import FitError, Points
 
 MOST_LEFT_OUT = 200  # parts that the jackknife leaves out in turn; with more units than that, a part is several
 

@@ -8,15 +8,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import json_values
-from analysis.extrapolation import Reach, given_inputs
-from analysis.fitting import HUBER, FitError, LeftOut, Objective, select
-from analysis.flops import FlopRule, fit_flop_rule
-from analysis.isoflop import IsoFlop, fit_isoflop
+from analysis.compute import FlopRule, IsoFlop, Reach, fit_flop_rule, fit_isoflop
+from analysis.compute.frontier import given_inputs
+from analysis.fit import HUBER, FitError, LeftOut, Objective, select
+from analysis.intervals import POINTS, Estimate, Predictive, Profile, Resampling, estimate, predictive, profile
 from analysis.laws import CHINCHILLA, Law
-from analysis.profile import Profile, profile
-from analysis.resampling import POINTS, Resampling
 from analysis.runs_table import digest, rows_of, validate
-from analysis.uncertainty import Estimate, Predictive, estimate, predictive
 
 
 @dataclass(frozen=True)

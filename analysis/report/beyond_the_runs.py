@@ -1,10 +1,7 @@
 """The sections of report.md on runs that were not fitted: predictions, optima, departures from them, back-tests."""
 
-from analysis.allocation import Optimum, cost_of_departing, optimum
-from analysis.backtest import Backtest
-from analysis.prediction import Prediction, Score
 from analysis.runs_table import unit_of
-from analysis.study import Study
+from analysis.studies import Backtest, Optimum, Prediction, Score, Study, cost_of_departing, optimum
 
 
 def held_out(scored: Prediction | Score | None) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.points import FitError
+from analysis.fit import FitError
 
 CELL = ("params", "tokens")
 AXES = ("learning_rate", "batch_tokens")

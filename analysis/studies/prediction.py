@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from analysis import json_values
-from analysis.extrapolation import Reach
-from analysis.fitting import FitError
+from analysis.compute import Reach
+from analysis.fit import FitError
+from analysis.intervals import predictive_interval
 from analysis.runs_table import unit_of, write_atomically
-from analysis.study import Study, reach
-from analysis.uncertainty import predictive_interval
+from analysis.studies.study import Study, reach
 
 
 class PredictionError(ValueError):

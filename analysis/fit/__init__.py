@@ -1,0 +1,9 @@
+"""One law fitted to one table: which rows count, what is minimised, and the search for its lowest minimum.
+
+`fit(law, table)` is the whole of it for a caller. `newton` and `batched` solve, `starts` and `search` decide where
+from; an objective is one entry of `objectives.OBJECTIVES`.
+"""
+
+from analysis.fit.fitting import Fit, fit
+from analysis.fit.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective
+from analysis.fit.points import FitError, LeftOut, Points, select

@@ -1,0 +1,24 @@
+"""Questions asked of a table of runs, each one file: a law with intervals, optima, predictions, back-tests,
+comparisons.
+
+`Study` is a fitted law with all that later questions need; `fit_table` makes one. A new question is a file that takes a
+Study or a table and returns a frozen dataclass, which report/ and figures/ can show.
+"""
+
+from analysis.studies.allocation import (
+    Departure,
+    Lifetime,
+    Optimum,
+    cost_of_departing,
+    frontier_exponents,
+    lifetime_optimum,
+    optimum,
+)
+from analysis.studies.backtesting import Backtest, backtest, backtest_of
+from analysis.studies.comparison import Cell, Comparison, Family, by_length, compare
+from analysis.studies.curve_collapse import Collapse, collapse
+from analysis.studies.downstream import fit_two_steps, predict_task, smoothed
+from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_table
+from analysis.studies.prediction import Prediction, PredictionError, Score, predict, score
+from analysis.studies.schedule_areas import schedule_areas
+from analysis.studies.study import Study, fit_table, fitted_rows, planning_law, reach
