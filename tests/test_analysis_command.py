@@ -287,7 +287,7 @@ def test_fitting_leaves_the_precision_too():
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from planted_tables import planted_table\n"
-        "from analysis.study import fit_table\n"
+        "from analysis.studies import fit_table\n"
         "import jax.numpy as jnp\n"
         "fit_table(planted_table(), bootstraps=20)\n"
         "print(jnp.ones(1).dtype)"

@@ -19,9 +19,9 @@ from research.runs import Status, folder_of, prediction, timings
 
 TESTS = Path(__file__).parent
 EXPERIMENT = """
-from research.config import DataConfig, EvaluationConfig, RunConfig
-from research.model_config import AttentionConfig, MlpConfig, ModelConfig
-from research.config import TrainingConfig
+from research.config import (
+    AttentionConfig, DataConfig, EvaluationConfig, MlpConfig, ModelConfig, RunConfig, TrainingConfig
+)
 from research.plan import IsoFlop
 
 EXPERIMENT = IsoFlop(

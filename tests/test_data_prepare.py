@@ -226,7 +226,7 @@ import sys
 from research.config import DataConfig
 from research.data.prepare import prepare
 from research.data.token_file import TokenFile
-from research.values import from_json
+from research.config import from_json
 lines = []
 TokenFile.open(prepare(from_json(DataConfig, sys.argv[1]), lines.append))
 assert not {"tensorflow", "seqio", "jax"} & set(sys.modules)

@@ -80,10 +80,9 @@ KILLED = """
 import sys
 sys.path[:0] = [{tests!r}]
 from synthetic_tokens import synthetic_examples
-from research.config import RunConfig
+from research.config import RunConfig, from_json
 from research.runs import open_run
 from research.training.loop import train
-from research.values import from_json
 config = from_json(RunConfig, open({config!r}).read())
 folder = open_run({runs!r}, config)
 train(config, folder, synthetic_examples(config), lambda step, loss: print(step, flush=True), lambda: False)
