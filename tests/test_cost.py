@@ -13,6 +13,7 @@ from research.config import RunConfig, TrainingConfig
 from research.models import language_model
 from research.models.layers import is_boxed
 from research.plan import decode_state_bytes, model_cost, run_cost, train_state_bytes
+from research.training.objective import language_modelling
 from research.training.step import gradients
 
 CASES = cases(24, 4)
@@ -53,7 +54,9 @@ def test_training_flops_equal_the_jaxpr(seed, pattern, microbatches):
         name: jax.ShapeDtypeStruct((4, LENGTH), kind)
         for name, kind in (("inputs", jnp.int32), ("targets", jnp.int32), ("weights", jnp.float32))
     }
-    counted = jaxpr_flops.count(lambda p, b: gradients(config, p, b), params, batch)
+    counted = jaxpr_flops.count(
+        lambda p, b: gradients(language_modelling(config), config.training.microbatches, p, b), params, batch
+    )
     assert counted == run_cost(config).flops_per_step
     assert run_cost(config).flops == 7 * counted
 

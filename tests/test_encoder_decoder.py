@@ -26,6 +26,7 @@ from research.evaluation.held_out import held_out_measures
 from research.models import language_model
 from research.plan import decode_state_bytes, model_cost, run_cost
 from research.sharding import make_mesh
+from research.training.objective import language_modelling
 from research.training.step import gradients, make_program
 
 PATTERNS = (
@@ -122,7 +123,9 @@ def test_counts_equal_leaves_jaxpr_and_states(pattern, fields):
         )
     }
     config = _run(model)
-    counted = jaxpr_flops.count(lambda p, b: gradients(config, p, b), params, batch)
+    counted = jaxpr_flops.count(
+        lambda p, b: gradients(language_modelling(config), config.training.microbatches, p, b), params, batch
+    )
     assert counted == 3 * model_cost(model, TARGET).training_flops_per_sequence
     of_length = model_cost(model, config.training.sequence_length)
     assert run_cost(config).flops_per_step == 4 * of_length.training_flops_per_sequence
@@ -148,7 +151,7 @@ def test_training_lowers_the_loss_and_measures_every_length(pattern):
     config = _run(_model(pattern), batch_size=8)
     examples, mesh = task_examples(config), make_mesh(config.mesh)
     with jax.set_mesh(mesh):
-        program = make_program(config, mesh)
+        program = make_program(config, mesh, language_modelling(config))
         state, losses = program.init(), []
         for step in range(config.training.steps):
             state, measured = program.train(state, examples.batch(step, 0, 1))

@@ -14,6 +14,7 @@ from research.models.experts import router
 from research.optim.expert_bias import balanced
 from research.sharding import make_mesh
 from research.training.feed import global_batch
+from research.training.objective import language_modelling
 from research.training.routing import Routed, auxiliary_loss, router_metrics, summed
 from research.training.step import gradients, make_program
 
@@ -84,7 +85,7 @@ def test_a_step_moves_the_bias_against_the_load_and_nothing_else_does():
     examples = synthetic_examples(config)
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     with jax.set_mesh(mesh):
-        program = make_program(config, mesh)
+        program = make_program(config, mesh, language_modelling(config))
         state = program.init()
         batch = global_batch(config, examples, 0, program.batch_sharding)
         _, _, routing = language_model.hidden(config.model, state.params, batch["inputs"])

@@ -21,12 +21,13 @@ from synthetic_tokens import synthetic_examples, tiny_run
 from research.config import MeshConfig
 from research.sharding import make_mesh
 from research.training.feed import global_batch
+from research.training.objective import language_modelling
 from research.training.step import make_program
 config = tiny_run()
 examples = synthetic_examples(config)
 mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
 with jax.set_mesh(mesh):
-    program = make_program(config, mesh)
+    program = make_program(config, mesh, language_modelling(config))
     state = program.init()
     for step in range(20):
         state, measured = program.train(state, global_batch(config, examples, step, program.batch_sharding))

@@ -35,7 +35,6 @@ STREET = (
     "research.runs",
     "research.training",
     "research.evaluation",
-    "research.training.loop",
     "research.execution",
     "research.command",
 )

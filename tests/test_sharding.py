@@ -14,6 +14,7 @@ from research.models import language_model
 from research.models.layers import STACKED_AXIS, Normal, Parameter, Uniform, draw
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
 from research.training.feed import global_batch
+from research.training.objective import language_modelling
 from research.training.step import make_program
 
 MESHES = {
@@ -31,7 +32,7 @@ def _losses(mesh_config, config):
     mesh = make_mesh(mesh_config, devices)
     examples = synthetic_examples(config)
     with jax.set_mesh(mesh):
-        program = make_program(config, mesh)
+        program = make_program(config, mesh, language_modelling(config))
         state = program.init()
         start = jax.device_get(state.params)
         losses = []
@@ -128,7 +129,7 @@ def test_parameters_are_split_as_the_rules_say(config):
     assert shardings["period0"]["layer0_mixer"]["query"].spec == PartitionSpec("fsdp", "tensor", None)
     assert shardings["period0"]["layer0_channel"]["down"].spec == PartitionSpec("tensor", "fsdp")
     with jax.set_mesh(mesh):
-        state = make_program(config, mesh).init()
+        state = make_program(config, mesh, language_modelling(config)).init()
     moments = [leaf for leaf in jax.tree.leaves(state.moments) if leaf.shape == (16, 2, 8)]
     assert len(moments) == 2 * 6  # both moments of query, key and value in two layers
     assert all(leaf.sharding.spec == PartitionSpec("fsdp", "tensor", None) for leaf in moments)
@@ -158,7 +159,7 @@ def test_several_processes_read_the_same_batch_by_device(config, monkeypatch):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     examples = synthetic_examples(config)
     with jax.set_mesh(mesh):
-        sharding = make_program(config, mesh).batch_sharding
+        sharding = make_program(config, mesh, language_modelling(config)).batch_sharding
         alone = global_batch(config, examples, 3, sharding)
         monkeypatch.setattr(jax, "process_count", lambda: 2)  # all devices are in this one
         split = global_batch(config, examples, 3, sharding)

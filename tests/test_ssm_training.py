@@ -14,6 +14,7 @@ from research.models import language_model
 from research.optim.optimizer import decayed, make_optimizer
 from research.sharding import make_mesh
 from research.training.feed import global_batch
+from research.training.objective import language_modelling
 from research.training.step import make_program
 
 
@@ -54,7 +55,7 @@ def test_a_run_is_the_same_on_a_mesh(pattern, capfd):
 
     def losses(mesh):
         with jax.set_mesh(mesh):
-            program = make_program(config, mesh)
+            program = make_program(config, mesh, language_modelling(config))
             state, found = program.init(), []
             for step in range(5):
                 state, measured = program.train(state, global_batch(config, examples, step, program.batch_sharding))

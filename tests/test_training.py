@@ -1,6 +1,8 @@
 """A run from start to result: what it leaves behind, how it resumes, how it fails."""
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,21 +17,28 @@ import pytest
 from synthetic_tokens import synthetic_examples, tiny_run
 
 from research.config import CheckpointConfig, ConfigError, LoggingConfig, MeshConfig, RunConfig, to_json
-from research.runs import Status, open_run
+from research.evaluation.held_out import held_out_measures
+from research.runs import RunFolder, Status, open_run
 from research.sharding import batch_sharding, make_mesh
 from research.training import metrics
 from research.training.checkpoint import Checkpoints, CorruptCheckpointError, _checksums
 from research.training.loop import PHASES, train
+from research.training.objective import language_modelling
 from research.training.step import gradients, make_program
 
 
-def _train(config: RunConfig, runs_dir, stop_at=None):
+def _train(config: RunConfig, runs_dir, stop_at=None, objective=None):
     """Train in `runs_dir`, asking to stop once `stop_at` steps have been reported."""
     folder = open_run(runs_dir, config)
     seen = [0]
-    examples = synthetic_examples(config)
     status = train(
-        config, folder, examples, lambda step, _: seen.append(step), lambda: stop_at is not None and seen[-1] >= stop_at
+        config,
+        folder,
+        objective=objective or language_modelling(config),
+        examples=synthetic_examples(config),
+        evaluate=held_out_measures,
+        on_progress=lambda step, _: seen.append(step),
+        should_stop=lambda: stop_at is not None and seen[-1] >= stop_at,
     )
     return folder, status
 
@@ -37,13 +46,13 @@ def _train(config: RunConfig, runs_dir, stop_at=None):
 def _params(folder, config):
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints_path, config.checkpoint) as checkpoints:
-        state, _ = checkpoints.restore(make_program(config, mesh).abstract_state)
+        state, _ = checkpoints.restore(make_program(config, mesh, language_modelling(config)).abstract_state)
     return jax.device_get(state)
 
 
 @pytest.fixture(scope="module")
 def config():
-    return replace(tiny_run(), logging=LoggingConfig(every=1))
+    return replace(tiny_run(), logging=LoggingConfig(every=1), checkpoint=CheckpointConfig(every=10))
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +91,15 @@ sys.path[:0] = [{tests!r}]
 from synthetic_tokens import synthetic_examples
 from research.config import RunConfig, from_json
 from research.runs import open_run
+from research.evaluation.held_out import held_out_measures
 from research.training.loop import train
+from research.training.objective import language_modelling
 config = from_json(RunConfig, open({config!r}).read())
 folder = open_run({runs!r}, config)
-train(config, folder, synthetic_examples(config), lambda step, loss: print(step, flush=True), lambda: False)
+train(
+    config, folder, objective=language_modelling(config), examples=synthetic_examples(config),
+    evaluate=held_out_measures, on_progress=lambda step, loss: print(step, flush=True), should_stop=lambda: False,
+)
 """
 
 
@@ -120,17 +134,19 @@ def test_killed_at_a_random_step_and_resumed_is_bit_identical(seed, tmp_path):
 def test_large_batch_equals_its_microbatches():
     config = tiny_run()
     mesh = make_mesh(replace(config.mesh, data=1), jax.devices()[:1])
-    params = make_program(config, mesh).init().params
+    objective = language_modelling(config)
+    params = make_program(config, mesh, objective).init().params
     keys = jax.random.split(jax.random.key(0), 3)
     batch = {
         "inputs": jax.random.randint(keys[0], (8, 16), 0, 264),
         "targets": jax.random.randint(keys[1], (8, 16), 0, 264),
         "weights": jax.random.bernoulli(keys[2], 0.4, (8, 16)).astype(np.float32),  # unequal weight per microbatch
     }
-    whole, sums, _ = jax.jit(gradients, static_argnums=0)(config, params, batch)
-    split_config = replace(config, training=replace(config.training, microbatches=4))
-    split, split_sums, _ = jax.jit(gradients, static_argnums=0)(split_config, params, batch)
-    np.testing.assert_allclose(split_sums, sums, rtol=1e-6)
+    compiled = jax.jit(gradients, static_argnums=(0, 1))
+    whole, terms, weight = compiled(objective, 1, params, batch)
+    split, split_terms, _ = compiled(objective, 4, params, batch)
+    np.testing.assert_allclose(split_terms.sums.losses, terms.sums.losses, rtol=1e-6)
+    assert weight == batch["weights"].sum()
     # Gradients are means of 51 tokens: sums in another order agree to float32 rounding of the largest term.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), split, whole)
 
@@ -144,6 +160,26 @@ def test_a_loss_that_is_not_finite_fails_the_run_with_its_step(tmp_path):
     lines = _training_lines(folder)
     assert failure["failure_step"] == next(line["step"] for line in lines if line["loss_nats"] is None)
     assert "loss_nats" in failure["failure_reason"]
+
+
+def test_parameters_that_the_last_update_spoiled_fail_the_run(tmp_path):
+    """Each training loss is of the parameters before the step's update: only the evaluation sees the last ones."""
+    config = tiny_run(steps=1)
+    spoiled = language_modelling(config)._replace(
+        after_update=lambda params, sums: jax.tree.map(lambda array: array * np.nan, params)
+    )
+    folder, status = _train(config, tmp_path, objective=spoiled)
+    assert status == Status.FAILED == folder.status()
+    assert folder.result()["failure_reason"] == "held-out loss_nats = nan at step 1"
+    (evaluation,) = [line for line in metrics.read(folder.metrics_path) if line["kind"] == "evaluation"]
+    assert evaluation["loss_nats"] is None and evaluation["exact_match"] == evaluation["token_accuracy"] == 0.0
+
+
+def test_lines_that_are_no_json_are_left_out_by_name(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"kind": "train", "step": 1}\n{"kind": "tr\xff\n{"kind": "train", "step": 2}\n{"kind": "tra')
+    assert [line["step"] for line in metrics.read(path)] == [1, 2]
+    assert f"{path} line 2 is no JSON object" in caplog.text
 
 
 def test_another_vocabulary_is_refused(tmp_path):
@@ -171,15 +207,51 @@ def test_checksums_do_not_depend_on_the_mesh():
     assert _checksums({"a": split}) == _checksums({"a": array})
 
 
-def test_an_array_that_is_not_what_was_saved_is_refused(tmp_path, config):
+def _change_checksum(checkpoint):
     """A flipped bit on disk may be one that orbax never reads, so the record of what was saved is changed instead."""
-    folder, _ = _train(config, tmp_path)
-    record = next(folder.checkpoints_path.rglob("record/metadata"))
+    record = checkpoint / "record" / "metadata"
     saved = json.loads(record.read_text())
     name = next(name for name in saved["checksums"] if "query" in name)
     saved["checksums"][name] ^= 1
     record.write_text(json.dumps(saved))
-    with pytest.raises(CorruptCheckpointError, match="query.*the file changed on disk. Fix: delete"):
+
+
+def _truncate(checkpoint):
+    largest = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+
+
+DAMAGE = {
+    "changed": (_change_checksum, "query.*the file changed on disk"),
+    "truncated": (_truncate, "cannot be read"),
+    "no index": (lambda checkpoint: (checkpoint / "state" / "manifest.ocdbt").unlink(), "cannot be read"),
+    "no record": (lambda checkpoint: shutil.rmtree(checkpoint / "record"), "cannot be read: .*record"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, straight, config, tmp_path, caplog):
+    """The run ends as if nothing had happened: the step that was damaged is trained and saved again."""
+    folder = open_run(tmp_path, config)
+    shutil.copytree(straight.path, folder.path, dirs_exist_ok=True)
+    folder.result_path.unlink()
+    spoil, words = DAMAGE[damage]
+    spoil(folder.checkpoints_path / "20")
+    assert _train(config, tmp_path)[1] == Status.DONE
+    assert re.search(f"/20: .*{words}.*Training goes on from step 10", caplog.text)
+    jax.tree.map(np.testing.assert_array_equal, _params(folder, config), _params(straight, config))
+    assert _training_lines(folder) == _training_lines(straight)
+    assert [path.name[:3] for path in (folder.path / "damaged-checkpoints").iterdir()] == ["20-"]
+
+
+def test_without_a_readable_checkpoint_the_error_says_so(straight, config, tmp_path):
+    shutil.copytree(straight.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    for checkpoint in folder.checkpoints_path.iterdir():
+        _change_checksum(checkpoint)
+    with pytest.raises(
+        CorruptCheckpointError, match=r"/20: array.*query.*/10: array.*No older checkpoint.*Fix: delete"
+    ):
         _params(folder, config)
 
 

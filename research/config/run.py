@@ -223,7 +223,7 @@ class CheckpointConfig:
     """When a run's state is saved. A run always saves when it is interrupted and when it ends."""
 
     every: int = 1000  # steps
-    keep_last: int = 1
+    keep_last: int = 2  # so that training goes on from the one before if the newest is damaged
     keep_every: int | None = None  # steps whose multiples are never deleted
 
     def __post_init__(self):

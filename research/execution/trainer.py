@@ -8,9 +8,11 @@ from research.config import RunConfig
 from research.data.batches import text_examples
 from research.data.synthetic import task_examples
 from research.data.token_file import TokenFile, folder_of
+from research.evaluation.held_out import held_out_measures
 from research.runs import RunFolder, Status
 from research.training import runtime
 from research.training.loop import train
+from research.training.objective import language_modelling
 
 
 def train_run(
@@ -28,6 +30,14 @@ def train_run(
         examples = text_examples(config, TokenFile.open(folder_of(config.data)))
     else:
         examples = task_examples(config)
-    status = train(config, folder, examples, on_progress, should_stop)
+    status = train(
+        config,
+        folder,
+        objective=language_modelling(config),
+        examples=examples,
+        evaluate=held_out_measures,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
     jax.clear_caches()  # the next run has other shapes: what was compiled for this one would only fill memory
     return status

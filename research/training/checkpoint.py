@@ -5,6 +5,7 @@ integer arithmetic on the device, equal on every mesh, and never move the arrays
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from research.config import CheckpointConfig
 
 
 class CorruptCheckpointError(RuntimeError):
-    """A restored array is not the array that was saved."""
+    """A checkpoint cannot be read, or a restored array is not the array that was saved; `step` is its step."""
+
+    def __init__(self, message: str, step: int | None = None):
+        super().__init__(message)
+        self.step = step
 
 
 class Checkpoints:
@@ -66,23 +71,57 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, abstract_state: Any) -> tuple[Any, dict[str, float]]:
-        """The newest checkpoint in the shapes, dtypes and shardings of `abstract_state`, and its notes.
+        """The newest readable checkpoint in the shapes, dtypes and shardings of `abstract_state`, and its notes.
 
-        Raises ValueError if shapes or structure differ from what was saved, CorruptCheckpointError if a bit flipped.
+        One that is damaged (a file missing, cut short or changed) is passed over with a warning in the log and moved to
+        `damaged-checkpoints` beside the folder, so that its step can be saved again. Raises CorruptCheckpointError if
+        no checkpoint is left.
         """
-        step = self._manager.latest_step()
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), record=ocp.args.JsonRestore()),
+        damaged: list[CorruptCheckpointError] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._read(step, abstract_state)
+            except CorruptCheckpointError as error:
+                damaged.append(error)
+                continue
+            for error in damaged:
+                logging.getLogger(__name__).warning("%s Training goes on from step %d.", error, step)
+                self._set_aside(error.step)
+            return restored
+        raise CorruptCheckpointError(
+            f"{' '.join(map(str, damaged))} No older checkpoint is left. Fix: delete {self._manager.directory} to "
+            "start the run anew."
         )
+
+    def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, float]]:
+        """Raises CorruptCheckpointError, with `step`, for whatever the files of that step are not."""
+        folder = f"{self._manager.directory}/{step}"
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), record=ocp.args.JsonRestore()),
+            )
+        except (jax.errors.JaxRuntimeError, MemoryError):  # no fault of the files
+            raise
+        except Exception as error:  # orbax raises a bare Exception for arrays that are cut short, and six other kinds
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise  # the machine's fault: the files may be whole
+            raise CorruptCheckpointError(f"{folder}: cannot be read: {error}".splitlines()[0], step) from error
         expected = restored.record["checksums"]
         for name, found in _checksums(restored.state).items():
             if expected[name] != found:
                 raise CorruptCheckpointError(
-                    f"{self._manager.directory}/{step}: array {name} has checksum {found}, saved as {expected[name]}; "
-                    "the file changed on disk. Fix: delete this step's folder to go on from the one before it."
+                    f"{folder}: array {name} has checksum {found}, not {expected[name]}; the file changed on disk.",
+                    step,
                 )
         return restored.state, restored.record["notes"]
+
+    def _set_aside(self, step: int) -> None:
+        folder = Path(self._manager.directory)
+        aside = folder.with_name("damaged-checkpoints")
+        aside.mkdir(exist_ok=True)
+        (folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
+        self._manager.reload()
 
 
 def _checksums(state: Any) -> dict[str, int]:

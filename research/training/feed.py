@@ -12,7 +12,7 @@ import numpy as np
 from research.config import RunConfig
 from research.data.batches import Examples
 
-Batch = dict[str, Any]  # {"inputs", "targets", "weights"}, each (B, L); "sources", "source_weights", each (B, S)
+Batch = dict[str, Any]  # the arrays of research/data/arrays.py
 
 
 def global_batch(config: RunConfig, examples: Examples, step: int, sharding: Any) -> Batch:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,12 +12,12 @@ import numpy as np
 
 from research.config import RunConfig
 from research.data.batches import Examples
-from research.evaluation.held_out import held_out_measures
 from research.runs import RunFolder, Status
 from research.sharding import make_mesh
 from research.training import metrics
 from research.training.checkpoint import Checkpoints
 from research.training.feed import global_batch
+from research.training.objective import Objective
 from research.training.runtime import matmul_flops_per_second
 from research.training.step import Program, TrainState, make_program
 
@@ -30,42 +31,60 @@ PHASES = (
 )
 
 
+Evaluate = Callable[[Program, Any, Examples], dict[str, float]]  # (program, params, examples) -> measured columns
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What one call of `train` works with; `seconds` is the run's account of time, filled as it goes."""
+
+    config: RunConfig
+    program: Program
+    examples: Examples
+    evaluate: Evaluate
+    checkpoints: Checkpoints
+    log: metrics.MetricsLog
+    seconds: Counter[str]
+
+
 def train(
     config: RunConfig,
     folder: RunFolder,
+    *,
+    objective: Objective,
     examples: Examples,
+    evaluate: Evaluate,
     on_progress: Callable[[int, float], None],
     should_stop: Callable[[], bool],
 ) -> Status:
     """Train `config` to its last step, going on from the newest checkpoint in `folder`; returns the run's new status.
 
-    DONE: result.json holds the measured columns of the runs table. FAILED: the loss became NaN or infinite;
-    failure.json holds the step. PARTIAL: `should_stop()` turned true; the state is saved. `on_progress(steps done,
-    loss)` is called at every flush of the metrics. Resumed and uninterrupted runs have bit-identical parameters.
+    DONE: result.json holds the measured columns of the runs table. FAILED: a training or held-out loss became NaN or
+    infinite; failure.json holds the step. PARTIAL: `should_stop()` turned true; the state is saved. `evaluate` measures
+    held-out examples; `on_progress(steps done, loss)` is called at every flush of the metrics. Resumed and
+    uninterrupted runs have bit-identical parameters.
 
-    Raises ConfigError for a mesh that does not fit, OSError for a full disk.
+    Raises ConfigError for a mesh that does not fit, CorruptCheckpointError if no checkpoint of the folder can be read,
+    OSError for a full disk.
     """
     seconds: Counter[str] = Counter()
     began = time.perf_counter()
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints_path, config.checkpoint) as checkpoints:
-        program = make_program(config, mesh)
+        program = make_program(config, mesh, objective)
         state, first = _start(program, checkpoints, seconds)
         tensorboard = folder.tensorboard_path if config.logging.tensorboard else None
         with metrics.MetricsLog(folder.metrics_path, first, tensorboard) as log:
-            log.add("session", first, _session(config))
+            log.add("session", first, _machine(config))
             seconds["start_seconds"] += time.perf_counter() - began
+            session = _Session(config, program, examples, evaluate, checkpoints, log, seconds)
             try:
-                state, step = _steps(
-                    config, program, examples, state, first, log, checkpoints, seconds, on_progress, should_stop
-                )
+                state, step = _steps(session, state, first, on_progress, should_stop)
+                finished = step == config.training.steps
+                measured = _evaluate(session, state, step) if finished else {}
             except metrics.NonFiniteLossError as error:
                 folder.write_failure(error.step, str(error))
                 return Status.FAILED
-            finished = step == config.training.steps
-            if finished:
-                losses = _evaluate(config, program, examples, state, step, log, seconds)
-                log.flush()
         with _timed(seconds, "checkpoint_seconds"):
             checkpoints.save(step, state, seconds)
             checkpoints.wait()
@@ -73,9 +92,9 @@ def train(
         return Status.PARTIAL
     folder.write_result(
         {
-            **losses,
+            **measured,
             "train_loss_nats": _recent_loss(folder, config.training.steps),
-            **_session(config),
+            **_machine(config),
             **{phase: seconds[phase] for phase in PHASES},
             "wall_seconds": sum(seconds[phase] for phase in PHASES),
         }
@@ -84,7 +103,7 @@ def train(
 
 
 def _start(program: Program, checkpoints: Checkpoints, seconds: Counter[str]) -> tuple[TrainState, int]:
-    """A new state, or the newest checkpoint's, whose notes bring the seconds spent before it."""
+    """A new state, or the newest readable checkpoint's, whose notes bring the seconds spent before it."""
     if checkpoints.latest() is None:
         return program.init(), 0
     with _timed(seconds, "checkpoint_seconds"):
@@ -94,23 +113,19 @@ def _start(program: Program, checkpoints: Checkpoints, seconds: Counter[str]) ->
 
 
 def _steps(
-    config: RunConfig,
-    program: Program,
-    examples: Examples,
+    session: _Session,
     state: TrainState,
     first: int,
-    log: metrics.MetricsLog,
-    checkpoints: Checkpoints,
-    seconds: Counter[str],
     on_progress: Callable[[int, float], None],
     should_stop: Callable[[], bool],
 ) -> tuple[TrainState, int]:
     """Step until the end or until asked to stop; returns the state and the steps it has done."""
+    config, program, log, seconds = session.config, session.program, session.log, session.seconds
     step, last = first, config.training.steps
     began, aside = time.perf_counter(), sum(seconds.values())
     while step < last and not should_stop():
         with _timed(seconds, "data_seconds"):
-            placed = global_batch(config, examples, step, program.batch_sharding)
+            placed = global_batch(config, session.examples, step, program.batch_sharding)
         with _timed(seconds, "compile_seconds") if step == first else contextlib.nullcontext():
             state, measured = program.train(state, placed)
             if step == first:  # the first call compiles; waiting for it here keeps that time apart from the steps'
@@ -120,33 +135,30 @@ def _steps(
         if step % config.logging.every == 0 or step == last:
             on_progress(step, log.flush())
         if step < last and config.evaluation.every and step % config.evaluation.every == 0:
-            _evaluate(config, program, examples, state, step, log, seconds)
-        if step < last and checkpoints.due(step):
+            _evaluate(session, state, step)
+        if step < last and session.checkpoints.due(step):
             log.flush()  # first, so that no checkpoint is ever ahead of its metrics
             with _timed(seconds, "checkpoint_seconds"):
-                checkpoints.save(step, state, seconds)
+                session.checkpoints.save(step, state, seconds)
     log.flush()
     seconds["train_seconds"] += time.perf_counter() - began - (sum(seconds.values()) - aside)
     return state, step
 
 
-def _evaluate(
-    config: RunConfig,
-    program: Program,
-    examples: Examples,
-    state: TrainState,
-    step: int,
-    log: metrics.MetricsLog,
-    seconds: Counter[str],
-) -> dict[str, float]:
-    log.flush()  # waits for the steps before, whose time is not evaluation's
-    with _timed(seconds, "evaluation_seconds"):
-        losses = held_out_measures(program, state.params, examples)
-    log.add("evaluation", step, losses)
-    return losses
+def _evaluate(session: _Session, state: TrainState, step: int) -> dict[str, float]:
+    """Held-out measures after `step` steps, logged. Raises NonFiniteLossError if the loss is not finite.
+
+    The last update's parameters are seen here alone: its training loss was computed before it.
+    """
+    session.log.flush()  # waits for the steps before, whose time is not evaluation's
+    with _timed(session.seconds, "evaluation_seconds"):
+        measured = session.evaluate(session.program, state.params, session.examples)
+    session.log.add("evaluation", step, measured)
+    session.log.flush()
+    return measured
 
 
-def _session(config: RunConfig) -> dict[str, Any]:
+def _machine(config: RunConfig) -> dict[str, Any]:
     """What this process runs on: columns of the runs table."""
     return {
         "backend": jax.default_backend(),

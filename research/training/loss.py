@@ -70,8 +70,8 @@ def _chunk_losses(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_
     nats_BL = logsumexp_BL - target_logit_BL
     nats = (weights_BL * nats_BL).sum()
     loss = (weights_BL * (nats_BL + z_loss * logsumexp_BL**2)).sum() if z_loss else nats
-    # A tie counts as right: the target is among the most probable.
-    wrong_B = (weights_BL * (target_logit_BL < top_BL1[..., 0])).sum(axis=1)
+    # A tie counts as right: the target is among the most probable. A logit that is NaN is not.
+    wrong_B = (weights_BL * ~(target_logit_BL >= top_BL1[..., 0])).sum(axis=1)
     return (exps_BLV, total_BL1, logsumexp_BL), loss, nats, wrong_B
 
 

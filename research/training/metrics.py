@@ -5,6 +5,7 @@ wait on the device until `flush`, so that logging never makes a step wait for th
 """
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,32 @@ import jax
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The training loss became NaN or infinite; `step` is the first such step."""
+    """A loss became NaN or infinite; `step` is the first such step."""
 
-    def __init__(self, step: int, value: float):
-        super().__init__(f"loss_nats = {value} at step {step}")
-        self.step = step
+    def __init__(self, line: dict[str, Any]):
+        kind = "" if line["kind"] == "train" else "held-out "
+        super().__init__(f"{kind}loss_nats = {line['loss_nats']} at step {line['step']}")
+        self.step = line["step"]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file, oldest first; a line cut off by a crash is not one."""
+    """The lines of a metrics file, oldest first.
+
+    A last line that a crash cut off is not one. Another line that is no JSON object, as a full disk or a damaged file
+    leaves it, is left out with a warning in the log that names file and line.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    found = []
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), 1):
+        try:
+            values = json.loads(line) if line.endswith("\n") else None
+        except json.JSONDecodeError:
+            logging.getLogger(__name__).warning("%s line %d is no JSON object and is left out", path, number)
+            values = None
+        if isinstance(values, dict):
+            found.append(values)
+    return found
 
 
 class MetricsLog:
@@ -54,10 +69,9 @@ class MetricsLog:
     def flush(self) -> float | None:
         """Write what is queued; returns the last training loss among it, in nats.
 
-        Raises NonFiniteLossError, after writing, if a training loss among it is not finite.
+        Raises NonFiniteLossError, after writing, if a training or held-out loss among it is not finite.
         """
         lines = [_plain(line) for line in jax.device_get(self._pending)]
-        losses = [(line["step"], float(line["loss_nats"])) for line in lines if line["kind"] == "train"]
         self._pending = []
         self._file.write("".join(_to_json(line) + "\n" for line in lines))
         self._file.flush()
@@ -65,10 +79,10 @@ class MetricsLog:
             for name, value in line.items():
                 if isinstance(value, float):
                     self._writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
-        for step, loss in losses:
-            if not math.isfinite(loss):
-                raise NonFiniteLossError(step, loss)
-        return losses[-1][1] if losses else None
+        for line in lines:
+            if not math.isfinite(line.get("loss_nats", 0.0)):
+                raise NonFiniteLossError(line)
+        return next((line["loss_nats"] for line in reversed(lines) if line["kind"] == "train"), None)
 
 
 def _to_json(line: dict[str, Any]) -> str:

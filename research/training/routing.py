@@ -3,20 +3,13 @@
 `routing` is the tree that language_model.hidden returns, empty for a model without a mixture of experts.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from research.config import MoeConfig
 from research.models.experts.router import RouterStatistics
-
-
-class Routed(NamedTuple):
-    """Of one step: the auxiliary loss as it enters the objective, and the statistics summed over the batch."""
-
-    auxiliary_loss: jax.Array
-    statistics: Any
 
 
 def auxiliary_loss(config: MoeConfig, routing: Any) -> jax.Array:
@@ -44,13 +37,13 @@ def summed(routing: Any) -> Any:
     return jax.tree.map(lambda a: jax.lax.stop_gradient(a).sum(axis=-2), routing)
 
 
-def router_metrics(config: MoeConfig, routed: Routed) -> dict[str, jax.Array]:
-    """Over all mixtures of experts of the model; empty without one.
+def router_metrics(config: MoeConfig, routing: Any, auxiliary: jax.Array) -> dict[str, jax.Array]:
+    """Over all mixtures of experts of the model, from the statistics `summed` over the batch; empty without one.
 
     `router_max_load`: the largest load over the mean load of its layer, the worst layer's. `router_dead_experts`: those
     that no token of the batch chose. `router_dropped_fraction`: of choices, or of tokens under expert choice.
     """
-    layers = _layers(routed.statistics)
+    layers = _layers(routing)
     if not layers:
         return {}
 
@@ -60,7 +53,7 @@ def router_metrics(config: MoeConfig, routed: Routed) -> dict[str, jax.Array]:
     load, tokens = joined("load_BE"), joined("tokens_B1").sum()
     asked = load.sum() if config.routing == "token_choice" else tokens
     return {
-        "auxiliary_loss": routed.auxiliary_loss,
+        "auxiliary_loss": auxiliary,
         "router_max_load": (load.max(axis=1) / load.mean(axis=1)).max(),
         "router_entropy_nats": joined("entropy_B1").sum() / tokens,
         "router_dropped_fraction": joined("dropped_B1").sum() / asked,

@@ -11,12 +11,10 @@ from jax.sharding import Mesh
 from research.config import RunConfig
 from research.models import language_model
 from research.models.layers import draw
-from research.optim.expert_bias import balanced
 from research.optim.optimizer import make_optimizer
 from research.optim.schedules import learning_rate
 from research.sharding import batch_sharding, parameter_shardings, replicated
-from research.training.loss import LossSums, cross_entropy
-from research.training.routing import Routed, auxiliary_loss, router_metrics, summed
+from research.training.objective import Batch, Objective, Terms
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -30,9 +28,8 @@ class TrainState(flax.struct.PyTreeNode):
 class Program(NamedTuple):
     """The pure functions of a run, compiled for a mesh.
 
-    `init()` -> state; `train(state, batch)` -> (state, metrics), consuming the state; `evaluate(params, batch)` ->
-    LossSums. A batch is {"inputs", "targets": int32 (B, L), "weights": float32 (B, L)}, and for an encoder-decoder
-    {"sources": int32 (B, S), "source_weights": float32 (B, S), zero at padding} beside them.
+    `init()` -> state; `train(state, batch)` -> (state, metrics), consuming the state; `evaluate(params, batch)` -> the
+    objective's sums over a held-out batch. A batch holds the arrays that the objective names.
     """
 
     init: Any
@@ -42,42 +39,32 @@ class Program(NamedTuple):
     batch_sharding: Any
 
 
-def loss_sums(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> tuple[LossSums, Any]:
-    """Sums over the batch's tokens, and what the routers did (as of language_model.hidden)."""
-    sources = (batch["sources"], batch["source_weights"] > 0) if "sources" in batch else None
-    x_BLD, head_DV, routing = language_model.hidden(config.model, params, batch["inputs"], sources=sources)
-    return cross_entropy(x_BLD, head_DV, batch["targets"], batch["weights"], config.training.z_loss), routing
+def gradients(objective: Objective, microbatches: int, params: Any, batch: Batch) -> tuple[Any, Terms, jax.Array]:
+    """Gradients of the objective on the whole batch, its terms summed over microbatches, and the batch's weight.
 
-
-def gradients(config: RunConfig, params: Any, batch: dict[str, jax.Array]) -> tuple[Any, LossSums, Routed]:
-    """Gradients of the mean loss plus the routers' auxiliary loss, the loss sums, and what the routers did.
-
-    Microbatches add up (gradient sum, weight) pairs and divide once, so unequal weights change nothing.
+    Gradients and losses add up and are divided once, so microbatches of unequal weight change nothing.
     """
-    parts, weight = config.training.microbatches, batch["weights"].sum()
+    weight = objective.weight(batch)
 
-    def one(params: Any, batch: Any) -> Any:
-        def objective(params: Any) -> Any:
-            sums, routing = loss_sums(config, params, batch)
-            auxiliary = auxiliary_loss(config.model.moe, routing) / parts  # a mean over sequences, as many in each part
-            return sums.loss + weight * auxiliary, (sums, Routed(auxiliary, summed(routing)))
+    def one(params: Any, batch: Batch) -> tuple[Any, Terms]:
+        def minimised(params: Any) -> tuple[jax.Array, Terms]:
+            terms = objective.terms(params, batch)
+            share = terms.penalty / microbatches  # a mean over the rows, of which each microbatch has as many
+            return terms.loss + weight * share, terms._replace(penalty=share)
 
-        grads, (sums, routed) = jax.grad(objective, has_aux=True)(params)
-        return grads, sums, routed
+        return jax.grad(minimised, has_aux=True)(params)
 
-    if parts == 1:
-        grads, sums, routed = one(params, batch)
+    if microbatches == 1:
+        grads, terms = one(params, batch)
     else:
         # Row r goes to microbatch r % parts, so that a batch split over devices stays split within each microbatch.
-        split = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
+        split = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, microbatches, *a.shape[1:]), 1, 0), batch)
         zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, params, jax.tree.map(lambda a: a[0], split)))
-        (grads, sums, routed), _ = jax.lax.scan(
-            lambda c, b: (jax.tree.map(jnp.add, c, one(params, b)), None), zero, split
-        )
-    return jax.tree.map(lambda g: g / sums.weight, grads), sums, routed
+        (grads, terms), _ = jax.lax.scan(lambda c, b: (jax.tree.map(jnp.add, c, one(params, b)), None), zero, split)
+    return jax.tree.map(lambda g: g / weight, grads), terms, weight
 
 
-def make_program(config: RunConfig, mesh: Mesh) -> Program:
+def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program:
     """Trace and shard the run's functions on `mesh`; compilation happens at the first call of each."""
     boxed = language_model.abstract(config.model)
     optimizer = make_optimizer(config.optimizer, boxed, config.training.steps)
@@ -96,20 +83,17 @@ def make_program(config: RunConfig, mesh: Mesh) -> Program:
         return TrainState(params, moments, jax.device_put(jnp.zeros((), jnp.int32), rest))
 
     def train(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
-        grads, sums, routed = gradients(config, state.params, batch)
+        grads, terms, weight = gradients(objective, config.training.microbatches, state.params, batch)
         updates, moments = optimizer.update(grads, state.moments, state.params)
-        params = balanced(config.model.moe, optax.apply_updates(state.params, updates), routed.statistics)
+        params = objective.after_update(optax.apply_updates(state.params, updates), terms.sums)
         metrics = {
-            "loss_nats": sums.nats / sums.weight,
-            "objective_nats": sums.loss / sums.weight + routed.auxiliary_loss,
+            **objective.metrics(terms.sums, weight, terms.penalty),
             "gradient_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate(config.optimizer, state.step, config.training.steps),
-            **router_metrics(config.model.moe, routed),
         }
         return TrainState(params, moments, state.step + 1), metrics
 
-    arrays = ("inputs", "targets", "weights", *(() if config.model.encoder is None else ("sources", "source_weights")))
-    batch_shardings = dict.fromkeys(arrays, batch_sharding(mesh))
+    batch_shardings = dict.fromkeys(objective.arrays, batch_sharding(mesh))
     return Program(
         init=init,
         train=jax.jit(
@@ -119,7 +103,7 @@ def make_program(config: RunConfig, mesh: Mesh) -> Program:
             donate_argnums=0,
         ),
         evaluate=jax.jit(
-            lambda params, batch: loss_sums(config, params, batch)[0],
+            objective.evaluate,
             in_shardings=(params_sharding, batch_shardings),
             out_shardings=rest,
         ),

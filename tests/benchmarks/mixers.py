@@ -27,6 +27,7 @@ from matplotlib.ticker import FuncFormatter
 from research.config import AttentionConfig, ConfigError, ModelConfig, RunConfig, TrainingConfig
 from research.models import language_model
 from research.models.blocks import SEQUENCE_MIXERS
+from research.training.objective import language_modelling
 from research.training.runtime import configure
 from research.training.step import gradients
 
@@ -69,7 +70,9 @@ def compiled(model: ModelConfig, length: int):
     tokens = jax.random.randint(jax.random.key(1), (1, length + 1), 3, 259)
     batch = {"inputs": tokens[:, :-1], "targets": tokens[:, 1:], "weights": jnp.ones((1, length))}
     arguments = (language_model.init(model, jax.random.key(0)), batch)
-    return jax.jit(lambda params, batch: gradients(config, params, batch)).lower(*arguments).compile(), arguments
+    return jax.jit(
+        lambda params, batch: gradients(language_modelling(config), config.training.microbatches, params, batch)
+    ).lower(*arguments).compile(), arguments
 
 
 def measure(lengths: list[int]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ def best_step_seconds(keep_freed_memory: bool) -> float:
     from research.config import AttentionConfig, MlpConfig, ModelConfig, RunConfig, TrainingConfig
     from research.sharding import make_mesh
     from research.training import runtime
+    from research.training.objective import language_modelling
     from research.training.step import make_program
 
     if keep_freed_memory:
@@ -28,7 +29,7 @@ def best_step_seconds(keep_freed_memory: bool) -> float:
         model=ModelConfig(width=64, depth=4, attention=AttentionConfig(4, 4, 16), mlp=MlpConfig(168)),
         training=TrainingConfig(batch_size=16, sequence_length=128),
     )
-    program = make_program(config, make_mesh(config.mesh))
+    program = make_program(config, make_mesh(config.mesh), language_modelling(config))
     state = program.init()
     stream = np.random.default_rng(0).integers(0, 259, (16, 129)).astype(np.int32)
     batch = {"inputs": stream[:, :-1], "targets": stream[:, 1:], "weights": np.ones((16, 128), np.float32)}

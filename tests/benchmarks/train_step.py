@@ -32,6 +32,7 @@ from research.config import (
 )
 from research.plan import run_cost
 from research.sharding import make_mesh
+from research.training.objective import language_modelling
 from research.training.runtime import configure
 from research.training.step import make_program
 
@@ -52,7 +53,7 @@ def ours(vocab_size: int):
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", clip_norm=None),
         training=TrainingConfig(steps=1, batch_size=BATCH, sequence_length=LENGTH),
     )
-    program = make_program(config, make_mesh(config.mesh))
+    program = make_program(config, make_mesh(config.mesh), language_modelling(config))
     state = program.init()
     stream = np.random.default_rng(0).integers(0, vocab_size, (BATCH, LENGTH + 1)).astype(np.int32)
     batch = {"inputs": stream[:, :-1], "targets": stream[:, 1:], "weights": np.ones((BATCH, LENGTH), np.float32)}
