@@ -55,9 +55,14 @@ COLUMNS = (
     Column("granularity", "number", "1", "width of a dense feed-forward layer over the width of one expert"),
     Column("tokens", "number", "tokens", "training tokens predicted over the whole run", required=True),
     Column("unique_tokens", "number", "tokens", "different training tokens; tokens / unique_tokens passes are made"),
-    Column("flops", "number", "FLOP", "training FLOPs: every matmul as executed, full attention scores", required=True),
+    Column("flops", "number", "FLOP", "training FLOPs: the model's work, full attention scores", required=True),
     Column("flops_causal", "number", "FLOP", "training FLOPs with the causal half of attention only"),
     Column("flops_6nd", "number", "FLOP", "6 * params * tokens"),
+    Column("executed_flops", "number", "FLOP", "training FLOPs of the matrix products that the run's program executed"),
+    Column(
+        "elementwise_flops", "number", "FLOP", "training FLOPs of recurrences and convolutions beside those products"
+    ),
+    Column("state_bytes", "number", "bytes", "decode state of one sequence of sequence_length tokens"),
     Column("width", "integer", "channels", "width of the residual stream"),
     Column("depth", "integer", "layers", "residual layers"),
     Column("sequence_length", "integer", "tokens", "tokens per training sequence"),

@@ -57,6 +57,7 @@ def train(config: RunConfig, folder: RunFolder, on_progress: Callable, should_st
             "evaluation_seconds": 0.04,
             "checkpoint_seconds": 0.03,
             "wall_seconds": seconds + 0.42,
+            "executed_flops": 1e9,
             "matmul_flops_per_second": 1e11,
             "backend": "cpu",
             "devices": len(os.sched_getaffinity(0)),

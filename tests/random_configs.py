@@ -110,7 +110,7 @@ def _moe(seed: int) -> MoeConfig:
         groups=groups,
         active_groups=active_groups,
         capacity_factor=None if rng.integers(2) else experts / active,
-        algorithm=str(rng.choice(["dense", "capacity", "ragged"])),
+        algorithm=str(rng.choice(["auto", "dense", "capacity", "ragged"])),
         balance_over="sequence",
         bias_rate=None if rng.integers(2) else 1e-3,
     )
@@ -131,7 +131,7 @@ def _mamba(seed: int) -> MambaConfig:
         conv_width=int(rng.integers(1, 6)),
         step_rank=None if rng.integers(2) else int(rng.integers(1, 9)),
         inner_norms=str(rng.choice(["none", "fixed", "learned"])),
-        algorithm=str(rng.choice(["sequential", "chunked", "associative"])),
+        algorithm=str(rng.choice(["auto", "sequential", "chunked", "associative"])),
         chunk=int(rng.integers(1, 13)),
     )
 
@@ -147,14 +147,14 @@ def _mamba2(seed: int, width: int) -> Mamba2Config:
         head_dim=head_dim,
         groups=int(rng.choice([groups for groups in range(1, 5) if heads % groups == 0])),
         conv_width=int(rng.integers(1, 6)),
-        algorithm=str(rng.choice(["chunked", "recurrent"])),
+        algorithm=str(rng.choice(["auto", "chunked", "recurrent"])),
         chunk=int(rng.integers(1, 13)),
     )
 
 
 def _rwkv4(seed: int) -> Rwkv4Config:
     rng = np.random.default_rng((seed, 3))
-    return Rwkv4Config(int(rng.integers(1, 5)), algorithm=str(rng.choice(["sequential", "associative"])))
+    return Rwkv4Config(int(rng.integers(1, 5)), algorithm=str(rng.choice(["auto", "sequential", "associative"])))
 
 
 def _rwkv7(seed: int, width: int) -> Rwkv7Config:
@@ -164,7 +164,7 @@ def _rwkv7(seed: int, width: int) -> Rwkv7Config:
         int(rng.choice([size for size in range(1, 9) if width % size == 0])),
         int(rng.integers(1, 5)),
         *ranks,
-        algorithm=str(rng.choice(["chunked", "sequential"])),
+        algorithm=str(rng.choice(["auto", "chunked", "sequential"])),
         chunk=int(rng.integers(1, 13)),
     )
 

@@ -273,13 +273,18 @@ def test_account_of_time(tmp_path):
     record = timings.read_phases(tmp_path)[0]
     (tmp_path / "timings.jsonl").write_text(json.dumps({**record, "seconds": 20.0}) + "\n")
     phases = {f"{name}_seconds": [1.0, 2.0, np.nan] for name in timings.RUN_PHASES}
-    rates = {"flops": [4e10, 6e10, 9e99], "matmul_flops_per_second": [1e10, 2e10, np.nan]}
+    rates = {
+        "flops": [3e10, 5e10, 9e99],
+        "executed_flops": [4e10, 6e10, np.nan],
+        "matmul_flops_per_second": [1e10, 2e10, np.nan],
+    }
     table = pd.DataFrame({"status": ["done", "done", "failed"], **rates, **phases})
     account = timings.account(tmp_path, table)
     assert account["wall_seconds"] == 20.0 and account["run_seconds"] == 40.0  # two workers
     assert account["phase_seconds"] == {**dict.fromkeys(timings.RUN_PHASES, 3.0), "start": 6.0}
-    assert account["model_flops"] == 1e11 and account["ideal_share"] == (4 + 3) / 40
-    # Two workers, each at the rate that does all of 1e11 FLOPs in 4 + 3 seconds.
+    assert account["model_flops"] == 8e10 and account["executed_flops"] == 1e11
+    assert account["ideal_share"] == (4 + 3) / 40
+    # Two workers, each at the rate that executes all of 1e11 FLOPs in 4 + 3 seconds.
     np.testing.assert_allclose(account["matmul_flops_per_second"], 2 * 1e11 / 7)
     assert timings.account(tmp_path, table[table["status"] == "failed"]) is None
 

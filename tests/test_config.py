@@ -114,6 +114,10 @@ def test_bad_overrides_name_field_value_and_rule(assignment, message):
         (lambda: MeshConfig(data=-1, fsdp=-1), r"-1 on one axis"),
         (lambda: CheckpointConfig(every=4, keep_every=6), r"keep_every = 6: must be none or a multiple of every = 4"),
         (lambda: RunConfig(model=ModelConfig(vocab_size=300)), r"model.vocab_size = 300: must equal data.vocab_size"),
+        (
+            lambda: RunConfig(model=ModelConfig(max_positions=16), training=TrainingConfig(sequence_length=32)),
+            r"model.max_positions = 16: must be at least training.sequence_length = 32.* Fix: use 32 or more",
+        ),
         (lambda: RunConfig(training=TrainingConfig(steps=10**6)), r"128.00 epochs .* raise data.train_tokens"),
     ],
 )

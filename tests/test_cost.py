@@ -1,7 +1,8 @@
-"""Closed forms equal what the real module has and what its program executes, exactly."""
+"""Closed forms equal what the real module has and what its program executes, exactly; a model's work is one number."""
 
 import math
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,14 @@ import jaxpr_flops
 import pytest
 from random_configs import OTHER_PATTERNS, cases, random_model
 
-from research.config import RunConfig, TrainingConfig
+from research.config import AttentionConfig, ConfigError, ModelConfig, MoeConfig, RunConfig, TrainingConfig
 from research.models import language_model
+from research.models.algorithms import algorithm
+from research.models.experts import dispatch
 from research.models.layers import is_boxed
-from research.plan import decode_state_bytes, model_cost, run_cost, train_state_bytes
+from research.models.recurrent import delta_rule, rwkv4
+from research.models.state_spaces import selective_scan, ssd
+from research.plan import decode_state_bytes, executed_cost, model_cost, run_cost, train_state_bytes
 from research.training.objective import language_modelling
 from research.training.step import gradients
 
@@ -33,22 +38,24 @@ def test_parameters_equal_the_leaves(seed, pattern):
     assert cost.embedding_params == sum(map(math.prod, tables))
 
 
+def _run(seed, pattern, batch, **training):
+    model = replace(random_model(seed, pattern), vocab_size=259)
+    return RunConfig(model=model, training=TrainingConfig(batch_size=batch, sequence_length=LENGTH, **training))
+
+
 @pytest.mark.parametrize(("seed", "pattern"), CASES)
-def test_forward_flops_equal_the_jaxpr(seed, pattern):
-    model = random_model(seed, pattern)
-    params = language_model.unbox(language_model.abstract(model))
+def test_executed_forward_flops_equal_the_jaxpr(seed, pattern):
+    config = _run(seed, pattern, 3, steps=1)
+    params = language_model.unbox(language_model.abstract(config.model))
     tokens = jax.ShapeDtypeStruct((3, LENGTH), jnp.int32)
-    counted = jaxpr_flops.count(lambda p, t: language_model.logits(model, p, t), params, tokens)
-    assert counted == 3 * LENGTH * model_cost(model, LENGTH).forward_flops_per_token
+    counted = jaxpr_flops.count(lambda p, t: language_model.logits(config.model, p, t), params, tokens)
+    assert 3 * counted == executed_cost(config, "cpu").executed_flops
 
 
 @pytest.mark.parametrize(("seed", "pattern"), CASES)
 @pytest.mark.parametrize("microbatches", [1, 2])
-def test_training_flops_equal_the_jaxpr(seed, pattern, microbatches):
-    config = RunConfig(
-        model=replace(random_model(seed, pattern), vocab_size=259),
-        training=TrainingConfig(steps=7, batch_size=4, sequence_length=LENGTH, microbatches=microbatches),
-    )
+def test_executed_training_flops_equal_the_jaxpr(seed, pattern, microbatches):
+    config = _run(seed, pattern, 4, steps=7, microbatches=microbatches)
     params = language_model.unbox(language_model.abstract(config.model))
     batch = {
         name: jax.ShapeDtypeStruct((4, LENGTH), kind)
@@ -57,8 +64,100 @@ def test_training_flops_equal_the_jaxpr(seed, pattern, microbatches):
     counted = jaxpr_flops.count(
         lambda p, b: gradients(language_modelling(config), config.training.microbatches, p, b), params, batch
     )
-    assert counted == run_cost(config).flops_per_step
-    assert run_cost(config).flops == 7 * counted
+    assert 7 * counted == executed_cost(config, "cpu").executed_flops
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_attention_and_mlp_execute_the_models_work(seed):
+    config = _run(seed, "attention:mlp", 4)
+    assert executed_cost(config, "gpu").executed_flops == run_cost(config).flops
+
+
+PROGRAMS = [
+    ("attention:moe", "moe", [{"algorithm": name} for name in ("dense", "capacity", "ragged")] + [
+        {"algorithm": "capacity", "capacity_factor": factor} for factor in (1.0, 1.25)]),
+    ("mamba:mlp", "mamba", [{"algorithm": name, "chunk": chunk} for name in ("sequential", "chunked", "associative")
+                            for chunk in (4, 12)]),
+    ("mamba2:mlp", "mamba2", [{"algorithm": "recurrent"}, *({"algorithm": "chunked", "chunk": c} for c in (2, 5, 12))]),
+    ("rwkv4_time:rwkv4_channel", "rwkv4", [{"algorithm": name} for name in ("sequential", "associative")]),
+    ("rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel", "rwkv7",
+     [{"algorithm": "sequential"}, *({"algorithm": "chunked", "chunk": chunk} for chunk in (2, 5, 12))]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pattern", "section", "programs"), PROGRAMS, ids=[section for _, section, _ in PROGRAMS])
+def test_the_models_work_is_one_number_for_every_program(pattern, section, programs):
+    chunk = {"chunk": LENGTH} if "chunk" in programs[-1] else {}
+    auto = _with(_run(1, pattern, 4), section, algorithm="auto", **chunk)
+    runs = [_with(auto, section, **program) for program in programs]
+    assert {run_cost(run) for run in runs} == {run_cost(auto)}
+    executed = [executed_cost(run, "cpu") for run in runs]
+    assert len(set(executed)) > 1 or section == "mamba"  # whose scans all execute the same
+    assert executed_cost(auto, "cpu") in executed
+
+
+def _with(config, section, **fields):
+    changed = replace(getattr(config.model, section), **fields)
+    return replace(config, model=replace(config.model, **{section: changed}))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "state_numbers"),
+    [
+        ("mamba", lambda m: m.mamba.state_size * 2 * 64),
+        ("mamba2", lambda m: m.mamba2.state_size * 2 * 64),
+        ("s4", lambda m: m.s4.state_size * 64),
+        ("h3", lambda m: m.h3.state_size * 64 * (1 + 1)),  # of the shift, and of the diagonal
+        ("rwkv4_time", lambda m: 2 * 64),
+        ("rwkv7_first", lambda m: 2 * 64 * 64),  # read and written to twice
+    ],
+)
+def test_a_linear_recurrence_works_four_flops_per_number_of_its_state(pattern, state_numbers):
+    model = ModelConfig(width=64, depth=1, pattern=pattern)
+    assert model_cost(model, 10).sequence_flops == 4 * 10 * state_numbers(model)
+
+
+def _routed(**fields):
+    moe = MoeConfig(8, 2, hidden=40, **fields)
+    return ModelConfig(width=64, depth=1, pattern="attention:moe", attention=AttentionConfig(4, 4, 16), moe=moe)
+
+
+@pytest.mark.parametrize("factor", [None, 0.5, 1.25])
+def test_experts_work_as_many_as_a_token_passes(factor):
+    routed = _routed(shared_experts=1, capacity_factor=factor)
+    # The head, four square matrices, a router of 8 outputs, 3 experts of 3 matrices; 10 scores and values of 64.
+    matrices = 259 * 64 + 4 * 64 * 64 + 64 * 8 + 3 * 3 * 64 * 40
+    assert model_cost(routed, 10).forward_flops_per_token == 2 * matrices + 4 * 10 * 64
+
+
+def test_expert_choice_runs_the_one_algorithm_it_has():
+    choice = MoeConfig(4, 2, 10, routing="expert_choice", capacity_factor=1.0, renormalize=False,
+                       future_leak_allowed=True)  # fmt: skip
+    model = ModelConfig(pattern="attention:moe", moe=choice)
+    assert [algorithm(model, "moe", backend) for backend in ("cpu", "gpu")] == ["capacity", "capacity"]
+
+
+def test_auto_on_an_unknown_backend_is_refused():
+    with pytest.raises(ConfigError, match=r"model.rwkv4.algorithm = 'auto': stands for nothing on backend 'abacus'"):
+        algorithm(ModelConfig(), "rwkv4", "abacus")
+
+
+def test_what_is_executed_follows_the_backend():
+    config = RunConfig(model=_routed(), training=TrainingConfig(steps=1, batch_size=1, sequence_length=LENGTH))
+    on_cpu, on_gpu = (executed_cost(config, backend).executed_flops for backend in ("cpu", "gpu"))
+    assert on_cpu == run_cost(config).flops
+    assert on_gpu - on_cpu == 3 * LENGTH * (8 - 2) * 2 * 3 * 64 * 40  # every expert multiplies every token
+
+
+def test_auto_stands_for_an_algorithm_there_is():
+    for section, tables in (
+        ("moe", dispatch.ALGORITHMS), ("mamba", selective_scan.ALGORITHMS), ("mamba2", ssd.ALGORITHMS),
+        ("rwkv4", rwkv4.ALGORITHMS), ("rwkv7", delta_rule.ALGORITHMS),
+    ):  # fmt: skip
+        for backend in ("cpu", "gpu", "tpu"):
+            assert algorithm(ModelConfig(), section, backend) in tables
+            asked = get_args(get_type_hints(type(getattr(ModelConfig(), section)))["algorithm"])
+            assert set(asked) == {"auto", *tables}
 
 
 def test_conventions_differ_as_documented():

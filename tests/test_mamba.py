@@ -65,9 +65,10 @@ def test_bfloat16_keeps_the_recurrent_state_in_float32():
 
 def test_a_chunk_longer_than_the_sequence_is_refused():
     data = DataConfig(vocab_size=300, tokenizer="sentencepiece")
-    model = replace(MODEL, vocab_size=300, mamba=MambaConfig(chunk=64))
+    model = replace(MODEL, vocab_size=300, mamba=MambaConfig(algorithm="chunked", chunk=64))
     training = TrainingConfig(sequence_length=48)
     with pytest.raises(ConfigError, match=r"model.mamba.chunk = 64: must not exceed .* = 48. Fix: use at most 48"):
         RunConfig(model=model, data=data, training=training)
-    RunConfig(model=replace(model, mamba=MambaConfig(chunk=48)), data=data, training=training)
+    RunConfig(model=replace(model, mamba=MambaConfig(algorithm="chunked", chunk=48)), data=data, training=training)
+    RunConfig(model=replace(model, mamba=MambaConfig(chunk=64)), data=data, training=training)
     RunConfig(model=replace(model, pattern="attention:mlp"), data=data, training=training)

@@ -74,6 +74,8 @@ def test_a_chunk_longer_than_the_sequence_is_refused():
     data = DataConfig(vocab_size=300, tokenizer="sentencepiece")
     model, training = replace(MODEL, vocab_size=300), TrainingConfig(sequence_length=48)
     with pytest.raises(ConfigError, match=r"model.mamba2.chunk = 64: must not exceed .* = 48. Fix: use at most 48"):
-        RunConfig(model=replace(model, mamba2=replace(MAMBA2, chunk=64)), data=data, training=training)
+        RunConfig(
+            model=replace(model, mamba2=replace(MAMBA2, algorithm="chunked", chunk=64)), data=data, training=training
+        )
     recurrent = replace(MAMBA2, chunk=64, algorithm="recurrent")
     RunConfig(model=replace(model, mamba2=recurrent), data=data, training=training)

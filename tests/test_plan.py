@@ -7,15 +7,19 @@ import pytest
 from research.config import (
     AttentionConfig,
     ConfigError,
+    H3Config,
+    MambaConfig,
     MlpConfig,
     ModelConfig,
     MoeConfig,
     OptimizerConfig,
     RunConfig,
+    Rwkv7Config,
     TrainingConfig,
     fingerprint,
 )
 from research.plan import IsoFlop, Runs, run_cost, scaled
+from research.presets import PRESETS, preset
 
 BASE = RunConfig(
     model=ModelConfig(width=64, depth=4, attention=AttentionConfig(4, 2, 16), mlp=MlpConfig(168)),
@@ -95,7 +99,9 @@ def test_bad_plans_are_refused_when_made(change, message):
 
 
 def test_widths_must_be_whole_heads():
-    with pytest.raises(ConfigError, match=r"width must be a multiple of head_dim = 16"):
+    with pytest.raises(
+        ConfigError, match=r"sizes = \(40, 2\): .*heads = 4: times 5/8, .* Nearest widths that fit: 32, 64, 96\."
+    ):
         replace(GRID, sizes=((40, 2),), min_sizes=1).runs()
 
 
@@ -105,5 +111,72 @@ def test_a_plain_list_of_runs_carries_the_experiment_name():
 
 
 def test_experts_are_scaled_like_the_mlp():
-    model = replace(ModelConfig(width=64, attention=AttentionConfig(4, 4, 16)), moe=MoeConfig(4, 2, hidden=160))
+    model = ModelConfig(
+        width=64, pattern="attention:moe", attention=AttentionConfig(4, 4, 16), moe=MoeConfig(4, 2, 160)
+    )
     assert scaled(model, 128, 2).moe == replace(model.moe, hidden=320)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_published_model_at_its_own_size_is_itself_and_a_smaller_one_of_its_family(name):
+    model = PRESETS[name].model
+    assert scaled(model, model.width, model.depth) == model
+    width = model.width // 2
+    grown = {"attention": ("heads", "kv_heads"), "latent_attention": ("heads",)}
+    counts = [getattr(getattr(model, name), field) for name in model.sections for field in grown.get(name, ())]
+    if any(count > 1 and count % 2 for count in counts):  # no half of them
+        with pytest.raises(ConfigError, match="Nearest widths that fit"):
+            scaled(model, width, model.depth)
+        return
+    small = scaled(model, width, model.depth)
+    for section in model.unused:
+        assert getattr(small, section) == getattr(model, section)
+    for section in model.sections:
+        theirs, ours = getattr(model, section), getattr(small, section)
+        for field in ("heads", "kv_heads", "hidden", "kv_rank", "query_rank"):
+            whole, part = vars(theirs).get(field), vars(ours).get(field)
+            if whole is None or (field == "kv_heads" and whole == 1):
+                assert part == whole
+            else:  # heads exactly, the others to within half of what they are rounded to
+                assert abs(part - whole / 2) <= {"hidden": 4, "heads": 0, "kv_heads": 0}.get(field, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "expected"),
+    [
+        (preset("palm-540b").model, 384, {"heads": 1, "kv_heads": 1, "head_dim": 256}),
+        (preset("qwen3-0.6b").model, 512, {"heads": 8, "kv_heads": 4, "head_dim": 128}),
+        (preset("llama3-8b").model, 1024, {"heads": 8, "kv_heads": 2, "head_dim": 128}),
+    ],
+)  # fmt: skip
+def test_heads_keep_their_share_of_the_width(model, width, expected):
+    found = vars(scaled(model, width, model.depth).attention)
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_only_what_the_pattern_names_is_scaled():
+    model = ModelConfig(width=96, depth=2, pattern="mamba")  # no width of 64's heads, which it has none of
+    assert scaled(model, 48, 4) == replace(model, width=48, depth=4)
+    both = ModelConfig(width=64, depth=2, pattern="attention:mlp -> lstm", encoder_depth=4, source_length=8)
+    grown = scaled(both, 128, 3)
+    assert (grown.attention.heads, grown.mlp.hidden, grown.encoder_depth) == (8, 1376, 6)
+
+
+def test_ranks_that_were_given_grow_with_the_width():
+    assert scaled(ModelConfig(pattern="mamba", mamba=MambaConfig(step_rank=5)), 512, 4).mamba.step_rank == 10
+    rwkv7 = Rwkv7Config(decay_rank=8)
+    pattern = "rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel"
+    assert scaled(ModelConfig(pattern=pattern, rwkv7=rwkv7), 128, 4).rwkv7 == replace(rwkv7, decay_rank=4)
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "near"),
+    [
+        (preset("gpt2-1.5b").model, 800, "704, 768, 832, 896"),  # 25 heads of 64
+        (preset("mamba2-130m").model, 100, "64, 96, 128, 160"),  # heads of 64 of twice the width
+        (ModelConfig(width=64, pattern="h3", h3=H3Config(head_dim=16)), 8, "16, 32"),
+    ],
+)
+def test_a_width_that_cannot_keep_the_family_is_answered_with_the_nearest_that_can(model, width, near):
+    with pytest.raises(ConfigError, match=rf"sizes = \({width}, {model.depth}\): .*Nearest widths that fit: {near}\."):
+        scaled(model, width, model.depth)

@@ -158,9 +158,11 @@ def test_a_chunk_longer_than_the_sequence_or_than_float32_allows_is_refused():
     with pytest.raises(ConfigError, match=r"model.rwkv7.chunk = 65: must lie between 1 and 64"):
         Rwkv7Config(chunk=65)
     with pytest.raises(ConfigError, match=r"model.rwkv7.chunk = 16: must not exceed training.sequence_length = 8"):
-        RunConfig(model=replace(MODEL, vocab_size=259), training=TrainingConfig(sequence_length=8))
-    RunConfig(
-        model=replace(MODEL, vocab_size=259, rwkv7=Rwkv7Config(8, algorithm="sequential")),
-        optimizer=OptimizerConfig(),
-        training=TrainingConfig(sequence_length=8),
-    )
+        _run_of_length_8("chunked")
+    for algorithm in ("sequential", "auto"):  # auto: one chunk of 8
+        assert _run_of_length_8(algorithm).model.rwkv7.chunk == 16
+
+
+def _run_of_length_8(algorithm):
+    model = replace(MODEL, vocab_size=259, rwkv7=Rwkv7Config(8, algorithm=algorithm))
+    return RunConfig(model=model, optimizer=OptimizerConfig(), training=TrainingConfig(sequence_length=8))

@@ -97,7 +97,9 @@ def test_bad_configs_are_refused_with_the_fix():
     with pytest.raises(ConfigError, match=r"model.h3.head_dim = 8: must divide model.width = 12"):
         ModelConfig(width=12, pattern="h3:mlp", h3=H3Config(8))
     model = ModelConfig(pattern="s4", s4=S4Config(kernel_length=64))
-    with pytest.raises(ConfigError, match=r"model.s4.kernel_length = 64: must be at least the sequence length, 128"):
+    with pytest.raises(
+        ConfigError, match=r"model.s4.kernel_length = 64: must be at least training.sequence_length = 128"
+    ):
         RunConfig(model=model, data=DataConfig(), training=TrainingConfig(sequence_length=128))
     with pytest.raises(ValueError, match=r"a sequence of 65 tokens is longer than model.s4.kernel_length = 64"):
         params = language_model.unbox(language_model.abstract(model))

@@ -18,6 +18,7 @@ from synthetic_tokens import synthetic_examples, tiny_run
 
 from research.config import CheckpointConfig, ConfigError, LoggingConfig, MeshConfig, RunConfig, to_json
 from research.evaluation.held_out import held_out_measures
+from research.plan import executed_cost
 from research.runs import RunFolder, Status, open_run
 from research.sharding import batch_sharding, make_mesh
 from research.training import metrics
@@ -68,6 +69,7 @@ def test_a_run_leaves_a_complete_result(straight, config):
     assert result["loss_nats"] == pytest.approx(0.7 * result["loss_nats_prose"] + 0.3 * result["loss_nats_code"])
     assert result["bits_per_byte_prose"] == pytest.approx(result["loss_nats_prose"] / np.log(2))  # one byte a token
     assert result["wall_seconds"] == pytest.approx(sum(result[phase] for phase in PHASES))
+    assert result["executed_flops"] == executed_cost(config, "cpu").executed_flops > result["elementwise_flops"]
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, config.training.steps + 1))
 
 

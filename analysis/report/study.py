@@ -27,9 +27,9 @@ def write_study(
     """Write law.json, figures (PNG and PDF) and report.md into `folder`; returns the paths, report.md last.
 
     scored: the prediction of a run that no fit has seen, or its score once the run is measured. timings: model_flops
-    (FLOP), matmul_flops_per_second (FLOP/s, of all workers together), wall_seconds (of the sweep), run_seconds (that
-    times the workers) and phase_seconds (phase -> seconds, summed over runs; start, data, evaluation and checkpoint
-    among them).
+    and executed_flops (FLOP), matmul_flops_per_second (FLOP/s, of all workers together), wall_seconds (of the sweep),
+    run_seconds (that times the workers) and phase_seconds (phase -> seconds, summed over runs; start, data, evaluation
+    and checkpoint among them).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,12 +175,13 @@ def _runs(table: pd.DataFrame, study: Study) -> str:
 def _overhead(timings: Mapping[str, Any] | None) -> str:
     if timings is None:
         return ""
-    ideal = timings["model_flops"] / timings["matmul_flops_per_second"]
+    ideal = timings["executed_flops"] / timings["matmul_flops_per_second"]
     wall, run_seconds, phases = timings["wall_seconds"], timings["run_seconds"], timings["phase_seconds"]
     overhead = sum(phases[phase] for phase in OVERHEAD)
     lines = [
         "## Time and overhead\n",
-        f"- model FLOPs of the runs: {timings['model_flops']:.4g} FLOP",
+        f"- model FLOPs of the runs: {timings['model_flops']:.4g} FLOP; matrix products executed for them: "
+        f"{timings['executed_flops']:.4g} FLOP",
         f"- best matrix-product rate, all workers: {timings['matmul_flops_per_second']:.4g} FLOP/s",
         f"- time at that rate: {ideal:.1f} s; wall time of the sweep: {wall:.1f} s, {wall / ideal:.2f} times that",
         f"- {', '.join(OVERHEAD)} together: {overhead:.1f} s, {100 * overhead / run_seconds:.1f} % of the "

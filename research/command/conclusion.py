@@ -202,7 +202,7 @@ def _timings_table(timings: dict[str, Any]) -> Table:
     for name, seconds in lines.items():
         table.add_row(name, f"{seconds:.1f}", f"{seconds / total:.1%}")
     table.caption = (
-        f"Outside training steps: {1 - phases['train'] / total:.1%}. Model FLOPs at the best matmul rate would take "
+        f"Outside training steps: {1 - phases['train'] / total:.1%}. Their matrix products at the best rate would take "
         f"{timings['ideal_share']:.1%} of the time."
     )
     return table

@@ -1,13 +1,15 @@
 """What a run is, as frozen dataclasses whose values are checked when they are made; import every config from here.
 
 A new field gets a default that leaves every earlier run as it was, and its check in `__post_init__`. `validation` words
-the errors, `serialization` reads, writes and fingerprints, `naming` calls runs by name; the rest are sections.
+the errors, `serialization` reads and writes, `identity` fingerprints, `naming` calls runs by name; the rest are
+sections.
 """
 
 from research.config.attention import AttentionConfig, LatentAttentionConfig, RopeScaling
-from research.config.experts import MoeConfig
+from research.config.experts import LOSS_TERMS, MoeConfig
+from research.config.identity import fingerprint, identity, not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
-from research.config.model import GATED_ACTIVATIONS, MIXER_SECTIONS, Layer, MlpConfig, ModelConfig
+from research.config.model import GATED_ACTIVATIONS, SECTION_MIXERS, Layer, MlpConfig, ModelConfig
 from research.config.naming import run_label, run_name, short_number
 from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.config.run import (
@@ -23,13 +25,11 @@ from research.config.run import (
     TaskConfig,
     TrainingConfig,
 )
+from research.config.section import Section
 from research.config.serialization import (
     differences,
-    fingerprint,
     from_dict,
     from_json,
-    identity,
-    not_identity,
     override,
     to_dict,
     to_json,

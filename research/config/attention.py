@@ -1,9 +1,14 @@
 """Attention: its sections of ModelConfig."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
 
+from research.config.section import Section, scaled_heads, scaled_rank
 from research.config.validation import check, check_positive, check_range
+
+if TYPE_CHECKING:
+    from research.config.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
-class AttentionConfig:
+class AttentionConfig(Section):
     """Causal self-attention (Vaswani 2017) with grouped queries (Ainslie 2023)."""
 
     heads: int = 4
@@ -85,7 +90,8 @@ class AttentionConfig:
         """Channels of a head that are turned."""
         return int(self.head_dim * self.rope_fraction)
 
-    def check_fits(self, model: Any) -> None:
+    def check_fits(self, model: "ModelConfig") -> None:
+        """Raise ConfigError for a width that relative positions cannot have."""
         check(
             self.positions != "relative" or model.width % 2 == 0,
             "model.width",
@@ -94,9 +100,16 @@ class AttentionConfig:
             "round it up to an even number",
         )
 
+    def scaled(self, ratio: Fraction) -> "AttentionConfig":
+        """Head sizes stay; heads grow with the width, and heads / kv_heads stays, or the one head of multi-query."""
+        heads = scaled_heads("model.attention.heads", self.heads, ratio)
+        if self.kv_heads == 1 < self.heads:
+            return replace(self, heads=heads)
+        return replace(self, heads=heads, kv_heads=scaled_heads("model.attention.kv_heads", self.kv_heads, ratio))
+
 
 @dataclass(frozen=True)
-class LatentAttentionConfig:
+class LatentAttentionConfig(Section):
     """Multi-head latent attention (DeepSeek-V2, section 2.1): all keys and values come from one short vector a token.
 
     A head's queries and keys have `head_dim` channels without a position and `rope_dim` with one, whose key all heads
@@ -123,11 +136,11 @@ class LatentAttentionConfig:
             "round it up to an even number",
         )
 
-    def scaled(self, ratio: float) -> "LatentAttentionConfig":
-        """At another width, `ratio` times this one: head sizes stay, heads and ranks grow with it, rounded."""
-
-        def grown(value: int) -> int:
-            return max(1, round(value * ratio))
-
-        rank = None if self.query_rank is None else grown(self.query_rank)
-        return replace(self, heads=grown(self.heads), kv_rank=grown(self.kv_rank), query_rank=rank)
+    def scaled(self, ratio: Fraction) -> "LatentAttentionConfig":
+        """Head sizes stay; heads and ranks grow with the width."""
+        return replace(
+            self,
+            heads=scaled_heads("model.latent_attention.heads", self.heads, ratio),
+            kv_rank=scaled_rank(self.kv_rank, ratio),
+            query_rank=scaled_rank(self.query_rank, ratio),
+        )

@@ -1,13 +1,21 @@
 """A mixture of experts: its section of ModelConfig."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
 
+from research.config.identity import not_identity
+from research.config.section import Section, scaled_hidden
 from research.config.validation import check, check_positive, check_range
+
+if TYPE_CHECKING:
+    from research.config.model import ModelConfig
+
+LOSS_TERMS = ("balance_loss", "balance_over", "router_z_loss")  # fields that shape training and not the function
 
 
 @dataclass(frozen=True)
-class MoeConfig:
+class MoeConfig(Section):
     """Channel mixer: a mixture of SwiGLU experts (Shazeer 2017); models/experts/moe.py says which published ones it
     covers."""
 
@@ -23,7 +31,8 @@ class MoeConfig:
     groups: int = 1  # of experts; a token chooses within its best `active_groups` (DeepSeek-V3)
     active_groups: int = 1
     capacity_factor: float | None = None  # an expert's seats over its fair share; none: no choice is ever dropped
-    algorithm: Literal["dense", "capacity", "ragged"] = "ragged"  # the same function (models/experts/dispatch.py)
+    # One function (models/experts/dispatch.py).
+    algorithm: Literal["auto", "dense", "capacity", "ragged"] = not_identity("auto")
     balance_loss: float = 0.01  # weight of E * sum_i f_i P_i, 1 at its least (Switch, equation 4)
     balance_over: Literal["batch", "sequence"] = "batch"  # where f and P are means (sequence: DeepSeek-V3)
     router_z_loss: float = 0.001  # weight of mean(logsumexp(router logits)^2) (ST-MoE, equation 5)
@@ -73,7 +82,7 @@ class MoeConfig:
 
     def _check_expert_choice(self) -> None:
         check(
-            self.algorithm == "capacity" and self.capacity_factor is not None,
+            self.algorithm in ("auto", "capacity") and self.capacity_factor is not None,
             "model.moe.algorithm",
             self.algorithm,
             "expert_choice fills the seats of a capacity_factor",
@@ -87,7 +96,7 @@ class MoeConfig:
             "set renormalize to false, groups to 1 and bias_rate to none",
         )
 
-    def check_fits(self, model: Any) -> None:
+    def check_fits(self, model: "ModelConfig") -> None:
         """Refuse a causal language model that looks ahead, unless the config says that it is meant."""
         check(
             self.routing == "token_choice" or self.future_leak_allowed or not model.attention.causal,
@@ -108,3 +117,7 @@ class MoeConfig:
             "its parts",
             "set model.moe.balance_over to sequence, or balance_loss to 0",
         )
+
+    def scaled(self, ratio: Fraction) -> "MoeConfig":
+        """Experts stay as many; each grows with the width."""
+        return replace(self, hidden=scaled_hidden(self.hidden, ratio))

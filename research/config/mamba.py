@@ -1,14 +1,20 @@
 """The sections of ModelConfig that Mamba and Mamba-2 read."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
 
+from research.config.identity import not_identity
+from research.config.section import Section, check_chunk, scaled_rank
 from research.config.validation import check, check_positive, check_range
+
+if TYPE_CHECKING:
+    from research.config.model import ModelConfig
 
 
 @dataclass(frozen=True)
-class MambaConfig:
+class MambaConfig(Section):
     """Selective state space (Gu & Dao 2023); inner channels and the step's rank follow from the model's width."""
 
     state_size: int = 16
@@ -18,10 +24,9 @@ class MambaConfig:
     # Norms of the step, B and C: without gains in FalconMamba, with them in Jamba.
     inner_norms: Literal["none", "fixed", "learned"] = "none"
     inner_norm_epsilon: float = 1e-6
-    # One function; chunked keeps the least memory by far and takes about as long as sequential on CPU, associative many
-    # times as long (tests/benchmarks/mamba.py).
-    algorithm: Literal["sequential", "chunked", "associative"] = "chunked"
-    chunk: int = 32  # tokens between the states that chunked keeps for the gradient
+    # One function; chunked keeps the least memory by far (research/models/algorithms.py: how fast each is).
+    algorithm: Literal["auto", "sequential", "chunked", "associative"] = not_identity("auto")
+    chunk: int = not_identity(32)  # tokens between the states that chunked keeps for the gradient
 
     def __post_init__(self):
         check_range(self, "model.mamba", "state_size expand conv_width step_rank chunk", 1)
@@ -35,14 +40,18 @@ class MambaConfig:
         """Rank of the step's projection."""
         return self.step_rank or math.ceil(width / 16)
 
-    def check_length(self, length: int) -> None:
-        """Raise ConfigError if a training sequence is shorter than one chunk."""
+    def check_length(self, length: int, field: str) -> None:
+        """Raise ConfigError if a sequence is shorter than one chunk that was asked for."""
         if self.algorithm == "chunked":
-            _check_chunk("model.mamba", self.chunk, length)
+            check_chunk("model.mamba", self.chunk, length, field)
+
+    def scaled(self, ratio: Fraction) -> "MambaConfig":
+        """Inner channels follow the width; a rank that was given grows with it."""
+        return replace(self, step_rank=scaled_rank(self.step_rank, ratio))
 
 
 @dataclass(frozen=True)
-class Mamba2Config:
+class Mamba2Config(Section):
     """State space duality (Dao & Gu 2024): one decay a head, heads of `head_dim` channels, B and C shared by groups."""
 
     state_size: int = 128
@@ -50,8 +59,9 @@ class Mamba2Config:
     head_dim: int = 64
     groups: int = 1
     conv_width: int = 4
-    algorithm: Literal["chunked", "recurrent"] = "chunked"  # one function; chunked is matrix products
-    chunk: int = 64  # tokens a chunk
+    # One function; chunked is matrix products.
+    algorithm: Literal["auto", "chunked", "recurrent"] = not_identity("auto")
+    chunk: int = not_identity(64)  # tokens per chunk
 
     def __post_init__(self):
         check_range(self, "model.mamba2", "state_size expand head_dim groups conv_width chunk", 1)
@@ -64,7 +74,7 @@ class Mamba2Config:
         """Heads of the recurrence."""
         return self.inner(width) // self.head_dim
 
-    def check_fits(self, model: Any) -> None:
+    def check_fits(self, model: "ModelConfig") -> None:
         """Raise ConfigError unless the inner channels are whole heads and the heads whole groups."""
         inner, heads = self.inner(model.width), self.heads(model.width)
         check(
@@ -82,12 +92,7 @@ class Mamba2Config:
             "choose a divisor",
         )
 
-    def check_length(self, length: int) -> None:
-        """Raise ConfigError if a training sequence is shorter than one chunk."""
+    def check_length(self, length: int, field: str) -> None:
+        """Raise ConfigError if a sequence is shorter than one chunk that was asked for."""
         if self.algorithm == "chunked":
-            _check_chunk("model.mamba2", self.chunk, length)
-
-
-def _check_chunk(section: str, chunk: int, length: int) -> None:
-    rule = f"must not exceed training.sequence_length = {length}"
-    check(chunk <= length, f"{section}.chunk", chunk, rule, f"use at most {length}")
+            check_chunk("model.mamba2", self.chunk, length, field)

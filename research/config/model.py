@@ -5,13 +5,16 @@ width): a ladder of sizes then differs in `width` and `depth` alone.
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from typing import Any, Literal
 
 from research.config.attention import AttentionConfig, LatentAttentionConfig
 from research.config.experts import MoeConfig
+from research.config.identity import not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
 from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
+from research.config.section import Section, scaled_hidden
 from research.config.state_spaces import H3Config, S4Config
 from research.config.validation import check, check_positive, check_range
 
@@ -22,7 +25,7 @@ GATED_ACTIVATIONS = ("swiglu", "geglu")
 
 
 @dataclass(frozen=True)
-class MlpConfig:
+class MlpConfig(Section):
     """Channel mixer: gated activations (Shazeer 2020) have three matrices, the others two."""
 
     hidden: int = 688
@@ -36,6 +39,15 @@ class MlpConfig:
     @property
     def gated(self) -> bool:
         return self.activation in GATED_ACTIVATIONS
+
+    def scaled(self, ratio: Fraction) -> "MlpConfig":
+        """Grows with the width."""
+        return replace(self, hidden=scaled_hidden(self.hidden, ratio))
+
+
+def _read_by(section: type[Section], *mixers: str) -> Any:
+    """A section of ModelConfig and the mixers that read it; nothing else says which they are."""
+    return field(default_factory=section, metadata={"mixers": mixers})
 
 
 @dataclass(frozen=True)
@@ -52,17 +64,17 @@ class ModelConfig:
     width: int = 256
     depth: int = 4
     pattern: str = "attention:mlp"
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
-    latent_attention: LatentAttentionConfig = field(default_factory=LatentAttentionConfig)
-    mlp: MlpConfig = field(default_factory=MlpConfig)
-    moe: MoeConfig = field(default_factory=MoeConfig)
-    mamba: MambaConfig = field(default_factory=MambaConfig)
-    mamba2: Mamba2Config = field(default_factory=Mamba2Config)
-    recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
-    s4: S4Config = field(default_factory=S4Config)
-    h3: H3Config = field(default_factory=H3Config)
-    rwkv4: Rwkv4Config = field(default_factory=Rwkv4Config)
-    rwkv7: Rwkv7Config = field(default_factory=Rwkv7Config)
+    attention: AttentionConfig = _read_by(AttentionConfig, "attention", "cross_attention")
+    latent_attention: LatentAttentionConfig = _read_by(LatentAttentionConfig, "latent_attention")
+    mlp: MlpConfig = _read_by(MlpConfig, "mlp")
+    moe: MoeConfig = _read_by(MoeConfig, "moe")
+    mamba: MambaConfig = _read_by(MambaConfig, "mamba")
+    mamba2: Mamba2Config = _read_by(Mamba2Config, "mamba2")
+    recurrent: RecurrentConfig = _read_by(RecurrentConfig, "lstm", "gru")
+    s4: S4Config = _read_by(S4Config, "s4")
+    h3: H3Config = _read_by(H3Config, "h3")
+    rwkv4: Rwkv4Config = _read_by(Rwkv4Config, "rwkv4_time", "rwkv4_channel")
+    rwkv7: Rwkv7Config = _read_by(Rwkv7Config, "rwkv7_first", "rwkv7_time", "rwkv7_channel")
     # RMSNorm (Zhang 2019), LayerNorm (Ba 2016), or LayerNorm without its bias (PaLM)
     norm: Literal["rms", "layer", "layer_unbiased"] = "rms"
     norm_epsilon: float = 1e-5
@@ -74,8 +86,9 @@ class ModelConfig:
     encoder_depth: int | None = None  # layers of an encoder-decoder's encoder; none: as many as `depth`
     source_length: int | None = None  # tokens of the longest source that an encoder-decoder reads
     tied_embeddings: bool = False
-    scan_layers: bool = False  # one compiled period: compile time flat in depth, 5 to 15 % slower steps on CPU
-    remat: Literal["none", "dots", "full"] = "none"
+    # One compiled period: compile time flat in depth, 5 to 15 % slower steps on CPU. The layers start from other draws.
+    scan_layers: bool = False
+    remat: Literal["none", "dots", "full"] = not_identity("none")
     compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # float64: for proofs, with jax_enable_x64
 
     def __post_init__(self):
@@ -111,15 +124,20 @@ class ModelConfig:
             "needs parallel_mixers and norm_placement 'pre', where both mixers read the same",
             "set those, or shared_norm to false",
         )
-        for section in self.sections:
-            if hasattr(section, "check_fits"):
-                section.check_fits(self)
+        for name in self.sections:
+            getattr(self, name).check_fits(self)
 
     @property
-    def sections(self) -> tuple[Any, ...]:
-        """The sections that the pattern's mixers read, in alphabetical order of the mixers."""
-        names = sorted({mixer for layer in self.layers for mixer in layer} & MIXER_SECTIONS.keys())
-        return tuple(getattr(self, MIXER_SECTIONS[name]) for name in names)
+    def sections(self) -> tuple[str, ...]:
+        """Names of the sections that the mixers of this stack read; an encoder says itself which it reads."""
+        mixers = {mixer for layer in self.layers for mixer in layer}
+        return tuple(name for name, readers in SECTION_MIXERS.items() if mixers & readers)
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Names of the sections that no mixer reads, of the encoder's neither: they are no part of the model."""
+        read = {*self.sections, *(() if self.encoder is None else self.encoder.sections)}
+        return frozenset(SECTION_MIXERS.keys() - read)
 
     @property
     def prefix(self) -> tuple[Layer, ...]:
@@ -162,23 +180,8 @@ class ModelConfig:
         return self.pattern.rpartition("->")[2]
 
 
-MIXER_SECTIONS = {  # mixer -> the section of ModelConfig that it reads
-    "attention": "attention",
-    "latent_attention": "latent_attention",
-    "mlp": "mlp",
-    "moe": "moe",
-    "mamba": "mamba",
-    "mamba2": "mamba2",
-    "lstm": "recurrent",
-    "gru": "recurrent",
-    "s4": "s4",
-    "h3": "h3",
-    "rwkv4_time": "rwkv4",
-    "rwkv4_channel": "rwkv4",
-    "rwkv7_first": "rwkv7",
-    "rwkv7_time": "rwkv7",
-    "rwkv7_channel": "rwkv7",
-}
+# Section of ModelConfig -> the mixers that read it; mixers of models/blocks.py that are in none have no settings.
+SECTION_MIXERS = {f.name: frozenset(f.metadata["mixers"]) for f in fields(ModelConfig) if "mixers" in f.metadata}
 
 
 def _parse(pattern: str) -> tuple[Layer, ...]:

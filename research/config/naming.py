@@ -2,8 +2,8 @@
 
 import re
 
+from research.config.identity import fingerprint
 from research.config.run import RunConfig
-from research.config.serialization import fingerprint
 
 
 def run_label(config: RunConfig) -> str:

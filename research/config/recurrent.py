@@ -1,27 +1,33 @@
 """The sections of ModelConfig that recurrent networks read: LSTM and GRU, RWKV-4 and RWKV-7."""
 
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from research.config.identity import not_identity
+from research.config.section import Section, check_chunk, scaled_rank
 from research.config.validation import check, check_range
+
+if TYPE_CHECKING:
+    from research.config.model import ModelConfig
 
 
 @dataclass(frozen=True)
-class RecurrentConfig:
+class RecurrentConfig(Section):
     """Mixers `lstm` and `gru`, as wide as the model."""
 
     forget_bias: float = 1.0  # of the LSTM's forget gate at the start (Jozefowicz 2015)
 
 
 @dataclass(frozen=True)
-class Rwkv4Config:
+class Rwkv4Config(Section):
     """Mixers `rwkv4_time` and `rwkv4_channel` (Peng 2023), as wide as the model.
 
     The published models have norm = layer and embedding_norm = true.
     """
 
     expand: int = 4  # hidden channels of the channel mix over width
-    algorithm: Literal["sequential", "associative"] = "sequential"  # one function
+    algorithm: Literal["auto", "sequential", "associative"] = not_identity("auto")  # one function
 
     def __post_init__(self):
         check_range(self, "model.rwkv4", "expand", 1)
@@ -41,7 +47,7 @@ class Ranks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rwkv7Config:
+class Rwkv7Config(Section):
     """Mixers `rwkv7_first`, `rwkv7_time` and `rwkv7_channel` (Peng 2025), as wide as the model, heads of `head_dim`.
 
     The published models have norm = layer and embedding_norm = true. Ranks that are none follow from the width as in
@@ -55,15 +61,15 @@ class Rwkv7Config:
     rate_rank: int | None = None  # of the in-context learning rate
     value_rank: int | None = None  # of the share of the first layer's value
     gate_rank: int | None = None
-    algorithm: Literal["sequential", "chunked"] = "chunked"  # one function
-    chunk: int = 16  # tokens whose interactions chunked computes as matrix products
+    algorithm: Literal["auto", "sequential", "chunked"] = not_identity("auto")  # one function
+    chunk: int = not_identity(16)  # tokens whose interactions chunked computes as matrix products
 
     def __post_init__(self):
         check_range(self, "model.rwkv7", "head_dim expand decay_rank rate_rank value_rank gate_rank", 1)
         # Decays go down to exp(-exp(-1/2)) a token: float32 holds 64 of them, and their inverse, with ease.
         check_range(self, "model.rwkv7", "chunk", 1, 64)
 
-    def check_fits(self, model: Any) -> None:
+    def check_fits(self, model: "ModelConfig") -> None:
         """Raise ConfigError if heads do not divide, or no layer gives the values that later layers mix in."""
         check(
             model.width % self.head_dim == 0,
@@ -82,16 +88,15 @@ class Rwkv7Config:
             "write rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel",
         )
 
-    def check_length(self, length: int) -> None:
-        """Raise ConfigError if a training sequence is shorter than one chunk."""
+    def check_length(self, length: int, field: str) -> None:
+        """Raise ConfigError if a sequence is shorter than one chunk that was asked for."""
         if self.algorithm == "chunked":
-            check(
-                self.chunk <= length,
-                "model.rwkv7.chunk",
-                self.chunk,
-                f"must not exceed training.sequence_length = {length}",
-                "lower the chunk",
-            )
+            check_chunk("model.rwkv7", self.chunk, length, field)
+
+    def scaled(self, ratio: Fraction) -> "Rwkv7Config":
+        """Head sizes stay; ranks that were given grow with the width, the others follow from it."""
+        ranks = ("decay_rank", "rate_rank", "value_rank", "gate_rank")
+        return replace(self, **{name: scaled_rank(getattr(self, name), ratio) for name in ranks})
 
     def hidden(self, width: int) -> int:
         """Hidden channels of the channel mix."""

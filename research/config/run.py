@@ -1,15 +1,15 @@
 """What a training run is: frozen dataclasses, validated when made.
 
-A `RunConfig` decides every number a run produces. Fields declared with `not_identity` (mesh, checkpoints, logging) say
-where and how it executes; two runs that differ only there are the same run and share a folder. JSON, overrides and
-fingerprints are in `research/config/serialization.py`.
+A `RunConfig` decides every number a run produces. Fields declared with `not_identity` (mesh, checkpoints, logging, when
+it is evaluated, by which of several equal algorithms) say where and how it executes; two runs that differ only there
+are the same run and share a folder. Fingerprints are in `identity.py`: a default here is frozen once runs are named.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from research.config.identity import not_identity
 from research.config.model import ModelConfig
-from research.config.serialization import not_identity
 from research.config.validation import check, check_positive, check_range
 
 
@@ -156,7 +156,9 @@ class TrainingConfig:
     sequence_length: int = 128
     microbatches: int = not_identity(1)  # gradient accumulation: equal to one large batch
     z_loss: float = 0.0  # weight of mean(logsumexp^2) (PaLM section 5)
-    max_epochs: float = 1.0  # passes over the token file that are allowed; above 1 repeats data on purpose
+    max_epochs: float = not_identity(
+        1.0
+    )  # passes over the token file that are allowed; above 1 repeats data on purpose
     seed: int = 0  # initialisation and data order
 
     def __post_init__(self):
@@ -187,9 +189,9 @@ class TrainingConfig:
 class EvaluationConfig:
     """Held-out loss per domain; always at the last step, and every `every` steps when that is set."""
 
-    every: int | None = None
+    every: int | None = not_identity(None)
     tokens: int = 131_072  # per domain, from the start of its validation file
-    batch_size: int = 32
+    batch_size: int = not_identity(32)
     seed: int = 0  # of a synthetic task's held-out examples
 
     def __post_init__(self):
@@ -267,6 +269,11 @@ class RunConfig:
     logging: LoggingConfig = not_identity(factory=LoggingConfig)
 
     @property
+    def unused(self) -> frozenset[str]:
+        """Fields that nothing reads: the text, where a task takes its place."""
+        return frozenset() if self.task is None else frozenset({"data"})
+
+    @property
     def domains(self) -> tuple[str, ...]:
         """Names of the held-out domains."""
         if self.task is None:
@@ -278,9 +285,25 @@ class RunConfig:
             self._check_text()
         else:
             self._check_task()
+        self._check_lengths()
         for model in (self.model, self.model.encoder):
-            if model is not None and "moe" in {mixer for layer in model.layers for mixer in layer}:
+            if model is not None and "moe" in model.sections:
                 model.moe.check_microbatches(self.training.microbatches)
+
+    def _check_lengths(self) -> None:
+        read = [(self.model, "training.sequence_length", self.training.sequence_length)]
+        if self.model.encoder is not None:
+            read.append((self.model.encoder, "model.source_length", self.model.source_length))
+        for model, field_name, length in read:
+            check(
+                model.max_positions is None or length <= model.max_positions,
+                "model.max_positions",
+                model.max_positions,
+                f"must be at least {field_name} = {length}, since every position of a sequence has a row of the table",
+                f"use {length} or more, or none for a model without the table",
+            )
+            for name in model.sections:
+                getattr(model, name).check_length(length, field_name)
 
     def _check_text(self) -> None:
         check(
@@ -297,9 +320,6 @@ class RunConfig:
             f"must equal data.vocab_size = {self.data.vocab_size}",
             "set both to the same number",
         )
-        for section in self.model.sections:
-            if hasattr(section, "check_length"):
-                section.check_length(self.training.sequence_length)
         allowed = self.training.max_epochs * self.data.train_tokens
         epochs = self.training.tokens / self.data.train_tokens
         check(

@@ -1,4 +1,4 @@
-"""Configuration as values: JSON round trip, dotted overrides and fingerprints of frozen dataclasses.
+"""Configuration as values: JSON round trip, dotted overrides and differences of frozen dataclasses.
 
 Nothing here knows what a run is; `research/config/run.py` holds the dataclasses. Everything an experiment
 says is a tree of frozen dataclasses whose leaves are str, int, float, bool, None, or tuples of those.
@@ -6,7 +6,6 @@ says is a tree of frozen dataclasses whose leaves are str, int, float, bool, Non
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import math
 import types
@@ -51,27 +50,6 @@ def to_json(value: Any) -> str:
 def from_json(cls: type[T], text: str) -> T:
     """Inverse of `to_json`: `from_json(type(c), to_json(c)) == c`."""
     return from_dict(cls, json.loads(text))
-
-
-def identity(value: Any) -> Any:
-    """`to_dict` without the fields declared by `not_identity`: what decides a run's numbers, and no more."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = [f for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
-        return {f.name: identity(getattr(value, f.name)) for f in kept}
-    if isinstance(value, tuple):
-        return [identity(item) for item in value]
-    return value
-
-
-def not_identity(default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
-    """A dataclass field that leaves the fingerprint alone: where a run executes, how it is logged or saved."""
-    return dataclasses.field(default=default, default_factory=factory, metadata={"identity": False})
-
-
-def fingerprint(value: Any) -> str:
-    """First 12 hex digits of the sha256 of the canonical JSON of `identity(value)`."""
-    text = json.dumps(identity(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def differences(left: Any, right: Any, path: str = "") -> list[tuple[str, Any, Any]]:

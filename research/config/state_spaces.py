@@ -1,15 +1,19 @@
 """The sections of ModelConfig that the linear state spaces read: S4, S4D and H3."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from research.config.section import Section
 from research.config.validation import check, check_positive, check_range
+
+if TYPE_CHECKING:
+    from research.config.model import ModelConfig
 
 Eigenvalues = Literal["legs", "lin", "inv", "real"]  # that a state space starts from (Gu 2022, S4D, section 4)
 
 
 @dataclass(frozen=True)
-class S4Config:
+class S4Config(Section):
     """State spaces of one channel each: S4 (Gu 2022), diagonal plus low rank, or S4D (Gu 2022b), diagonal.
 
     `state_size` real numbers hold a channel's state, as complex ones of which every conjugate is left out. The dplr
@@ -36,19 +40,19 @@ class S4Config:
                 "choose it, or kernel = 'diagonal'",
             )
 
-    def check_length(self, sequence_length: int) -> None:
+    def check_length(self, length: int, field: str) -> None:
         """Raise ConfigError if the kernel is shorter than a sequence."""
         check(
-            self.kernel == "diagonal" or sequence_length <= self.kernel_length,
+            self.kernel == "diagonal" or length <= self.kernel_length,
             "model.s4.kernel_length",
             self.kernel_length,
-            f"must be at least the sequence length, {sequence_length}",
+            f"must be at least {field} = {length}",
             "raise it, or choose kernel = 'diagonal', which has no length",
         )
 
 
 @dataclass(frozen=True)
-class H3Config:
+class H3Config(Section):
     """H3 (Fu 2023): a shift and a diagonal state space between multiplicative gates, in heads of `head_dim` channels.
 
     The number of heads follows from the width.
@@ -65,7 +69,7 @@ class H3Config:
         check_range(self, "model.h3", "head_dim", 1)
         _check_state_space(self, "model.h3")
 
-    def check_fits(self, model: Any) -> None:
+    def check_fits(self, model: "ModelConfig") -> None:
         """Raise ConfigError unless the width is whole heads."""
         check(
             model.width % self.head_dim == 0,

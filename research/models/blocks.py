@@ -24,11 +24,13 @@ from research.models.state_spaces import h3, mamba, mamba2, s4
 
 
 class Mixer(NamedTuple):
-    """A module and its counts, all of one layer; FLOPs are forward ones of matrix products, as executed.
+    """A module and its counts, all of one layer; FLOPs are forward ones.
 
-    A token is multiplied with `matmul_params` (2 FLOPs each); `sequence_flops` is everything beyond that over one whole
-    sequence, of which a causal kernel must execute `causal_share`. `elementwise_flops` counts what recurrences,
-    convolutions and FFTs do outside of matrix products, which no other column holds.
+    A token is multiplied with `matmul_params` (2 FLOPs each); beyond that, over one whole sequence, `sequence_flops` is
+    the model's work, whatever computes it (research/plan/cost.py states the convention), of which a causal kernel must
+    execute `causal_share`; `executed_flops` are the matrix products that the section's algorithm executes, and
+    `elementwise_flops` what recurrences, convolutions and FFTs execute outside of them. The last two are asked with an
+    algorithm that is not "auto" (models/algorithms.py).
     """
 
     module: Callable[..., nn.Module]
@@ -37,6 +39,7 @@ class Mixer(NamedTuple):
     active_params: Callable[[ModelConfig], int] | None = None  # that one token passes through; None: all
     sequence_flops: Callable[[ModelConfig, int], int] = lambda config, length: 0
     causal_share: float = 1.0
+    executed_flops: Callable[[ModelConfig, int], int] = lambda config, length: 0
     elementwise_flops: Callable[[ModelConfig, int], int] = lambda config, length: 0
     init_state: Callable[[ModelConfig, int, int], Any] = lambda config, batch, max_length: None
     state_bytes: Callable[[ModelConfig, int, int], int] = lambda config, length, bytes_per_value: 0  # one sequence
@@ -49,6 +52,7 @@ SEQUENCE_MIXERS = {
         attention.params,
         attention.matmul_params,
         sequence_flops=attention.sequence_flops,
+        executed_flops=attention.sequence_flops,
         causal_share=0.5,
         init_state=attention.init_state,
         state_bytes=attention.state_bytes,
@@ -58,6 +62,7 @@ SEQUENCE_MIXERS = {
         latent_attention.params,
         latent_attention.matmul_params,
         sequence_flops=latent_attention.sequence_flops,
+        executed_flops=latent_attention.sequence_flops,
         causal_share=0.5,
         init_state=latent_attention.init_state,
         state_bytes=latent_attention.state_bytes,
@@ -66,6 +71,7 @@ SEQUENCE_MIXERS = {
         mamba.Mamba,
         mamba.params,
         mamba.matmul_params,
+        sequence_flops=mamba.sequence_flops,
         elementwise_flops=mamba.elementwise_flops,
         init_state=mamba.init_state,
         state_bytes=mamba.state_bytes,
@@ -75,6 +81,7 @@ SEQUENCE_MIXERS = {
         mamba2.params,
         mamba2.matmul_params,
         sequence_flops=mamba2.sequence_flops,
+        executed_flops=mamba2.executed_flops,
         elementwise_flops=mamba2.elementwise_flops,
         init_state=mamba2.init_state,
         state_bytes=mamba2.state_bytes,
@@ -101,6 +108,7 @@ SEQUENCE_MIXERS = {
         s4.S4,
         s4.params,
         s4.matmul_params,
+        sequence_flops=s4.sequence_flops,
         elementwise_flops=s4.elementwise_flops,
         init_state=s4.init_state,
         state_bytes=s4.state_bytes,
@@ -109,6 +117,7 @@ SEQUENCE_MIXERS = {
         h3.H3,
         h3.params,
         h3.matmul_params,
+        sequence_flops=h3.sequence_flops,
         elementwise_flops=h3.elementwise_flops,
         init_state=h3.init_state,
         state_bytes=h3.state_bytes,
@@ -117,6 +126,7 @@ SEQUENCE_MIXERS = {
         rwkv4.TimeMix,
         rwkv4.time_params,
         rwkv4.time_matmul_params,
+        sequence_flops=rwkv4.time_sequence_flops,
         elementwise_flops=rwkv4.time_elementwise_flops,
         init_state=rwkv4.init_time_state,
         state_bytes=rwkv4.time_state_bytes,
@@ -126,6 +136,7 @@ SEQUENCE_MIXERS = {
         partial(rwkv7.time_params, first=True),
         partial(rwkv7.time_matmul_params, first=True),
         sequence_flops=rwkv7.time_sequence_flops,
+        executed_flops=rwkv7.time_executed_flops,
         elementwise_flops=rwkv7.time_elementwise_flops,
         init_state=rwkv7.init_time_state,
         state_bytes=rwkv7.time_state_bytes,
@@ -135,6 +146,7 @@ SEQUENCE_MIXERS = {
         rwkv7.time_params,
         rwkv7.time_matmul_params,
         sequence_flops=rwkv7.time_sequence_flops,
+        executed_flops=rwkv7.time_executed_flops,
         elementwise_flops=rwkv7.time_elementwise_flops,
         init_state=rwkv7.init_time_state,
         state_bytes=rwkv7.time_state_bytes,
@@ -144,6 +156,7 @@ SEQUENCE_MIXERS = {
         cross_attention.params,
         cross_attention.matmul_params,
         sequence_flops=cross_attention.sequence_flops,
+        executed_flops=cross_attention.sequence_flops,
         init_state=cross_attention.init_state,
         state_bytes=cross_attention.state_bytes,
     ),
@@ -158,6 +171,7 @@ def _attended(plain: Mixer, cell: lstm_gru.Cell, gates: int, score: attended_rec
         lambda config: own.params(config, gates, score),
         lambda config: own.matmul_params(config, gates, score),
         sequence_flops=own.sequence_flops,
+        executed_flops=own.sequence_flops,
         elementwise_flops=lambda config, length: (
             plain.elementwise_flops(config, length) + own.elementwise_flops(config, length, score)
         ),
@@ -189,7 +203,7 @@ CHANNEL_MIXERS = {
         moe.params,
         moe.matmul_params,
         active_params=moe.active_params,
-        sequence_flops=moe.sequence_flops,
+        executed_flops=moe.executed_flops,
         init_state=moe.init_state,
     ),
     "rwkv7_channel": Mixer(

@@ -4,7 +4,7 @@ An experiment file's EXPERIMENT is one of these dataclasses (IsoFlop, Grid, Runs
 parameters and FLOPs are counted in `cost` and nowhere else.
 """
 
-from research.plan.cost import decode_state_bytes, model_cost, run_cost, train_state_bytes
+from research.plan.cost import decode_state_bytes, executed_cost, model_cost, run_cost, train_state_bytes
 from research.plan.experiment_file import load, select
 from research.plan.grid import Family, Grid
 from research.plan.isoflop import IsoFlop

@@ -1,11 +1,19 @@
 """What a model and a run cost, in closed form: parameters, FLOPs, bytes. Nothing is built or compiled.
 
-FLOP conventions, all raw (a multiply-add is 2):
+FLOP conventions, all raw (a multiply-add is 2) and none of them dependent on which program computes the model, but for
+the last two. Training is three times the forward pass (Chinchilla, appendix F).
 
-- `flops`: every matrix product the program executes, attention scores of masked pairs included. Training is three times
-  the forward pass (Chinchilla, appendix F). Equal to a walk over the jaxpr of the training step.
+- `flops`: the model's work; what budgets, laws and tables mean. Every matrix that a token is multiplied with, and, by
+  mixer: attention: both L x L products, masked pairs included. A mixture of experts: the router and the experts that a
+  token passes, whatever the capacity. Linear recurrences (S4, H3, Mamba, Mamba-2, RWKV-4): 2 for each number of the
+  state that a token is written to and 2 for each that it is read from, as if run token by token; RWKV-7, whose delta
+  rule reads and rewrites what it removes, twice that. LSTM and GRU: their matrices.
 - `flops_causal`: the same with only the causal half of attention, the least a perfect kernel could execute.
 - `flops_6nd`: 6 * params * tokens (Kaplan 2020), with all parameters.
+- `executed_flops`: the matrix products of the program that trains, for utilisation: they depend on the algorithm and so
+  on the backend. Equal to a walk over the jaxpr of the training step; what `model.remat` computes again is left out.
+- `elementwise_flops`: what recurrences, convolutions and FFTs execute outside of matrix products, counted forward and
+  taken three times.
 
 Embedding look-ups, norms, softmax and other elementwise work count nothing under each of them.
 """
@@ -15,8 +23,9 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 
 from research.config import ModelConfig, RunConfig
+from research.models.algorithms import resolved
 from research.models.attention.attention import distance_table_params
-from research.models.blocks import mixers
+from research.models.blocks import Mixer, mixers
 from research.models.layers import norm_params
 
 TRAINING_OVER_FORWARD = 3  # backward: one product for the inputs' gradient, one for the weights'
@@ -32,7 +41,6 @@ class ModelCost:
     matmul_params: int  # that one token is multiplied with, head included
     sequence_flops: int  # one whole sequence, beyond 2 * matmul_params a token
     sequence_flops_causal: int
-    elementwise_flops: int  # one whole sequence, of recurrences, convolutions and FFTs: in no other count
     length: int
 
     @property
@@ -55,11 +63,11 @@ def model_cost(model: ModelConfig, length: int) -> ModelCost:
 
     An encoder is counted with `sequence_flops`: it reads a whole source (model.source_length) for each sequence.
     """
-    stack = [mixer for layer in model.layers for mixer in mixers(layer, model)]
+    stack = _stack(model)
     sequence = [mixer.sequence_flops(model, length) for mixer in stack]
     table = model.vocab_size * model.width
     embedding = table * (1 if model.tied_embeddings else 2) + model.width * (model.max_positions or 0)
-    layer_norms = model.depth if model.shared_norm else len(stack)  # one a layer or a mixer
+    layer_norms = model.depth if model.shared_norm else len(stack)  # one per layer or per mixer
     norms = norm_params(model) * (layer_norms + 1 + model.embedding_norm)  # and the final one
     others = norms + distance_table_params(model) + embedding
     cost = ModelCost(
@@ -69,7 +77,6 @@ def model_cost(model: ModelConfig, length: int) -> ModelCost:
         matmul_params=sum(mixer.matmul_params(model) for mixer in stack) + table,
         sequence_flops=sum(sequence),
         sequence_flops_causal=sum(int(flops * mixer.causal_share) for flops, mixer in zip(sequence, stack)),
-        elementwise_flops=sum(mixer.elementwise_flops(model, length) for mixer in stack),
         length=length,
     )
     return cost if model.encoder is None else _with_encoder(cost, model.encoder, table, model.source_length)
@@ -86,7 +93,6 @@ def _with_encoder(cost: ModelCost, encoder: ModelConfig, table: int, source_leng
         active_params=cost.active_params + own.active_params - table,
         sequence_flops=cost.sequence_flops + flops,
         sequence_flops_causal=cost.sequence_flops_causal + flops,
-        elementwise_flops=cost.elementwise_flops + own.elementwise_flops,
     )
 
 
@@ -102,6 +108,7 @@ class RunCost:
     flops_causal: int
     flops_6nd: int
     flops_per_step: int
+    state_bytes: int  # decode state of one sequence of the training length
 
 
 def run_cost(config: RunConfig) -> RunCost:
@@ -119,7 +126,39 @@ def run_cost(config: RunConfig) -> RunCost:
         flops_causal=sequences * (model.training_flops_per_sequence - masked),
         flops_6nd=6 * model.params * config.training.tokens,
         flops_per_step=config.training.batch_size * model.training_flops_per_sequence,
+        state_bytes=decode_state_bytes(config.model, length),
     )
+
+
+@dataclass(frozen=True)
+class ExecutedCost:
+    """FLOPs of one training run as its program executes them; the names are columns of the runs table."""
+
+    executed_flops: int
+    elementwise_flops: int
+
+
+def executed_cost(config: RunConfig, backend: str) -> ExecutedCost:
+    """What training `config` executes on `backend` ("cpu", "gpu" or "tpu"), which is not looked for: a plan asks no
+    device, since to look for one is to take it."""
+    length, model = config.training.sequence_length, resolved(config.model, backend)
+    beyond, elementwise = _executed(model, length)
+    if model.encoder is not None:
+        of_encoder = _executed(model.encoder, model.source_length)
+        beyond, elementwise = beyond + of_encoder[0], elementwise + of_encoder[1]
+    sequences = config.training.steps * config.training.batch_size
+    work = model_cost(model, length).training_flops_per_sequence
+    return ExecutedCost(
+        executed_flops=sequences * (work + TRAINING_OVER_FORWARD * beyond),
+        elementwise_flops=sequences * TRAINING_OVER_FORWARD * elementwise,
+    )
+
+
+def _executed(model: ModelConfig, length: int) -> tuple[int, int]:
+    """(matrix products beyond the model's work, which may be fewer; elementwise FLOPs) of one forward pass."""
+    stack = _stack(model)
+    beyond = sum(mixer.executed_flops(model, length) - mixer.sequence_flops(model, length) for mixer in stack)
+    return beyond, sum(mixer.elementwise_flops(model, length) for mixer in stack)
 
 
 def train_state_bytes(config: RunConfig) -> int:
@@ -130,5 +169,8 @@ def train_state_bytes(config: RunConfig) -> int:
 def decode_state_bytes(model: ModelConfig, length: int) -> int:
     """Decode state of one sequence of `length` tokens in the compute dtype."""
     bytes_per_value = jnp.dtype(model.compute_dtype).itemsize
-    stack = [mixer for layer in model.layers for mixer in mixers(layer, model)]
-    return sum(mixer.state_bytes(model, length, bytes_per_value) for mixer in stack)
+    return sum(mixer.state_bytes(model, length, bytes_per_value) for mixer in _stack(model))
+
+
+def _stack(model: ModelConfig) -> list[Mixer]:
+    return [mixer for layer in model.layers for mixer in mixers(layer, model)]

@@ -25,8 +25,8 @@ class Grid:
 
     law: of analysis/laws, fitted to all families' runs at their best learning rates together; none: each family alone.
 
-    budgets: training FLOPs of active parameters as executed (research/plan/cost.py); the steps follow. Empty: each run
-    takes base.training.steps. sizes: (width, depth) at each budget, for all families; empty: the base's.
+    budgets: training FLOPs of the model's work, whatever computes it (research/plan/cost.py); the steps follow. Empty:
+    each run takes base.training.steps. sizes: (width, depth) at each budget, for all families; empty: the base's.
     """
 
     name: str

@@ -19,7 +19,7 @@ class IsoFlop:
     name: str
     question: str
     base: RunConfig
-    budgets: tuple[float, ...]  # training FLOPs, every matmul as executed (research/plan/cost.py)
+    budgets: tuple[float, ...]  # training FLOPs of the model's work (research/plan/cost.py)
     sizes: tuple[tuple[int, int], ...]  # (width, depth) that may be trained
     tokens_per_param: tuple[float, float] = (5.0, 100.0)  # a size is used at a budget if its ratio lies in here
     min_sizes: int = 5  # at each budget

@@ -1,46 +1,56 @@
 """A model at another width and depth, in the same proportions."""
 
 from dataclasses import replace
+from fractions import Fraction
 
-from research.config import MlpConfig, ModelConfig, MoeConfig, check
+from research.config import ConfigError, ModelConfig
 
-HIDDEN_MULTIPLE = (
-    8  # MLP widths are rounded to it: the SIMD width of this decade's CPUs, and it divides over tensor axes
-)
+SUGGESTIONS = 2  # widths named on either side of one that does not fit
 
 
 def scaled(model: ModelConfig, width: int, depth: int) -> ModelConfig:
-    """`model` at another width and depth in the same proportions: head width and hidden / width stay.
+    """`model` at another width and depth in the same proportions: each section that the pattern reads scales itself.
 
-    Raises ConfigError if the width is not a whole number of heads.
+    Head sizes stay and heads grow exactly with the width; hidden widths and ranks grow with it, rounded; an encoder's
+    own depth grows with the decoder's. `scaled(model, model.width, model.depth)` is `model`.
+
+    Raises ConfigError for a depth that the pattern does not fill, or a width at which the proportions cannot be kept,
+    naming the nearest at which they can.
     """
-    attention = model.attention
-    check(
-        width % attention.head_dim == 0,
-        "sizes",
-        (width, depth),
-        f"width must be a multiple of head_dim = {attention.head_dim}",
-        "round the width",
-    )
-    heads = width // attention.head_dim
-    group = attention.heads // attention.kv_heads
-    check(
-        heads % group == 0,
-        "sizes",
-        (width, depth),
-        f"its {heads} heads must be a multiple of heads / kv_heads = {group}",
-        "round the width",
-    )
+    deep = _at_depth(model, depth)
+    try:
+        return _at_width(deep, width)
+    except ConfigError as error:
+        near = _nearest_widths(deep, width)
+        raise ConfigError(f"sizes = {(width, depth)}: {error} Nearest widths that fit: {near}.") from error
 
-    def hidden(section: MlpConfig | MoeConfig) -> int:
-        return max(HIDDEN_MULTIPLE, round(section.hidden * width / model.width / HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE)
 
-    return replace(
-        model,
-        width=width,
-        depth=depth,
-        mlp=replace(model.mlp, hidden=hidden(model.mlp)),
-        moe=replace(model.moe, hidden=hidden(model.moe)),
-        attention=replace(attention, heads=heads, kv_heads=heads // group),
-        latent_attention=model.latent_attention.scaled(width / model.width),
-    )
+def _at_depth(model: ModelConfig, depth: int) -> ModelConfig:
+    of_encoder = model.encoder_depth and max(1, round(Fraction(model.encoder_depth * depth, model.depth)))
+    return replace(model, depth=depth, encoder_depth=of_encoder)
+
+
+def _at_width(model: ModelConfig, width: int) -> ModelConfig:
+    ratio = Fraction(width, model.width)
+    read = model.sections if model.encoder is None else {*model.sections, *model.encoder.sections}
+    return replace(model, width=width, **{name: getattr(model, name).scaled(ratio) for name in read})
+
+
+def _nearest_widths(model: ModelConfig, width: int) -> str:
+    """At most SUGGESTIONS below and above, up to the model's own width beyond; its own is always one of them."""
+    below = _fitting(model, range(width - 1, 0, -1))
+    above = _fitting(model, range(width + 1, width + model.width + 1))
+    return ", ".join(map(str, sorted(below + above)))
+
+
+def _fitting(model: ModelConfig, widths: range) -> list[int]:
+    found: list[int] = []
+    for width in widths:
+        try:
+            _at_width(model, width)
+        except ConfigError:
+            continue
+        found.append(width)
+        if len(found) == SUGGESTIONS:
+            break
+    return found

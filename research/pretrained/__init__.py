@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from research.config import MIXER_SECTIONS, ModelConfig, differences, to_dict
+from research.config import LOSS_TERMS, ModelConfig, differences, identity
 from research.pretrained import (
     deepseek_v3,
     falcon,
@@ -68,10 +68,6 @@ FAMILIES: Mapping[str, ModuleType] = {
         rwkv7,
     )
 }
-
-# Fields of a mixer's section that choose among equal functions, or are of its training alone.
-NO_PART_OF_THE_FUNCTION = ("algorithm", "chunk", "balance_loss", "balance_over", "router_z_loss")
-
 
 ACTIVATIONS = ("hidden_act", "activation_function", "activation")  # names that config.json gives to it
 
@@ -179,10 +175,7 @@ def _check_same(what: str, wanted: set[str], found: Any) -> None:
 
 
 def _substance(model: ModelConfig) -> dict[str, Any]:
-    """What of a model decides its function: not how it is executed, nor sections that its pattern does not name."""
-    names = {mixer for layer in model.layers for mixer in layer}
-    unused = set(MIXER_SECTIONS.values()) - {MIXER_SECTIONS.get(name) for name in names}
-    plain = to_dict(replace(model, scan_layers=False, remat="none", compute_dtype="float32", pattern="attention:mlp"))
-    for section in MIXER_SECTIONS.values():
-        plain[section] = {name: value for name, value in plain[section].items() if name not in NO_PART_OF_THE_FUNCTION}
-    return {"layers": model.layers} | {key: value for key, value in plain.items() if key not in unused}
+    """What of a model decides its function: its identity without the terms of a training loss and the compute dtype."""
+    plain = identity(replace(model, scan_layers=False, compute_dtype="float32"))
+    plain["moe"] = {name: value for name, value in plain.get("moe", {}).items() if name not in LOSS_TERMS}
+    return {**plain, "pattern": model.layers}

@@ -39,9 +39,10 @@ def account(experiment_dir: Path, table: "pandas.DataFrame") -> dict[str, Any] |
 
     wall_seconds: wall time in which workers lived. run_seconds: that times the workers there were, which is what there
     was to use. phase_seconds: how the done runs used it, the start of worker processes counted with the runs' starts;
-    what remains went by without a run, or with one that is not done. model_flops: training FLOPs of the done runs.
-    matmul_flops_per_second: the rate at which they would have taken as long as each would at the best matrix-product
-    rate measured in its own process, all workers together.
+    what remains went by without a run, or with one that is not done. model_flops, executed_flops: training FLOPs of the
+    done runs, of their models' work and of the matrix products that their programs executed. matmul_flops_per_second:
+    the rate at which the latter would have taken as long as each would at the best matrix-product rate measured in its
+    own process, all workers together. ideal_share: of run_seconds, the time that takes.
     """
     training = [record for record in read_phases(experiment_dir) if record.get("workers")]
     done = table[table["status"] == "done"]
@@ -51,13 +52,14 @@ def account(experiment_dir: Path, table: "pandas.DataFrame") -> dict[str, Any] |
     run_seconds = sum(record["seconds"] * record["workers"] for record in training)
     phase_seconds = {name: float(done[f"{name}_seconds"].sum()) for name in RUN_PHASES}
     phase_seconds["start"] += sum(record.get("worker_start_seconds", 0.0) for record in training)
-    model_flops = float(done["flops"].sum())
-    ideal_seconds = float((done["flops"] / done["matmul_flops_per_second"]).sum())
+    executed_flops = float(done["executed_flops"].sum())
+    ideal_seconds = float((done["executed_flops"] / done["matmul_flops_per_second"]).sum())
     return {
         "wall_seconds": wall_seconds,
         "run_seconds": run_seconds,
         "phase_seconds": phase_seconds,
-        "model_flops": model_flops,
-        "matmul_flops_per_second": model_flops / ideal_seconds * run_seconds / wall_seconds,
+        "model_flops": float(done["flops"].sum()),
+        "executed_flops": executed_flops,
+        "matmul_flops_per_second": executed_flops / ideal_seconds * run_seconds / wall_seconds,
         "ideal_share": ideal_seconds / run_seconds,
     }

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from research.config import RunConfig
 from research.data.batches import Examples
+from research.plan.cost import executed_cost
 from research.runs import RunFolder, Status
 from research.sharding import make_mesh
 from research.training import metrics
@@ -95,6 +96,7 @@ def train(
             **measured,
             "train_loss_nats": _recent_loss(folder, config.training.steps),
             **_machine(config),
+            **asdict(executed_cost(config, jax.default_backend())),
             **{phase: seconds[phase] for phase in PHASES},
             "wall_seconds": sum(seconds[phase] for phase in PHASES),
         }

@@ -178,14 +178,15 @@ def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL
 def distance_table(module: nn.Module) -> jax.Array | None:
     """T5's scores of distances (buckets, H), as a parameter of the stack that `module` is; None for other positions."""
     cfg = module.config.attention
-    if cfg.positions != "buckets":
+    if not distance_table_params(module.config):
         return None
     return parameter(module, "distances", (cfg.buckets, cfg.heads), "buckets heads", Normal(0.02), "vector")
 
 
 def distance_table_params(config: ModelConfig) -> int:
-    """Parameters of that table."""
-    return config.attention.buckets * config.attention.heads if config.attention.positions == "buckets" else 0
+    """Parameters of that table, which only a stack with self-attention has."""
+    needed = config.attention.positions == "buckets" and any("attention" in layer for layer in config.layers)
+    return config.attention.buckets * config.attention.heads if needed else 0
 
 
 def params(config: ModelConfig) -> int:

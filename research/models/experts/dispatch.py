@@ -4,7 +4,7 @@
 - `capacity` gathers tokens into the (E, X) seats that routing gave out and multiplies batches of them: fixed shapes,
   which is what splits over an `expert` mesh axis.
 - `ragged` sorts choices by expert and multiplies groups of unequal size (grouped_swiglu.py): no seat is empty and no
-  choice is dropped. It is the default: the fastest of those that drop none (tests/benchmarks/moe.py).
+  choice is dropped. On CPU the fastest of those that drop none (models/algorithms.py: what is chosen where).
 
 Data moves by gathers alone, in both directions: the gradient of a gather would be a scatter, but every row that is
 taken somewhere is taken from a place that is known too.

@@ -10,6 +10,7 @@ import flax.struct
 import jax
 
 from research.config import ConfigError, ModelConfig
+from research.models.algorithms import algorithm
 from research.models.experts import dispatch, router
 from research.models.layers import Normal, Shared, at_least_float32, parameter, project, zeros
 from research.sharding import constrain
@@ -67,7 +68,7 @@ class Moe(nn.Module):
             parameter(self, "down", (E, F, D), narrow, down_init, "hidden"),
         )
         experts = tuple(weight.astype(x_BLD.dtype) for weight in experts)
-        y_BLD = dispatch.ALGORITHMS[cfg.algorithm](x_BLD, routing, experts)
+        y_BLD = dispatch.ALGORITHMS[algorithm(self.config, "moe")](x_BLD, routing, experts)
         return y_BLD + self._shared(x_BLD) if cfg.shared_experts else y_BLD, state, shared
 
     def _shared(self, x_BLD: jax.Array) -> jax.Array:
@@ -85,7 +86,7 @@ def _seats(config: ModelConfig, length: int, decoding: bool) -> int | None:
     """Places of an expert for one sequence; None where the algorithm needs no count of them."""
     cfg = config.moe
     if decoding or cfg.capacity_factor is None:
-        return length if cfg.algorithm == "capacity" else None
+        return length if algorithm(config, "moe") == "capacity" else None
     return router.capacity(cfg, length)
 
 
@@ -106,11 +107,12 @@ def matmul_params(config: ModelConfig) -> int:
     return active_params(config)
 
 
-def sequence_flops(config: ModelConfig, length: int) -> int:
-    """FLOPs of the rows an algorithm multiplies beyond the A * L that tokens ask for, over one sequence.
+def executed_flops(config: ModelConfig, length: int) -> int:
+    """FLOPs of the rows its algorithm multiplies beyond the A * L that tokens ask for, over one sequence.
 
     Rows of one sequence: dense E * L, capacity E * X, ragged A * L. Negative for a capacity factor below one. What a
-    CPU executes of `ragged` beyond that, the ends of its blocks, is not counted.
+    CPU executes of `ragged` beyond that, the ends of its blocks, is not counted. The model's work is the A * L rows,
+    whatever the algorithm and the capacity.
     """
     cfg = config.moe
     rows = {

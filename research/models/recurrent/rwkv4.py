@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
+from research.models.algorithms import algorithm
 from research.models.layers import Shared, at_least_float32, parameter, project, zeros
 from research.models.recurrent.token_shift import Orthogonal, PerChannel, interpolate, token_shift
 from research.sharding import constrain
@@ -84,9 +85,9 @@ class TimeMix(nn.Module):
         out_DD = parameter(self, "out", (D, D), "hidden width", zeros, "hidden")
 
         sums = _empty_sums(cfg, x_BLD.shape[0]) if state is None else state.sums
-        algorithm = "sequential" if x_BLD.shape[1] == 1 else cfg.rwkv4.algorithm
+        name = "sequential" if x_BLD.shape[1] == 1 else algorithm(cfg, "rwkv4")
         rate_D = -jnp.exp(decay_D.astype(v_BLD.dtype))
-        wkv_BLD, sums = ALGORITHMS[algorithm](rate_D, bonus_D.astype(v_BLD.dtype), k_BLD, v_BLD, sums, shared.mask_BL)
+        wkv_BLD, sums = ALGORITHMS[name](rate_D, bonus_D.astype(v_BLD.dtype), k_BLD, v_BLD, sums, shared.mask_BL)
         y_BLD = project(r_BLD * wkv_BLD.astype(x_BLD.dtype), out_DD)
         return y_BLD, None if state is None else TimeState(last_BD, sums), shared
 
@@ -208,6 +209,11 @@ def time_params(config: ModelConfig) -> int:
 def time_matmul_params(config: ModelConfig) -> int:
     """Parameters each token is multiplied with."""
     return 4 * config.width**2
+
+
+def time_sequence_flops(config: ModelConfig, length: int) -> int:
+    """8 L D: each token is written to two sums per channel and read from them. No algorithm has matrix products."""
+    return 8 * length * config.width
 
 
 def time_elementwise_flops(config: ModelConfig, length: int) -> int:

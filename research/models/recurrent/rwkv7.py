@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
+from research.models.algorithms import algorithm
 from research.models.layers import Initializer, Shared, Uniform, at_least_float32, ones, parameter, project, zeros
 from research.models.recurrent import delta_rule
 from research.models.recurrent.token_shift import Orthogonal, PerChannel, interpolate, token_shift
@@ -190,8 +191,8 @@ class TimeMix(nn.Module):
         if mask_BL is not None:
             tokens = tuple(jnp.where(mask_BL[:, :, None, None], x, 0) for x in tokens)
         heads_BHKK = _empty_heads(self.config, r.shape[0]) if state is None else state.heads_BHKK
-        algorithm = "sequential" if r.shape[1] == 1 else cfg.algorithm
-        y, heads_BHKK = delta_rule.ALGORITHMS[algorithm](tokens, heads_BHKK, cfg.chunk)
+        name = "sequential" if r.shape[1] == 1 else algorithm(self.config, "rwkv7")
+        y, heads_BHKK = delta_rule.ALGORITHMS[name](tokens, heads_BHKK, cfg.chunk)
 
         centred = y - y.mean(axis=-1, keepdims=True)
         epsilon = cfg.head_dim * self.config.norm_epsilon  # 64e-5 in the published models
@@ -244,6 +245,11 @@ def time_matmul_params(config: ModelConfig, first: bool = False) -> int:
 
 
 def time_sequence_flops(config: ModelConfig, length: int) -> int:
+    """8 L D K: each token is read from a state of D K numbers and written to it twice, what it removes and itself."""
+    return 8 * length * config.width * config.rwkv7.head_dim
+
+
+def time_executed_flops(config: ModelConfig, length: int) -> int:
     """Matrix products of the delta rule (delta_rule.matmul_flops)."""
     cfg = config.rwkv7
     return delta_rule.matmul_flops(cfg.algorithm, cfg.chunk, length, config.width // cfg.head_dim, cfg.head_dim)

@@ -144,6 +144,11 @@ def matmul_params(config: ModelConfig) -> int:
     return 4 * config.width**2
 
 
+def sequence_flops(config: ModelConfig, length: int) -> int:
+    """4 L N D (1 + K): each token is written to both states and read from them, though FFTs compute it."""
+    return 4 * length * config.h3.state_size * config.width * (1 + config.h3.head_dim)
+
+
 def elementwise_flops(config: ModelConfig, length: int) -> int:
     """Of one sequence alone, forward: both kernels, which a batch shares, both convolutions, and the gates.
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
+from research.models.algorithms import algorithm
 from research.models.layers import (
     RMSNorm,
     Shared,
@@ -72,8 +73,9 @@ class Mamba(nn.Module):
         step_BLP, write_BLN, read_BLN = self._selection(convolved_BLP, shared.mask_BL)
         rate_NP = -jnp.exp(rate_log_NP.astype(before.scan_BNP.dtype))
         y_BLP, scan_BNP = selective_scan(
-            cfg.algorithm, cfg.chunk, convolved_BLP, step_BLP, rate_NP, write_BLN, read_BLN, before.scan_BNP
-        )
+            algorithm(self.config, "mamba"), cfg.chunk,
+            convolved_BLP, step_BLP, rate_NP, write_BLN, read_BLN, before.scan_BNP,
+        )  # fmt: skip
         y_BLP = y_BLP.astype(x_BLD.dtype) + along_last(jnp.multiply, convolved_BLP, skip_P)
         y_BLP = constrain(y_BLP * jax.nn.silu(project(x_BLD, gate_DP)), "batch length inner")
         state = None if state is None else MambaState(conv_BWP, scan_BNP)
@@ -136,6 +138,11 @@ def matmul_params(config: ModelConfig) -> int:
     cfg, D = config.mamba, config.width
     N, P, R = cfg.state_size, cfg.inner(config.width), cfg.rank(config.width)
     return 3 * D * P + P * (R + 2 * N) + R * P
+
+
+def sequence_flops(config: ModelConfig, length: int) -> int:
+    """4 L N P: each token is written to a state of N P numbers and read from it. No algorithm has matrix products."""
+    return 4 * length * config.mamba.state_size * config.mamba.inner(config.width)
 
 
 def elementwise_flops(config: ModelConfig, length: int) -> int:

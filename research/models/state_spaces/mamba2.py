@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
+from research.models.algorithms import algorithm
 from research.models.layers import (
     RMSNorm,
     Shared,
@@ -74,8 +75,9 @@ class Mamba2(nn.Module):
         step_BLH = self._step(x_BLD, shared.mask_BL)
         rate_H = -jnp.exp(rate_log_H.astype(before.scan_BGNM.dtype))
         y_BLHK, scan_BGNM = ssd(
-            cfg.algorithm, cfg.chunk, input_BLHK, step_BLH, rate_H, write_BLGN, read_BLGN, before.scan_BGNM
-        )
+            algorithm(self.config, "mamba2"), cfg.chunk,
+            input_BLHK, step_BLH, rate_H, write_BLGN, read_BLGN, before.scan_BGNM,
+        )  # fmt: skip
         y_BLHK = y_BLHK.astype(x_BLD.dtype) + input_BLHK * skip_H.astype(x_BLD.dtype)[None, None, :, None]
         y_BLP = y_BLHK.reshape(*x_BLD.shape[:2], P) * jax.nn.silu(project(x_BLD, gate_DP))
         by_group_BLGM = y_BLP.reshape(*x_BLD.shape[:2], cfg.groups, P // cfg.groups)
@@ -139,6 +141,11 @@ def matmul_params(config: ModelConfig) -> int:
 
 
 def sequence_flops(config: ModelConfig, length: int) -> int:
+    """4 L N P: each token is written to a state of N P numbers and read from it."""
+    return 4 * length * config.mamba2.state_size * config.mamba2.inner(config.width)
+
+
+def executed_flops(config: ModelConfig, length: int) -> int:
     """2 L (Q G N + Q P + 2 N P) for `chunked`: scores, mixing, writing and reading states; L rounded up to chunks.
 
     Every score of a chunk is counted. `recurrent` has no matrix products.

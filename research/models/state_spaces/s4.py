@@ -109,6 +109,11 @@ def matmul_params(config: ModelConfig) -> int:
     return 2 * config.width**2
 
 
+def sequence_flops(config: ModelConfig, length: int) -> int:
+    """4 L N D: each token is written to N numbers per channel and read from them, though FFTs compute it."""
+    return 4 * length * config.s4.state_size * config.width
+
+
 def elementwise_flops(config: ModelConfig, length: int) -> int:
     """Of one sequence alone, forward: the kernel, which a batch shares, and the convolution with it."""
     channels, pairs = config.width, config.s4.state_size // 2

@@ -1,0 +1,71 @@
+"""Which fields decide a run's numbers, and the fingerprint that names a run by them.
+
+A fingerprint hashes only where a config departs from the defaults, so that a field added later renames no earlier run.
+The price: **a default is frozen once a run has been named by it**, since changing it would give the old name to other
+numbers. Give a better value to a new field, or write it into the experiments that want it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from typing import Any
+
+
+def not_identity(default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field that decides no number of a run: where and by which of several equal programs it executes, how
+    it is logged, saved and watched."""
+    return dataclasses.field(default=default, default_factory=factory, metadata={"identity": False})
+
+
+def identity(value: Any) -> Any:
+    """The JSON-ready form of what decides a run's numbers, defaults included.
+
+    Left out are the fields declared by `not_identity`, and those that a dataclass names in a property `unused`:
+    sections that nothing reads as the others are set.
+    """
+    if _is_config(value):
+        return {field.name: identity(getattr(value, field.name)) for field in _deciding(value)}
+    return [identity(item) for item in value] if isinstance(value, tuple) else _plain(value)
+
+
+def fingerprint(value: Any) -> str:
+    """First 12 hex digits of the sha256 of `identity(value)` without what is equal to its default, at every depth."""
+    text = json.dumps(_departures(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _departures(value: Any) -> Any:
+    if not _is_config(value):
+        return [_departures(item) for item in value] if isinstance(value, tuple) else _plain(value)
+    found = {}
+    for field in _deciding(value):
+        own, (default, default_form) = getattr(value, field.name), _default(field)
+        form = _departures(own)
+        if _is_config(own) and _is_config(default) and type(own) is not type(default):
+            # A field of several classes: their fields alone would not tell them apart.
+            found[field.name] = {"class": type(own).__name__, **form}
+        elif default is dataclasses.MISSING or form != default_form:
+            found[field.name] = form
+    return found
+
+
+def _deciding(value: Any) -> list[dataclasses.Field]:
+    unused = getattr(value, "unused", frozenset())
+    return [f for f in dataclasses.fields(value) if f.metadata.get("identity", True) and f.name not in unused]
+
+
+@functools.cache
+def _default(field: dataclasses.Field) -> tuple[Any, Any]:
+    """(default, its departures); MISSING where there is none."""
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return default, default if default is dataclasses.MISSING else _departures(default)
+
+
+def _plain(value: Any) -> Any:
+    """A leaf; 3e18 and 3 * 10**18 are one number, which JSON would write in two ways."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_config(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
