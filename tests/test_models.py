@@ -196,3 +196,11 @@ def test_initialisation_has_the_scale_it_states():
     assert params["layer0_mixer"]["query"].std() == pytest.approx(256**-0.5, rel=0.02)
     assert params["layer0_channel"]["down"].std() == pytest.approx(model.mlp.hidden**-0.5 * 16**-0.5, rel=0.02)
     assert (params["layer0_mixer_norm"]["gain"] == 1).all()
+
+
+def test_a_sequence_longer_than_the_position_table_is_refused():
+    model = replace(MODEL, max_positions=10)
+    params = language_model.unbox(language_model.abstract(model))
+    with pytest.raises(ConfigError, match=r"model.max_positions = 10: must be at least the 11 tokens"):
+        jax.eval_shape(lambda p: language_model.logits(model, p, jnp.zeros((1, 11), jnp.int32)), params)
+    jax.eval_shape(lambda p: language_model.logits(model, p, jnp.zeros((1, 10), jnp.int32)), params)

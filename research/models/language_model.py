@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
-from research.config import Layer, ModelConfig
+from research.config import Layer, ModelConfig, check
 from research.models.attention.attention import distance_table
 from research.models.blocks import Mixer, check_hand_over, mixers
 from research.models.experts.router import ROUTING
@@ -157,6 +157,14 @@ def embed(
     cfg = module.config
     x_BLD = jnp.take(table_VD.astype(cfg.compute_dtype), tokens_BL, axis=0)
     if cfg.max_positions is not None:
+        whole = tokens_BL.shape[1] if mask_BL is None and read_B is None else 0  # else how many are real is not known
+        check(
+            whole <= cfg.max_positions,
+            "model.max_positions",
+            cfg.max_positions,
+            f"must be at least the {whole} tokens of a sequence, whose positions beyond it have no row",
+            "shorten the sequence, or give the table more rows",
+        )
         shape = (cfg.max_positions, cfg.width)
         table_LD = parameter(module, "positions", shape, "positions table_width", Normal(0.01), "embedding")
         if mask_BL is None:
