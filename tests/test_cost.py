@@ -10,7 +10,7 @@ import jaxpr_flops
 import pytest
 from random_configs import OTHER_PATTERNS, cases, random_model
 
-from research.config import AttentionConfig, ConfigError, ModelConfig, MoeConfig, RunConfig, TrainingConfig
+from research.config import AttentionConfig, ConfigError, ModelConfig, MoeConfig, RunConfig, TaskConfig, TrainingConfig
 from research.models import language_model
 from research.models.algorithms import algorithm
 from research.models.experts import dispatch
@@ -147,6 +147,23 @@ def test_what_is_executed_follows_the_backend():
     on_cpu, on_gpu = (executed_cost(config, backend).executed_flops for backend in ("cpu", "gpu"))
     assert on_cpu == run_cost(config).flops
     assert on_gpu - on_cpu == 3 * LENGTH * (8 - 2) * 2 * 3 * 64 * 40  # every expert multiplies every token
+
+
+def test_what_an_encoder_executes_counts_too():
+    task = TaskConfig("copy", lengths=(2, 8), evaluated=(8,), symbols=16)
+    model = replace(_routed(), pattern="attention:moe -> attention, cross_attention:mlp", depth=2, source_length=8)
+    config = RunConfig(model=model, task=task, training=TrainingConfig(steps=1, batch_size=1, sequence_length=9))
+    on_cpu, on_gpu = (executed_cost(config, backend).executed_flops for backend in ("cpu", "gpu"))
+    assert on_cpu == run_cost(config).flops
+    assert on_gpu - on_cpu == 3 * 2 * 8 * (8 - 2) * 2 * 3 * 64 * 40  # two layers that read 8 tokens
+
+
+def test_a_table_of_distances_belongs_to_self_attention():
+    table = AttentionConfig(positions="buckets")
+    for pattern, there in (("mamba", False), ("mamba, attention", True)):
+        plain, asked = ModelConfig(pattern=pattern, depth=2), ModelConfig(pattern=pattern, depth=2, attention=table)
+        assert ("distances" in language_model.abstract(asked)) == there
+        assert model_cost(asked, 8).params - model_cost(plain, 8).params == (32 * 4 if there else 0)
 
 
 def test_auto_stands_for_an_algorithm_there_is():
