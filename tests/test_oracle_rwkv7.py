@@ -26,7 +26,7 @@ CASES = {
 
 def build(settings):
     """Without a padding token, whose embedding would get no gradient."""
-    return rwkv7_hf.RWKV7ForCausalLM(rwkv7_hf.RWKV7Config(**settings, pad_token_id=None))
+    return rwkv7_hf.RWKV7ForCausalLM(rwkv7_hf.RWKV7Config(**settings))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -2,121 +2,120 @@
 
 A family is one file here, named as its `model_type`, with
 
+    KEYS                            what every key of its config.json means to us, and its defaults (settings.py)
     to_settings(model) -> dict      the config.json of one of our models
-    from_settings(dict) -> model    and back; both state the same defaults as the family's own config class
+    from_settings(dict) -> model    and back, of complete settings
     tensors(model) -> [Tensor]      every tensor of a checkpoint, each with both directions (tensors.py)
     IGNORED                         names (a regular expression, searched) that a file may hold beside those
     PREFIX                          if there is one: of most names, and left out of some files
+    beside(settings) -> str         if there is one: what else these settings say that the file holds, as IGNORED
 
-and one line in `FAMILIES`. Adding it gives reading, writing and the live proof (tests/oracle_tools.py) at once.
+and one name in `FAMILIES`. Adding it gives reading, writing and the live proof (tests/oracle_tools.py) at once.
+Which files are the model is said in files.py, rotary positions in rotary.py.
 """
 
+import importlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from research.config import LOSS_TERMS, ModelConfig, differences, identity
-from research.pretrained import (
-    deepseek_v3,
-    falcon,
-    falcon_mamba,
-    gpt2,
-    gpt_neox,
-    jamba,
-    llama,
-    mamba,
-    mamba2,
-    mistral,
-    mixtral,
-    olmo2,
-    olmoe,
-    qwen2,
-    qwen3,
-    qwen3_moe,
-    rwkv4,
-    rwkv7,
+from research.config import LOSS_TERMS, ConfigError, ModelConfig, differences, identity
+from research.pretrained.files import (
+    CONFIG,
+    SINGLE,
+    listed,
+    read_json,
+    read_safetensors,
+    read_tensors,
+    write_safetensors,
 )
+from research.pretrained.rotary import check_forms_agree
+from research.pretrained.settings import CheckpointError, complete
 from research.pretrained.tensors import flatten, shapes, unflatten
 
+_MODULES = (
+    "deepseek_v3 falcon falcon_mamba gpt2 gpt_neox jamba llama mamba mamba2 mistral mixtral olmo2 olmoe qwen2 qwen3 "
+    "qwen3_moe rwkv4 rwkv7"
+)
 FAMILIES: Mapping[str, ModuleType] = {
-    family.MODEL_TYPE: family
-    for family in (
-        deepseek_v3,
-        falcon,
-        falcon_mamba,
-        gpt2,
-        gpt_neox,
-        jamba,
-        llama,
-        mamba,
-        mamba2,
-        mistral,
-        mixtral,
-        olmo2,
-        olmoe,
-        qwen2,
-        qwen3,
-        qwen3_moe,
-        rwkv4,
-        rwkv7,
-    )
+    family.MODEL_TYPE: family for family in (importlib.import_module(f"{__name__}.{name}") for name in _MODULES.split())
 }
 
-ACTIVATIONS = ("hidden_act", "activation_function", "activation")  # names that config.json gives to it
+UNBOUNDED = 2**20  # tokens, written for a model without a table of positions if no length is given
+HEAD, EMBEDDING = ("head",), ("embedding",)  # paths of our parameters
 
 
-class CheckpointError(ValueError):
-    """A checkpoint and a model do not fit; the message names the tensor or field, what was found, and the rule."""
+@dataclass(frozen=True)
+class Usage:
+    """What config.json tells the programs that use a model, beside its function.
+
+    longest: tokens of the longest sequence it is meant for, such as those of its training; none: no bound of its own.
+    The ids are the tokenizer's; none is written as null, since readers would put their family's own in its place.
+    """
+
+    longest: int | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+    pad_id: int | None = None
 
 
 def read_checkpoint(folder: Path) -> tuple[ModelConfig, Any]:
     """(model, float32 parameters) of a folder in Hugging Face's layout, of one file or of several shards.
 
-    Raises CheckpointError for a family that is not in `FAMILIES`, another activation than the family is read with, a
-    missing or unknown tensor, or a wrong shape.
+    A file whose head differs from the embedding has a head of its own, also if its config.json says that it is tied,
+    as `transformers` reads it.
+
+    Raises CheckpointError for a family that is not in `FAMILIES`, a key of config.json that says another function than
+    ours, files that are missing or damaged, and a missing or unknown tensor or a wrong shape.
     """
-    settings = json.loads((folder / "config.json").read_text())
+    said = read_json(folder / CONFIG)
+    model, family = model_of(said), _family(said.get("model_type"))
+    found, places = read_tensors(folder)
+    beside = family.beside(complete(said, family.KEYS)) if hasattr(family, "beside") else r"(?!)"
+    found = _named_in_full(family, {name: value for name, value in found.items() if not re.search(beside, name)})
+    if model.tied_embeddings and not _head_is_embedding(family, model, found):
+        model = replace(model, tied_embeddings=False)
+    return model, from_hugging_face(model, found, said["model_type"], places)
+
+
+def model_of(settings: Mapping[str, Any]) -> ModelConfig:
+    """The model that a config.json describes; what it leaves out has the default of the family's own config class.
+
+    Raises CheckpointError for a key that is unknown, or that says what no model of this project does.
+    """
     family = _family(settings.get("model_type"))
-    model = family.from_settings(settings)
-    _check_activation(settings, family.to_settings(model))
-    found: dict[str, np.ndarray] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        found |= read_safetensors(file)
-    return model, from_hugging_face(model, found, settings["model_type"])
+    full = complete(settings, family.KEYS)
+    check_forms_agree(settings)
+    try:
+        return family.from_settings(full)
+    except ConfigError as error:
+        raise CheckpointError(f"config.json describes no model of this project: {error}") from error
 
 
-def _check_activation(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Tensors do not show their activation: one that is not ours would be read without a word, and compute nonsense."""
-    for key in ACTIVATIONS:
-        if key in ours and settings.get(key, ours[key]) != ours[key]:
-            raise CheckpointError(
-                f"config.json: {key} = {settings[key]!r}: checkpoints of {settings['model_type']} are read with "
-                f"{ours[key]!r}. Fix: use one that has it."
-            )
-
-
-def write_checkpoint(folder: Path, family: str, model: ModelConfig, params: Any) -> None:
+def write_checkpoint(folder: Path, family: str, model: ModelConfig, params: Any, usage: Usage = Usage()) -> None:
     """Write config.json and model.safetensors, which `transformers` reads.
 
     Raises CheckpointError if the family has no way to say what `model` is.
     """
-    settings = settings_of(family, model)
+    settings = settings_of(family, model, usage)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    write_safetensors(folder / "model.safetensors", to_hugging_face(model, params, family))
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+    write_safetensors(folder / SINGLE, to_hugging_face(model, params, family))
 
 
-def settings_of(family: str, model: ModelConfig) -> dict[str, Any]:
+def settings_of(family: str, model: ModelConfig, usage: Usage = Usage()) -> dict[str, Any]:
     """The config.json of `model`; CheckpointError if reading it back would give another model."""
     settings = _family(family).to_settings(model)
-    lost = differences(_substance(model), _substance(_family(family).from_settings(settings)))
+    settings |= {f"{name}_token_id": getattr(usage, f"{name}_id") for name in ("bos", "eos", "pad")}
+    if longest := _family(family).KEYS.longest:
+        settings[longest] = usage.longest or UNBOUNDED
+    lost = differences(_substance(model), _substance(model_of(settings)))
     if lost:
         field, ours, theirs = lost[0]
         raise CheckpointError(f"model.{field} = {ours!r}: a {family} checkpoint can only say {theirs!r}.")
@@ -127,21 +126,34 @@ def to_hugging_face(model: ModelConfig, params: Any, family: str) -> dict[str, n
     """Our parameters, or a tree of gradients shaped like them, under the checkpoint's names."""
     ours = flatten(model, params)
     table = _family(family).tensors(model)
-    _check_same("parameters", {path for tensor in table for path in tensor.paths}, ours.keys())
+    _check_same("parameters", {path for tensor in table for path in tensor.paths}, ours.keys(), {})
     return {tensor.name: tensor.join([ours[path] for path in tensor.paths]) for tensor in table}
 
 
-def from_hugging_face(model: ModelConfig, found: Mapping[str, np.ndarray], family: str) -> Any:
-    """A checkpoint's tensors as our parameters, in float32 (exact for float16 and bfloat16) or float64 as they are."""
-    table, ignored = _family(family).tensors(model), re.compile(_family(family).IGNORED or r"(?!)")
-    prefix = getattr(_family(family), "PREFIX", "")
-    if not any(name.startswith(prefix) for name in found):
-        found = {prefix + name: value for name, value in found.items()}
-    wanted = {tensor.name for tensor in table}
-    _check_same("tensors", wanted, {name for name in found if name in wanted or not ignored.search(name)})
+def from_hugging_face(
+    model: ModelConfig, found: Mapping[str, np.ndarray], family: str, places: Mapping[str, str] | None = None
+) -> Any:
+    """A checkpoint's tensors as our parameters, in float32 (exact for float16 and bfloat16) or float64 as they are.
+
+    places: the file of each tensor, for errors. Raises CheckpointError for a missing or unknown tensor, a wrong shape,
+    or a head that is not the embedding where `model` says that it is.
+    """
+    kind = _family(family)
+    table, ignored = kind.tensors(model), re.compile(kind.IGNORED or r"(?!)")
+    found, wanted = _named_in_full(kind, found), {tensor.name for tensor in table}
+    if model.tied_embeddings:
+        head, embedding = _names(kind, model)
+        if not _head_is_embedding(kind, model, found):
+            raise CheckpointError(f"{head}: is not {embedding}. Fix: set model.tied_embeddings to false.")
+        found = {name: value for name, value in found.items() if name != head}
+    kept = {name for name in found if name in wanted or not ignored.search(name)}
+    _check_same("tensors", wanted, kept, places or {})
     our_shapes, flat = shapes(model), {}
     for tensor in table:
         theirs = np.asarray(found[tensor.name])
+        if theirs.dtype.kind in "biu":
+            rule = "weights of whole numbers are quantised, which is not undone here"
+            raise CheckpointError(f"{tensor.name} = {theirs.dtype}: {rule}. Fix: use a checkpoint of floats.")
         theirs = theirs.astype(np.promote_types(theirs.dtype, np.float32))
         expected = tensor.join([np.empty(our_shapes[path], np.bool_) for path in tensor.paths]).shape
         if theirs.shape != expected:
@@ -151,14 +163,24 @@ def from_hugging_face(model: ModelConfig, found: Mapping[str, np.ndarray], famil
     return unflatten(model, flat)
 
 
-def read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """The tensors of one file by name, in the types it holds; jax has taught numpy bfloat16, which most files have."""
-    return load_file(file)
+def _names(family: ModuleType, model: ModelConfig) -> tuple[str, str]:
+    """The checkpoint's names of the head, tied or not, and of the embedding."""
+    names = {tensor.paths: tensor.name for tensor in family.tensors(replace(model, tied_embeddings=False))}
+    return names[HEAD], names[EMBEDDING]
 
 
-def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """One file, its tensors contiguous, marked as torch's layout (which `transformers` asks for)."""
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, file, {"format": "pt"})
+def _head_is_embedding(family: ModuleType, model: ModelConfig, found: Mapping[str, np.ndarray]) -> bool:
+    """Whether the tensors hold no head, or the embedding once more."""
+    head, embedding = (found.get(name) for name in _names(family, model))
+    return head is None or (embedding is not None and np.array_equal(head, embedding))
+
+
+def _named_in_full(family: ModuleType, found: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The tensors under the names of the family's table, which some of its files shorten by a prefix."""
+    prefix = getattr(family, "PREFIX", "")
+    if any(name.startswith(prefix) for name in found):
+        return found
+    return {name if name == "lm_head.weight" else prefix + name: value for name, value in found.items()}
 
 
 def _family(name: Any) -> ModuleType:
@@ -167,11 +189,12 @@ def _family(name: Any) -> ModuleType:
     return FAMILIES[name]
 
 
-def _check_same(what: str, wanted: set[str], found: Any) -> None:
-    if missing := sorted(wanted - set(found)):
-        raise CheckpointError(f"{what}: {len(missing)} missing, the first {missing[0]!r}.")
-    if unknown := sorted(set(found) - wanted):
-        raise CheckpointError(f"{what}: {len(unknown)} of no known meaning, the first {unknown[0]!r}.")
+def _check_same(what: str, wanted: set[str], found: Any, places: Mapping[str, str]) -> None:
+    if missing := wanted - set(found):
+        files = f" in {', '.join(sorted(set(places.values())))}" if places else ""
+        raise CheckpointError(f"{what}: {len(missing)} missing{files}: {listed(missing, {})}.")
+    if unknown := set(found) - wanted:
+        raise CheckpointError(f"{what}: {len(unknown)} of no known meaning: {listed(unknown, places)}.")
 
 
 def _substance(model: ModelConfig) -> dict[str, Any]:

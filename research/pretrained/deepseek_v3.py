@@ -10,14 +10,70 @@ from typing import Any
 import numpy as np
 
 from research.config import LatentAttentionConfig, MlpConfig, ModelConfig, MoeConfig
-from research.pretrained.experts import moe_tensors
+from research.pretrained.activations import SILU
+from research.pretrained.experts import ROUTER_UNUSED, moe_tensors
 from research.pretrained.llama import NORMS, mlp_tensors
+from research.pretrained.rotary import check_whole_heads, rope_fields, rope_keys
+from research.pretrained.settings import (
+    DROPOUT,
+    KERNEL,
+    NO_TABLE,
+    Keys,
+    must_equal,
+    or_null,
+    or_zero,
+    refuse,
+)
 from research.pretrained.tensors import Tensor, joined_rows, layer_paths, linear, same
 
 MODEL_TYPE = "deepseek_v3"
-# The 62nd layer of released files predicts the second next token.
-IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight|model\.layers\.61\."
+IGNORED = r"rotary_emb\.inv_freq"
 ROUTING = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}  # the only kind there is here
+FURTHER_LAYERS = "num_nextn_predict_layers"  # above the language model's, each predicting one more token ahead
+KEYS = Keys(
+    read={
+        "vocab_size": 129_280,
+        "hidden_size": 7168,
+        "intermediate_size": 18_432,
+        "moe_intermediate_size": 2048,
+        "num_hidden_layers": 61,
+        "num_attention_heads": 128,
+        "num_key_value_heads": or_null(None),
+        "n_shared_experts": or_zero(1),
+        "n_routed_experts": 256,
+        "routed_scaling_factor": 2.5,
+        "kv_lora_rank": 512,
+        "q_lora_rank": or_null(1536),
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "qk_nope_head_dim": 128,
+        "qk_head_dim": or_null(None),
+        "head_dim": or_null(None),
+        "n_group": 8,
+        "topk_group": 4,
+        "num_experts_per_tok": 8,
+        "first_k_dense_replace": or_zero(3),
+        "norm_topk_prob": True,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        **rope_keys(),
+        "rope_interleave": True,
+        FURTHER_LAYERS: or_zero(1),
+        # Of training, and of no other reader than DeepSeek's and ours.
+        "aux_loss_alpha": 0.001,
+        "seq_aux": True,
+        "bias_update_speed": or_null(0.001, float),
+    },
+    only={"hidden_act": SILU, "attention_bias": (False,)} | {key: (value,) for key, value in ROUTING.items()},
+    unused={
+        "max_position_embeddings": NO_TABLE,
+        "attention_dropout": DROPOUT,
+        "pretraining_tp": KERNEL,
+        "ep_size": KERNEL,
+        **ROUTER_UNUSED,
+    },
+    other_names={"num_local_experts": "n_routed_experts", "num_mtp_layers": FURTHER_LAYERS},
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -41,6 +97,8 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
         "kv_lora_rank": cfg.kv_rank,
         "q_lora_rank": cfg.query_rank,
         "rope_parameters": {"rope_type": "default", "rope_theta": cfg.rope_theta},
+        "rope_theta": cfg.rope_theta,
+        "rope_scaling": None,
         "rope_interleave": cfg.rope_pairs == "interleaved",
         "moe_intermediate_size": moe.hidden,
         "n_routed_experts": moe.experts,
@@ -61,21 +119,25 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes.
+    """The model that a config.json describes; `settings` are complete.
 
-    Raises ValueError for another routing than DeepSeek-V3's, and for scaled rotary positions.
+    Raises CheckpointError for scaled rotary positions, and for sizes that do not follow from those they are made of.
     """
+    must_equal(settings, "num_key_value_heads", settings["num_attention_heads"], "num_attention_heads")
+    must_equal(settings, "head_dim", settings["qk_rope_head_dim"], "qk_rope_head_dim")
+    whole = settings["qk_nope_head_dim"] + settings["qk_rope_head_dim"]
+    must_equal(settings, "qk_head_dim", whole, "qk_nope_head_dim + qk_rope_head_dim")
     depth = settings["num_hidden_layers"]
     return ModelConfig(
         vocab_size=settings["vocab_size"],
         width=settings["hidden_size"],
         depth=depth,
-        pattern=pattern(settings.get("first_k_dense_replace", 3), depth),
+        pattern=pattern(settings["first_k_dense_replace"], depth),
         latent_attention=latent_attention(settings),
         mlp=MlpConfig(settings["intermediate_size"]),
         moe=mixture_of_experts(settings),
-        norm_epsilon=settings.get("rms_norm_eps", 1e-6),
-        tied_embeddings=settings.get("tie_word_embeddings", False),
+        norm_epsilon=settings["rms_norm_eps"],
+        tied_embeddings=settings["tie_word_embeddings"],
     )
 
 
@@ -87,37 +149,31 @@ def pattern(dense: int, depth: int) -> str:
 
 
 def mixture_of_experts(settings: dict[str, Any]) -> MoeConfig:
-    """The section of ModelConfig; ValueError for another routing.
-
-    What config.json does not say of training is as in section 4.2 of the paper: the bias moves by 0.001 a step.
-    """
-    for name, only in ROUTING.items():
-        if settings.get(name, only) != only:
-            raise ValueError(f"{name} = {settings[name]!r}: must be {only!r}. Fix: use a model routed as DeepSeek-V3.")
-    rate = settings.get("bias_update_speed")
+    """The section of ModelConfig; what files leave out of training is as in section 4.2 of the paper."""
+    rate = settings["bias_update_speed"]
     return MoeConfig(
-        settings.get("n_routed_experts", 256),
-        settings.get("num_experts_per_tok", 8),
-        settings.get("moe_intermediate_size", 2048),
-        shared_experts=settings.get("n_shared_experts", 1),
+        settings["n_routed_experts"],
+        settings["num_experts_per_tok"],
+        settings["moe_intermediate_size"],
+        shared_experts=settings["n_shared_experts"],
         scores="sigmoid",
-        renormalize=settings.get("norm_topk_prob", True),
-        gate_scale=settings.get("routed_scaling_factor", 2.5),
-        groups=settings.get("n_group", 8),
-        active_groups=settings.get("topk_group", 4),
-        balance_loss=settings.get("aux_loss_alpha", 0.001),
-        balance_over="sequence" if settings.get("seq_aux", True) else "batch",
+        renormalize=settings["norm_topk_prob"],
+        gate_scale=settings["routed_scaling_factor"],
+        groups=settings["n_group"],
+        active_groups=settings["topk_group"],
+        balance_loss=settings["aux_loss_alpha"],
+        balance_over="sequence" if settings["seq_aux"] else "batch",
         router_z_loss=0.0,
         bias_rate=0.001 if rate is None else rate,  # null for a model without routed layers
     )
 
 
 def latent_attention(settings: dict[str, Any]) -> LatentAttentionConfig:
-    """The section of ModelConfig; ValueError for scaled rotary positions."""
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ValueError(f"rope_type = {kind!r}: must be 'default'. Fix: use a model without scaled positions.")
+    """The section of ModelConfig; CheckpointError for scaled rotary positions."""
+    rope = check_whole_heads(rope_fields(settings))
+    if "rope_scaling" in rope:
+        rule = "must be 'default': latent attention is not stretched here"
+        raise refuse("rope_type", "llama3", rule, "use a model without scaled positions")
     return LatentAttentionConfig(
         settings["num_attention_heads"],
         settings["qk_nope_head_dim"],
@@ -125,9 +181,16 @@ def latent_attention(settings: dict[str, Any]) -> LatentAttentionConfig:
         settings["v_head_dim"],
         settings["kv_lora_rank"],
         settings["q_lora_rank"],
-        float(rope.get("rope_theta", settings.get("rope_theta", 10_000.0))),
-        "interleaved" if settings.get("rope_interleave", True) else "half",
+        rope["rope_theta"],
+        "interleaved" if settings["rope_interleave"] else "half",
     )
+
+
+def beside(settings: dict[str, Any]) -> str:
+    """The tensors of the layers above the language model's, by which released files predict the second next token."""
+    depth, further = settings["num_hidden_layers"], settings[FURTHER_LAYERS]
+    layers = "|".join(str(depth + i) for i in range(further))
+    return rf"^model\.layers\.({layers or '(?!)'})\."
 
 
 def tensors(model: ModelConfig) -> list[Tensor]:

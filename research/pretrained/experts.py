@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 
 from research.config import MoeConfig
+from research.pretrained.settings import DROPOUT, OTHER_OUTPUTS
 from research.pretrained.tensors import Tensor, expert, linear, same
 
+ROUTER_UNUSED = {"output_router_logits": OTHER_OUTPUTS, "router_jitter_noise": DROPOUT}  # keys that change nothing
 PROJECTIONS = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 
 

@@ -3,11 +3,34 @@
 from typing import Any
 
 from research.config import AttentionConfig, MlpConfig, ModelConfig
+from research.pretrained.activations import PLAIN, read_activation, written_activation
+from research.pretrained.settings import DROPOUT, KERNEL, OTHER_OUTPUTS, Keys, because, or_null
 from research.pretrained.tensors import Tensor, bias, joined_rows, layer_norm, layer_paths, linear, same, transposed
 
 MODEL_TYPE = "gpt2"
-IGNORED = r"\.attn\.(masked_)?bias$|lm_head\.weight"  # causal masks in old files; the head where it is tied
+IGNORED = r"\.attn\.(masked_)?bias$"  # causal masks in old files
 PREFIX = "transformer."  # which the files of the first release leave out
+KEYS = Keys(
+    read={
+        "vocab_size": 50_257,
+        "n_positions": 1024,
+        "n_embd": 768,
+        "n_layer": 12,
+        "n_head": 12,
+        "n_inner": or_null(None),
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    only={"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)},
+    unused={
+        **because(DROPOUT, "resid_pdrop embd_pdrop attn_pdrop summary_first_dropout"),
+        **because(OTHER_OUTPUTS, "summary_type summary_use_proj summary_activation summary_proj_to_labels"),
+        "reorder_and_upcast_attn": KERNEL,
+        "n_ctx": "n_positions once more, in the first files",
+    },
+    longest=None,
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -21,7 +44,7 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
         "n_layer": model.depth,
         "n_head": model.attention.heads,
         "n_inner": model.mlp.hidden,
-        "activation_function": "gelu_new",
+        "activation_function": written_activation(model.mlp.activation, PLAIN),
         "layer_norm_epsilon": model.norm_epsilon,
         "tie_word_embeddings": model.tied_embeddings,
         "resid_pdrop": 0.0,
@@ -31,18 +54,20 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has GPT2Config's default."""
+    """The model that a config.json describes; `settings` are complete."""
     width, heads = settings["n_embd"], settings["n_head"]
     return ModelConfig(
         vocab_size=settings["vocab_size"],
         width=width,
         depth=settings["n_layer"],
         attention=AttentionConfig(heads, heads, width // heads, positions="none", biases="all"),
-        mlp=MlpConfig(settings.get("n_inner") or 4 * width, "gelu", biases=True),
+        mlp=MlpConfig(
+            settings["n_inner"] or 4 * width, read_activation(settings, "activation_function", PLAIN), biases=True
+        ),
         norm="layer",
-        norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
-        max_positions=settings.get("n_positions", 1024),
-        tied_embeddings=settings.get("tie_word_embeddings", True),
+        norm_epsilon=settings["layer_norm_epsilon"],
+        max_positions=settings["n_positions"],
+        tied_embeddings=settings["tie_word_embeddings"],
     )
 
 

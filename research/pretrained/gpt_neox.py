@@ -6,15 +6,42 @@ from typing import Any
 import numpy as np
 
 from research.config import AttentionConfig, MlpConfig, ModelConfig
+from research.pretrained.activations import PLAIN, read_activation, written_activation
+from research.pretrained.rotary import rope_fields, rope_settings
+from research.pretrained.settings import DROPOUT, NO_TABLE, Keys, because, or_null
 from research.pretrained.tensors import Tensor, bias, layer_norm, layer_paths, linear, same
 
 MODEL_TYPE = "gpt_neox"
-IGNORED = r"attention\.(masked_)?bias$|rotary_emb\.inv_freq|embed_out\.weight"
+IGNORED = r"attention\.(masked_)?bias$|rotary_emb\.inv_freq"
+KEYS = Keys(
+    read={
+        "vocab_size": 50_432,
+        "hidden_size": 6144,
+        "intermediate_size": 24_576,
+        "num_hidden_layers": 44,
+        "num_attention_heads": 64,
+        "hidden_act": "gelu",
+        "rotary_pct": 0.25,
+        "rotary_emb_base": 10_000.0,
+        "rope_parameters": or_null(None, dict),
+        "rope_scaling": or_null(None, dict),
+        "layer_norm_eps": 1e-5,
+        "use_parallel_residual": True,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+    },
+    unused={
+        "max_position_embeddings": NO_TABLE,
+        **because(DROPOUT, "attention_dropout attention_probs_dropout_prob hidden_dropout hidden_dropout_prob"),
+        **because(DROPOUT, "classifier_dropout"),
+    },
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
     """The config.json of a model of this family."""
     cfg = model.attention
+    rope = rope_settings(cfg)
     return {
         "model_type": MODEL_TYPE,
         "architectures": ["GPTNeoXForCausalLM"],
@@ -23,9 +50,11 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
         "intermediate_size": model.mlp.hidden,
         "num_hidden_layers": model.depth,
         "num_attention_heads": cfg.heads,
-        "hidden_act": "gelu",
+        "hidden_act": written_activation(model.mlp.activation, PLAIN),
         "rotary_pct": cfg.rope_fraction,
         "rotary_emb_base": cfg.rope_theta,
+        "rope_parameters": rope["rope_parameters"] | {"partial_rotary_factor": cfg.rope_fraction},
+        "rope_scaling": rope["rope_scaling"],
         "layer_norm_eps": model.norm_epsilon,
         "use_parallel_residual": model.parallel_mixers,
         "attention_bias": cfg.biases == "all",
@@ -34,27 +63,25 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has GPTNeoXConfig's default."""
+    """The model that a config.json describes; `settings` are complete."""
     width, heads = settings["hidden_size"], settings["num_attention_heads"]
-    rope = settings.get("rope_parameters") or {}
     attention = AttentionConfig(
         heads,
         heads,
         width // heads,
-        rope_theta=float(rope.get("rope_theta", settings.get("rotary_emb_base", 10_000))),
-        rope_fraction=rope.get("partial_rotary_factor", settings.get("rotary_pct", 0.25)),
-        biases="all" if settings.get("attention_bias", True) else "none",
+        **rope_fields(settings, settings["rotary_pct"], "rotary_emb_base"),
+        biases="all" if settings["attention_bias"] else "none",
     )
     return ModelConfig(
         vocab_size=settings["vocab_size"],
         width=width,
         depth=settings["num_hidden_layers"],
         attention=attention,
-        mlp=MlpConfig(settings["intermediate_size"], "gelu_exact", biases=True),
+        mlp=MlpConfig(settings["intermediate_size"], read_activation(settings, "hidden_act", PLAIN), biases=True),
         norm="layer",
-        norm_epsilon=settings.get("layer_norm_eps", 1e-5),
-        parallel_mixers=settings.get("use_parallel_residual", True),
-        tied_embeddings=settings.get("tie_word_embeddings", False),
+        norm_epsilon=settings["layer_norm_eps"],
+        parallel_mixers=settings["use_parallel_residual"],
+        tied_embeddings=settings["tie_word_embeddings"],
     )
 
 

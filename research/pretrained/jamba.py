@@ -8,12 +8,53 @@ import math
 from typing import Any
 
 from research.config import AttentionConfig, MambaConfig, MlpConfig, ModelConfig, MoeConfig
+from research.pretrained.activations import SILU
+from research.pretrained.experts import ROUTER_UNUSED
 from research.pretrained.llama import attention_tensors, mlp_tensors
 from research.pretrained.mamba import mamba_tensors, step_rank
+from research.pretrained.settings import DROPOUT, KERNEL, NO_TABLE, OTHER_OUTPUTS, Key, Keys, because, or_null, or_zero
 from research.pretrained.tensors import Tensor, layer_paths, linear, same
 
 MODEL_TYPE = "jamba"
-IGNORED = r"lm_head\.weight"  # where it is tied
+IGNORED = None
+KEYS = Keys(
+    read={
+        "vocab_size": 65_536,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": or_null(8),
+        "attn_layer_period": 8,
+        "attn_layer_offset": or_zero(4),
+        "expert_layer_period": 2,
+        "expert_layer_offset": or_zero(1),
+        "num_experts": 16,
+        "num_experts_per_tok": 2,
+        "router_aux_loss_coef": 0.001,
+        "mamba_d_state": 16,
+        "mamba_d_conv": 4,
+        "mamba_expand": 2,
+        "mamba_dt_rank": Key("auto", (str, int)),
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+    },
+    only={
+        "hidden_act": SILU,
+        "mamba_conv_bias": (True,),
+        "mamba_proj_bias": (False,),
+        "mamba_inner_layernorms": (True,),
+        "sliding_window": (None,),
+    },
+    unused={
+        "max_position_embeddings": NO_TABLE,
+        "attention_dropout": DROPOUT,
+        **because(KERNEL, "use_mamba_kernels use_mambapy use_associative_scan"),
+        **because(OTHER_OUTPUTS, "num_logits_to_keep calc_logits_for_entire_prompt"),
+        **ROUTER_UNUSED,
+    },
+    other_names={"num_local_experts": "num_experts"},
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -36,6 +77,7 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
         "expert_layer_offset": expert_offset,
         "num_experts": model.moe.experts,
         "num_experts_per_tok": model.moe.active,
+        "router_aux_loss_coef": model.moe.balance_loss,
         "mamba_d_state": mamba.state_size,
         "mamba_d_conv": mamba.conv_width,
         "mamba_expand": mamba.expand,
@@ -49,32 +91,43 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has JambaConfig's default."""
+    """The model that a config.json describes; `settings` are complete."""
     width, depth, heads = settings["hidden_size"], settings["num_hidden_layers"], settings["num_attention_heads"]
-    epsilon = settings.get("rms_norm_eps", 1e-6)
-    hidden, experts = settings["intermediate_size"], settings.get("num_experts", 16)
+    epsilon = settings["rms_norm_eps"]
+    experts = settings["num_experts"]
     return ModelConfig(
         vocab_size=settings["vocab_size"],
         width=width,
         depth=depth,
         pattern=pattern(
             depth,
-            (settings.get("attn_layer_period", 8), settings.get("attn_layer_offset", 4)),
-            (settings.get("expert_layer_period", 2), settings.get("expert_layer_offset", 1)) if experts > 1 else None,
+            (settings["attn_layer_period"], settings["attn_layer_offset"]),
+            (settings["expert_layer_period"], settings["expert_layer_offset"]) if experts > 1 else None,
         ),
-        attention=AttentionConfig(heads, settings.get("num_key_value_heads", 8), width // heads, positions="none"),
-        mlp=MlpConfig(hidden),
-        moe=MoeConfig(experts, settings.get("num_experts_per_tok", 2), hidden, renormalize=False),
+        attention=AttentionConfig(heads, settings["num_key_value_heads"] or heads, width // heads, positions="none"),
+        mlp=MlpConfig(settings["intermediate_size"]),
+        moe=mixture_of_experts(settings) if experts > 1 else MoeConfig(),
         mamba=MambaConfig(
-            state_size=settings.get("mamba_d_state", 16),
-            expand=settings.get("mamba_expand", 2),
-            conv_width=settings.get("mamba_d_conv", 4),
-            step_rank=step_rank(settings.get("mamba_dt_rank", "auto"), width),
+            state_size=settings["mamba_d_state"],
+            expand=settings["mamba_expand"],
+            conv_width=settings["mamba_d_conv"],
+            step_rank=step_rank(settings, "mamba_dt_rank"),
             inner_norms="learned",
             inner_norm_epsilon=epsilon,
         ),
         norm_epsilon=epsilon,
-        tied_embeddings=settings.get("tie_word_embeddings", False),
+        tied_embeddings=settings["tie_word_embeddings"],
+    )
+
+
+def mixture_of_experts(settings: dict[str, Any]) -> MoeConfig:
+    """The section of ModelConfig; experts are as large as the dense layers."""
+    return MoeConfig(
+        settings["num_experts"],
+        settings["num_experts_per_tok"],
+        settings["intermediate_size"],
+        renormalize=False,
+        balance_loss=settings["router_aux_loss_coef"],
     )
 
 

@@ -7,12 +7,37 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from research.config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
+from research.config import AttentionConfig, MlpConfig, ModelConfig
+from research.pretrained.activations import GATED, read_activation, written_activation
+from research.pretrained.rotary import check_whole_heads, rope_fields, rope_keys, rope_settings
+from research.pretrained.settings import DROPOUT, KERNEL, NO_TABLE, Keys, or_null
 from research.pretrained.tensors import Tensor, bias, layer_paths, linear, same
 
 MODEL_TYPE = "llama"
-IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight"  # old files hold the rotary tables; tied ones may hold the head
+IGNORED = r"rotary_emb\.inv_freq"  # old files hold the rotary tables
 NORMS = ("input_layernorm", "post_attention_layernorm")  # of the sequence mixer and of the channel mixer
+DECODER = Keys(  # what every decoder of this kind reads, with LlamaConfig's defaults
+    read={
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": or_null(None),
+        "head_dim": or_null(None),
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        **rope_keys(),
+        "tie_word_embeddings": False,
+    },
+    only={"attention_bias": (False,), "mlp_bias": (False,), "partial_rotary_factor": (1.0, None)},
+    unused={"max_position_embeddings": NO_TABLE, "attention_dropout": DROPOUT, "pretraining_tp": KERNEL},
+)
+KEYS = DECODER.but(
+    read={"attention_bias": False, "mlp_bias": False},
+    only={"rope_interleaved": (False,)},  # in files of SmolLM
+    unused={"is_llama_config": "written by SmolLM's converter"},
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -22,13 +47,12 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has LlamaConfig's default."""
+    """The model that a config.json describes; `settings` are complete."""
     model = decoder_from_settings(settings)
-    biases = "all" if settings.get("attention_bias") else "none"
     return replace(
         model,
-        attention=replace(model.attention, biases=biases),
-        mlp=replace(model.mlp, biases=settings.get("mlp_bias", False)),
+        attention=replace(model.attention, biases="all" if settings["attention_bias"] else "none"),
+        mlp=replace(model.mlp, biases=settings["mlp_bias"]),
     )
 
 
@@ -50,15 +74,15 @@ def decoder_settings(model: ModelConfig, model_type: str, architecture: str) -> 
         "num_attention_heads": cfg.heads,
         "num_key_value_heads": cfg.kv_heads,
         "head_dim": cfg.head_dim,
-        "hidden_act": "silu",
+        "hidden_act": written_activation(model.mlp.activation, GATED),
         "rms_norm_eps": model.norm_epsilon,
-        "rope_parameters": rope_settings(cfg),
+        **rope_settings(cfg),
         "tie_word_embeddings": model.tied_embeddings,
     }
 
 
-def decoder_from_settings(settings: dict[str, Any], epsilon: float = 1e-6) -> ModelConfig:
-    """Inverse of `decoder_settings`; `epsilon` is the family's default."""
+def decoder_from_settings(settings: dict[str, Any]) -> ModelConfig:
+    """Inverse of `decoder_settings`; `settings` are complete."""
     width, heads = settings["hidden_size"], settings["num_attention_heads"]
     return ModelConfig(
         vocab_size=settings["vocab_size"],
@@ -66,51 +90,14 @@ def decoder_from_settings(settings: dict[str, Any], epsilon: float = 1e-6) -> Mo
         depth=settings["num_hidden_layers"],
         attention=AttentionConfig(
             heads,
-            settings.get("num_key_value_heads") or heads,
-            settings.get("head_dim") or width // heads,
-            **rope_fields(settings),
+            settings["num_key_value_heads"] or heads,
+            settings["head_dim"] or width // heads,
+            **check_whole_heads(rope_fields(settings)),
         ),
-        mlp=MlpConfig(settings["intermediate_size"]),
-        norm_epsilon=settings.get("rms_norm_eps", epsilon),
-        tied_embeddings=settings.get("tie_word_embeddings", False),
+        mlp=MlpConfig(settings["intermediate_size"], read_activation(settings, "hidden_act", GATED)),
+        norm_epsilon=settings["rms_norm_eps"],
+        tied_embeddings=settings["tie_word_embeddings"],
     )
-
-
-def rope_settings(cfg: AttentionConfig) -> dict[str, Any]:
-    """`rope_parameters` of a config.json."""
-    if cfg.rope_scaling is None:
-        return {"rope_type": "default", "rope_theta": cfg.rope_theta}
-    return {
-        "rope_type": "llama3",
-        "rope_theta": cfg.rope_theta,
-        "factor": cfg.rope_scaling.factor,
-        "low_freq_factor": cfg.rope_scaling.low_factor,
-        "high_freq_factor": cfg.rope_scaling.high_factor,
-        "original_max_position_embeddings": cfg.rope_scaling.original_length,
-    }
-
-
-def rope_fields(settings: dict[str, Any]) -> dict[str, Any]:
-    """What of AttentionConfig a config.json says by `rope_parameters`, or by `rope_theta` and `rope_scaling` before it.
-
-    Raises ValueError for a kind of scaling that this project does not have.
-    """
-    rope = settings.get("rope_parameters") or {
-        "rope_theta": settings.get("rope_theta", 10_000.0), **(settings.get("rope_scaling") or {})
-    }  # fmt: skip
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    fields = {"rope_theta": float(rope["rope_theta"])}
-    if kind == "default":
-        return fields
-    if kind != "llama3":
-        raise ValueError(f"rope_type = {kind!r}: must be 'default' or 'llama3'. Fix: use a model with one of those.")
-    scaling = RopeScaling(
-        float(rope["factor"]),
-        float(rope["low_freq_factor"]),
-        float(rope["high_freq_factor"]),
-        rope["original_max_position_embeddings"],
-    )
-    return {**fields, "rope_scaling": scaling}
 
 
 def decoder_tensors(

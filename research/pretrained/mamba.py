@@ -3,10 +3,46 @@
 from typing import Any
 
 from research.config import MambaConfig, ModelConfig
+from research.pretrained.activations import SILU
+from research.pretrained.settings import (
+    INITIALISATION,
+    KERNEL,
+    OTHER_READER,
+    Key,
+    Keys,
+    because,
+    or_null,
+    quotient,
+    refuse,
+)
 from research.pretrained.tensors import Tensor, joined_rows, layer_paths, linear, same
 
 MODEL_TYPE = "mamba"
-IGNORED = r"lm_head\.weight"  # a tied file may hold the head
+IGNORED = None
+UNUSED = {  # keys of all three kinds of Mamba that change nothing
+    "residual_in_fp32": "the precision of sums alone",
+    **because(INITIALISATION, "time_step_scale time_step_min time_step_max time_step_init_scheme time_step_floor"),
+    **because(INITIALISATION, "rescale_prenorm_residual"),
+    **because(KERNEL, "use_mambapy use_associative_scan fused_add_norm"),
+    **because(OTHER_READER, "d_model d_inner n_layer ssm_cfg pad_vocab_size_multiple"),
+}
+KEYS = Keys(
+    read={
+        "vocab_size": 50_280,
+        "hidden_size": 768,
+        "num_hidden_layers": 32,
+        "state_size": 16,
+        "expand": 2,
+        "intermediate_size": or_null(None),  # of the recurrence; where it is said, `expand` is not looked at
+        "conv_kernel": 4,
+        "time_step_rank": Key("auto", (str, int)),
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    only={"hidden_act": SILU, "use_bias": (False,), "use_conv_bias": (True,), "rms_norm": (True,)},
+    unused=UNUSED,
+    longest=None,
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -20,6 +56,7 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": model.depth,
         "state_size": cfg.state_size,
         "expand": cfg.expand,
+        "intermediate_size": cfg.inner(model.width),
         "conv_kernel": cfg.conv_width,
         "time_step_rank": cfg.step_rank or "auto",
         "hidden_act": "silu",
@@ -31,26 +68,32 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what older files leave out has MambaConfig's default."""
+    """The model that a config.json describes; `settings` are complete."""
+    width, expand = settings["hidden_size"], settings["expand"]
+    if settings["intermediate_size"] is not None:
+        expand = quotient(settings, "intermediate_size", width, "hidden_size")
     return ModelConfig(
         vocab_size=settings["vocab_size"],
-        width=settings["hidden_size"],
+        width=width,
         depth=settings["num_hidden_layers"],
         pattern="mamba",
         mamba=MambaConfig(
-            state_size=settings.get("state_size", 16),
-            expand=settings.get("expand", 2),
-            conv_width=settings.get("conv_kernel", 4),
-            step_rank=step_rank(settings.get("time_step_rank", "auto"), settings["hidden_size"]),
+            state_size=settings["state_size"],
+            expand=expand,
+            conv_width=settings["conv_kernel"],
+            step_rank=step_rank(settings, "time_step_rank"),
         ),
-        norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
-        tied_embeddings=settings.get("tie_word_embeddings", True),
+        norm_epsilon=settings["layer_norm_epsilon"],
+        tied_embeddings=settings["tie_word_embeddings"],
     )
 
 
-def step_rank(said: int | str, width: int) -> int | None:
+def step_rank(settings: dict[str, Any], key: str) -> int | None:
     """Ours from a config.json's, which may give the rule by name ("auto") or the number it comes to."""
-    return None if said in ("auto", MambaConfig().rank(width)) else said
+    said, rule = settings[key], MambaConfig().rank(settings["hidden_size"])
+    if isinstance(said, str) and said != "auto":
+        raise refuse(key, said, "must be a whole number or 'auto'", "correct the file")
+    return None if said in ("auto", rule) else said
 
 
 def tensors(model: ModelConfig) -> list[Tensor]:

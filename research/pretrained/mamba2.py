@@ -3,16 +3,43 @@
 import math
 from typing import Any
 
-from research.config import Mamba2Config, ModelConfig, check
-from research.pretrained.mamba import IGNORED, backbone_tensors, convolution_weight
+from research.config import Mamba2Config, ModelConfig
+from research.pretrained.activations import SILU
+from research.pretrained.mamba import IGNORED, UNUSED, backbone_tensors, convolution_weight
+from research.pretrained.settings import KERNEL, Key, Keys, must_equal, or_null, refuse
 from research.pretrained.tensors import Tensor, joined_rows, layer_paths, linear, same
 
-__all__ = ["IGNORED", "MODEL_TYPE", "from_settings", "tensors", "to_settings"]
+__all__ = ["IGNORED", "KEYS", "MODEL_TYPE", "from_settings", "tensors", "to_settings"]
 
 MODEL_TYPE = "mamba2"
 
 
 INFINITY = {"__float__": "Infinity"}  # as transformers writes it
+KEYS = Keys(
+    read={
+        "vocab_size": 32_768,
+        "hidden_size": 4096,
+        "num_hidden_layers": 64,
+        "num_heads": or_null(128),
+        "head_dim": 64,
+        "state_size": 128,
+        "expand": 2,
+        "intermediate_size": or_null(None),
+        "n_groups": 8,
+        "conv_kernel": 4,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": False,
+        "time_step_limit": Key((0.0, math.inf), (list, tuple)),
+    },
+    only={"hidden_act": SILU, "use_bias": (False,), "use_conv_bias": (True,), "rms_norm": (True,)},
+    unused={
+        **UNUSED,
+        "chunk_size": KERNEL,
+        "norm_before_gate": "transformers' class gates first whatever it says, and files are made for that class",
+        "time_step_rank": "of the first Mamba",
+    },
+    longest=None,
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -39,32 +66,31 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what older files leave out has Mamba2Config's default.
+    """The model that a config.json describes; `settings` are complete.
 
-    chunk_size says how a kernel computes, not what: it is neither read nor written. ConfigError for limited steps.
+    Raises CheckpointError for limited steps, and for sizes that do not follow from those they are made of.
     """
-    low, high = settings.get("time_step_limit", (0.0, math.inf))
-    check(
-        low <= 0 and high in (math.inf, INFINITY),
-        "time_step_limit",
-        (low, high),
-        "must be (0, inf): steps are not clamped here",
-        "convert a checkpoint that was trained without the limit",
-    )
+    limits = list(settings["time_step_limit"])
+    if limits not in ([0, math.inf], [0, INFINITY]):
+        rule = "must be [0, Infinity]: steps are not clamped here"
+        raise refuse("time_step_limit", limits, rule, "use a checkpoint that was trained without the limit")
+    inner = settings["expand"] * settings["hidden_size"]
+    must_equal(settings, "intermediate_size", inner, "expand * hidden_size")
+    must_equal(settings, "num_heads", inner // settings["head_dim"], "expand * hidden_size / head_dim")
     return ModelConfig(
         vocab_size=settings["vocab_size"],
         width=settings["hidden_size"],
         depth=settings["num_hidden_layers"],
         pattern="mamba2",
         mamba2=Mamba2Config(
-            state_size=settings.get("state_size", 128),
-            expand=settings.get("expand", 2),
-            head_dim=settings.get("head_dim", 64),
-            groups=settings.get("n_groups", 8),
-            conv_width=settings.get("conv_kernel", 4),
+            state_size=settings["state_size"],
+            expand=settings["expand"],
+            head_dim=settings["head_dim"],
+            groups=settings["n_groups"],
+            conv_width=settings["conv_kernel"],
         ),
-        norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
-        tied_embeddings=settings.get("tie_word_embeddings", False),
+        norm_epsilon=settings["layer_norm_epsilon"],
+        tied_embeddings=settings["tie_word_embeddings"],
     )
 
 

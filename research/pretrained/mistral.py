@@ -4,11 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import ModelConfig
-from research.pretrained.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.llama import DECODER, NORMS, decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.settings import or_null
 from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "mistral"
-IGNORED = r"lm_head\.weight"  # where it is tied
+IGNORED = r"rotary_emb\.inv_freq"
+KEYS = DECODER.but(
+    read={"intermediate_size": 14_336, "num_key_value_heads": or_null(8), "sliding_window": or_null(4096)},
+    only={"layer_types": (None,)},  # windows that differ from layer to layer
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -18,9 +23,9 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has MistralConfig's default."""
-    model = decoder_from_settings({"num_key_value_heads": 8, **settings})
-    return replace(model, attention=replace(model.attention, window=settings.get("sliding_window", 4096)))
+    """The model that a config.json describes; `settings` are complete."""
+    model = decoder_from_settings(settings)
+    return replace(model, attention=replace(model.attention, window=settings["sliding_window"]))
 
 
 def tensors(model: ModelConfig) -> list[Tensor]:

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import ModelConfig
-from research.pretrained.llama import decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.llama import DECODER, decoder_from_settings, decoder_settings, decoder_tensors
 from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "olmo2"
-IGNORED = r"lm_head\.weight"  # where it is tied
+IGNORED = r"rotary_emb\.inv_freq"
+KEYS = DECODER.but(read={"vocab_size": 50_304, "rms_norm_eps": 1e-5, "attention_bias": False})
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -19,9 +20,9 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has Olmo2Config's default."""
-    model = decoder_from_settings(settings, epsilon=1e-5)
-    biases = "all" if settings.get("attention_bias") else "none"
+    """The model that a config.json describes; `settings` are complete."""
+    model = decoder_from_settings(settings)
+    biases = "all" if settings["attention_bias"] else "none"
     attention = replace(model.attention, biases=biases, qk_norm="full")
     return replace(model, attention=attention, norm_placement="post")
 

@@ -4,12 +4,31 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import ModelConfig, MoeConfig
-from research.pretrained.experts import moe_tensors
-from research.pretrained.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.activations import SILU
+from research.pretrained.experts import ROUTER_UNUSED, moe_tensors
+from research.pretrained.llama import DECODER, NORMS, decoder_from_settings, decoder_settings, decoder_tensors
 from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "olmoe"
-IGNORED = r"lm_head\.weight"  # where it is tied
+IGNORED = r"rotary_emb\.inv_freq"
+KEYS = DECODER.but(
+    read={
+        "vocab_size": 50_304,
+        "hidden_size": 2048,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "rms_norm_eps": 1e-5,
+        "attention_bias": False,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "norm_topk_prob": False,
+        "router_aux_loss_coef": 0.01,
+    },
+    only={"hidden_act": SILU, "clip_qkv": (None,)},
+    unused=ROUTER_UNUSED,
+    other_names={"num_local_experts": "num_experts"},
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -27,21 +46,16 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has OlmoeConfig's default.
-
-    Raises ValueError for a file that clips queries, keys and values, which the released ones do not.
-    """
-    if settings.get("clip_qkv") is not None:
-        raise ValueError(f"clip_qkv = {settings['clip_qkv']}: must be null. Fix: use a model that does not clip.")
-    model = decoder_from_settings(settings, epsilon=1e-5)
+    """The model that a config.json describes; `settings` are complete."""
+    model = decoder_from_settings(settings)
     moe = MoeConfig(
-        settings.get("num_experts", 64),
-        settings.get("num_experts_per_tok", 8),
+        settings["num_experts"],
+        settings["num_experts_per_tok"],
         settings["intermediate_size"],
-        renormalize=settings.get("norm_topk_prob", False),
-        balance_loss=settings.get("router_aux_loss_coef", 0.01),
+        renormalize=settings["norm_topk_prob"],
+        balance_loss=settings["router_aux_loss_coef"],
     )
-    biases = "all" if settings.get("attention_bias") else "none"
+    biases = "all" if settings["attention_bias"] else "none"
     attention = replace(model.attention, qk_norm="full", biases=biases)
     return replace(model, pattern="attention:moe", moe=moe, attention=attention)
 

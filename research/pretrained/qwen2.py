@@ -4,11 +4,24 @@ from dataclasses import replace
 from typing import Any
 
 from research.config import ModelConfig
-from research.pretrained.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.llama import DECODER, NORMS, decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.settings import Keys, or_null, refuse
 from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "qwen2"
-IGNORED = r"rotary_emb\.inv_freq|lm_head\.weight"
+IGNORED = r"rotary_emb\.inv_freq"
+NO_WINDOW = "use_sliding_window is false"
+WINDOWED = DECODER.but(  # what Qwen2 and Qwen3 have in common: a sliding window in the upper layers, if any
+    read={
+        "vocab_size": 151_936,
+        "intermediate_size": 22_016,
+        "num_key_value_heads": or_null(32),
+        "layer_types": or_null(None, list),
+    },
+    only={"use_sliding_window": (False,)},
+    unused={"sliding_window": NO_WINDOW, "max_window_layers": NO_WINDOW},
+)
+KEYS: Keys = WINDOWED.but(only={"use_mrope": (False,)})
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -17,14 +30,18 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has Qwen2Config's default.
-
-    Raises ValueError for a file that asks for the sliding window, which Qwen2 has in its upper layers alone.
-    """
-    if settings.get("use_sliding_window"):
-        raise ValueError("use_sliding_window = True: a window in some layers only is no model of this project.")
-    model = decoder_from_settings({"num_key_value_heads": 32, **settings})
+    """The model that a config.json describes; `settings` are complete."""
+    check_full_attention(settings)
+    model = decoder_from_settings(settings)
     return replace(model, attention=replace(model.attention, biases="qkv"))
+
+
+def check_full_attention(settings: dict[str, Any]) -> None:
+    """Raise CheckpointError unless every layer sees all of the past."""
+    kinds = settings["layer_types"]
+    if kinds is not None and kinds != ["full_attention"] * settings["num_hidden_layers"]:
+        rule = "must be full_attention for each of num_hidden_layers: a window in some layers alone is no model here"
+        raise refuse("layer_types", kinds, rule, "use a checkpoint without windows")
 
 
 def tensors(model: ModelConfig) -> list[Tensor]:

@@ -5,10 +5,13 @@ from typing import Any
 
 from research.config import ModelConfig
 from research.pretrained.llama import NORMS, decoder_from_settings, decoder_settings, decoder_tensors
+from research.pretrained.qwen2 import WINDOWED, check_full_attention
+from research.pretrained.settings import or_null
 from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "qwen3"
-IGNORED = r"lm_head\.weight"  # where it is tied
+IGNORED = r"rotary_emb\.inv_freq"
+KEYS = WINDOWED.but(read={"head_dim": or_null(128), "attention_bias": False})
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -18,14 +21,10 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has Qwen3Config's default.
-
-    Raises ValueError for a file that asks for the sliding window, which Qwen3 has in its upper layers alone.
-    """
-    if settings.get("use_sliding_window"):
-        raise ValueError("use_sliding_window = True: a window in some layers only is no model of this project.")
-    model = decoder_from_settings({"head_dim": 128, **settings})
-    biases = "all" if settings.get("attention_bias") else "none"
+    """The model that a config.json describes; `settings` are complete."""
+    check_full_attention(settings)
+    model = decoder_from_settings(settings)
+    biases = "all" if settings["attention_bias"] else "none"
     return replace(model, attention=replace(model.attention, biases=biases, qk_norm="head"))
 
 

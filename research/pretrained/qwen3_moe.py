@@ -5,12 +5,30 @@ from typing import Any
 
 from research.config import ModelConfig, MoeConfig
 from research.pretrained import qwen3
-from research.pretrained.experts import moe_tensors
+from research.pretrained.activations import SILU
+from research.pretrained.experts import ROUTER_UNUSED, moe_tensors
 from research.pretrained.llama import NORMS, decoder_tensors
+from research.pretrained.settings import or_null
 from research.pretrained.tensors import Tensor
 
 MODEL_TYPE = "qwen3_moe"
-IGNORED = r"lm_head\.weight"  # where it is tied
+IGNORED = r"rotary_emb\.inv_freq"
+KEYS = qwen3.KEYS.but(
+    read={
+        "hidden_size": 2048,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": or_null(4),
+        "head_dim": or_null(None),
+        "moe_intermediate_size": 768,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "norm_topk_prob": False,
+        "router_aux_loss_coef": 0.001,
+    },
+    only={"hidden_act": SILU, "decoder_sparse_step": (1,), "mlp_only_layers": ([], None)},
+    unused=ROUTER_UNUSED | {"intermediate_size": "of dense layers, of which decoder_sparse_step = 1 leaves none"},
+    other_names={"num_local_experts": "num_experts"},  # as transformers writes it since version 5
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -28,20 +46,14 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has Qwen3MoeConfig's default.
-
-    Raises ValueError for a file that leaves some layers dense, which no released one does.
-    """
-    if settings.get("mlp_only_layers") or settings.get("decoder_sparse_step", 1) != 1:
-        raise ValueError("mlp_only_layers, decoder_sparse_step: must be empty and 1. Fix: use a model without them.")
-    head_dim = settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"]
-    model = qwen3.from_settings({"num_key_value_heads": 4, **settings, "head_dim": head_dim})
+    """The model that a config.json describes; `settings` are complete."""
+    model = qwen3.from_settings(settings)
     moe = MoeConfig(
-        settings.get("num_experts", settings.get("num_local_experts", 128)),  # as released, and as written today
-        settings.get("num_experts_per_tok", 8),
-        settings.get("moe_intermediate_size", 768),
-        renormalize=settings.get("norm_topk_prob", False),
-        balance_loss=settings.get("router_aux_loss_coef", 0.001),
+        settings["num_experts"],
+        settings["num_experts_per_tok"],
+        settings["moe_intermediate_size"],
+        renormalize=settings["norm_topk_prob"],
+        balance_loss=settings["router_aux_loss_coef"],
     )
     return replace(model, pattern="attention:moe", moe=moe)
 

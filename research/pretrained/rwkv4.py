@@ -7,10 +7,25 @@ inference, which keeps float16 in range and is no part of the model.
 from typing import Any
 
 from research.config import ModelConfig, Rwkv4Config
+from research.pretrained.settings import KERNEL, Keys, must_equal, or_null, quotient
 from research.pretrained.tensors import Tensor, layer_paths, linear, same
 
 MODEL_TYPE = "rwkv"
 IGNORED = None
+KEYS = Keys(
+    read={
+        "vocab_size": 50_277,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "attention_hidden_size": or_null(None),
+        "intermediate_size": or_null(None),
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": False,
+    },
+    unused={"rescale_every": KERNEL, "context_length": KERNEL},
+    other_names={"max_position_embeddings": "context_length"},
+    longest="context_length",
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -30,18 +45,20 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; what it leaves out has RwkvConfig's default."""
+    """The model that a config.json describes; `settings` are complete."""
     width = settings["hidden_size"]
+    must_equal(settings, "attention_hidden_size", width, "hidden_size")
+    said = settings["intermediate_size"] is not None
     return ModelConfig(
         vocab_size=settings["vocab_size"],
         width=width,
         depth=settings["num_hidden_layers"],
         pattern="rwkv4_time:rwkv4_channel",
-        rwkv4=Rwkv4Config(expand=(settings.get("intermediate_size") or 4 * width) // width),
+        rwkv4=Rwkv4Config(expand=quotient(settings, "intermediate_size", width, "hidden_size") if said else 4),
         norm="layer",
-        norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
+        norm_epsilon=settings["layer_norm_epsilon"],
         embedding_norm=True,
-        tied_embeddings=settings.get("tie_word_embeddings", False),
+        tied_embeddings=settings["tie_word_embeddings"],
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from research.config import ModelConfig, Rwkv7Config
 from research.pretrained.rwkv4 import channel_vector, norm_tensors
+from research.pretrained.settings import KERNEL, NO_TABLE, Keys, because, must_equal, or_null, quotient
 from research.pretrained.tensors import Tensor, bias, layer_paths, linear, same
 
 MODEL_TYPE = "rwkv7"
@@ -16,6 +17,31 @@ RANKS = {
 }
 MIXES = {"receptance": "r", "decay": "w", "key": "k", "value": "v", "rate": "a", "gate": "g"}
 LOW_RANK = {"decay": "w", "rate": "a", "share": "v", "gate": "g"}
+KEYS = Keys(
+    read={
+        "vocab_size": 65_536,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_heads": or_null(None),
+        "num_attention_heads": or_null(None),
+        "head_dim": or_null(None),
+        "attention_hidden_size": or_null(None),
+        "intermediate_size": or_null(None),
+        "hidden_ratio": or_null(4.0, float),
+        "decay_low_rank_dim": 64,
+        "gate_low_rank_dim": 128,
+        "a_low_rank_dim": 64,
+        "v_low_rank_dim": 32,
+        "value_dim": or_null(None, list),
+        "norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+    },
+    only={"norm_bias": (True,), "norm_first": (True,), "hidden_act": ("sqrelu",), "attn": (None,)},
+    unused={
+        "max_position_embeddings": NO_TABLE,
+        **because(KERNEL, "attn_mode fuse_norm fuse_cross_entropy fuse_linear_cross_entropy use_l2warp"),
+    },
+)
 
 
 def to_settings(model: ModelConfig) -> dict[str, Any]:
@@ -39,8 +65,21 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: dict[str, Any]) -> ModelConfig:
-    """The model that a config.json describes; ranks that are the rule's at this width are left to it."""
+    """The model that a config.json describes; ranks that are the rule's at this width are left to it.
+
+    `settings` are complete.
+    """
     width, depth = settings["hidden_size"], settings["num_hidden_layers"]
+    heads = settings["num_heads"] or settings["num_attention_heads"]
+    head_dim = settings["head_dim"] or (width // heads if heads else 64)
+    for key, value, words in (
+        ("num_heads", width // head_dim, "hidden_size / head_dim"),
+        ("num_attention_heads", width // head_dim, "hidden_size / head_dim"),
+        ("attention_hidden_size", width, "hidden_size"),
+        ("value_dim", [width] * depth, "hidden_size of each layer"),
+    ):
+        must_equal(settings, key, value, words)
+    hidden = settings["intermediate_size"] or round((settings["hidden_ratio"] or 4.0) * width)
     rule = Rwkv7Config().ranks(width)._asdict()
     ranks = {ours: settings[theirs] for ours, theirs in RANKS.items()}
     later = " | rwkv7_time:rwkv7_channel" if depth > 1 else ""
@@ -50,14 +89,14 @@ def from_settings(settings: dict[str, Any]) -> ModelConfig:
         depth=depth,
         pattern=f"rwkv7_first:rwkv7_channel{later}",
         rwkv7=Rwkv7Config(
-            head_dim=settings["head_dim"],
-            expand=(settings.get("intermediate_size") or 4 * width) // width,
+            head_dim=head_dim,
+            expand=quotient({"intermediate_size": hidden}, "intermediate_size", width, "hidden_size"),
             **{f"{name}_rank": None if rank == rule[name] else rank for name, rank in ranks.items()},
         ),
         norm="layer",
-        norm_epsilon=settings.get("norm_eps", 1e-5),
+        norm_epsilon=settings["norm_eps"],
         embedding_norm=True,
-        tied_embeddings=settings.get("tie_word_embeddings", False),
+        tied_embeddings=settings["tie_word_embeddings"],
     )
 
 
