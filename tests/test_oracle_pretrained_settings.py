@@ -1,6 +1,7 @@
 """No field of a family's config class in `transformers` is overlooked: each is read, refused, or changes no logits."""
 
 import dataclasses
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -97,6 +98,18 @@ def test_defaults_are_those_of_the_config_class(family):
     kind = type(transformers.AutoConfig.for_model(family))
     if "rope_theta" in FAMILIES[family].KEYS.read:
         assert FAMILIES[family].KEYS.read["rope_theta"] == kind.default_theta
+
+
+def test_rwkv7s_defaults_and_fields_are_those_of_its_package():
+    """Its config class is none of transformers' dataclasses: fields are the arguments of its constructor."""
+    rwkv7_hf = pytest.importorskip("rwkv7_hf", reason="needs the oracles extra")
+    keys, arguments = FAMILIES["rwkv7"].KEYS, inspect.signature(rwkv7_hf.RWKV7Config.__init__).parameters
+    for key in arguments.keys() - {"self", "kwargs"}:
+        assert key in {**keys.read, **keys.only, **keys.unused, **BOOKKEEPING}, key
+        if key in keys.read:
+            said = keys.read[key]
+            default = said.default if isinstance(said, Key) else said
+            assert default == arguments[key].default, key
 
 
 def _follows(family, key, theirs):
