@@ -6,6 +6,7 @@ sections.
 """
 
 from research.config.attention import AttentionConfig, LatentAttentionConfig, RopeScaling
+from research.config.data import TASK_CONTROL_IDS, DataConfig, SourceConfig, TaskConfig
 from research.config.experts import LOSS_TERMS, MoeConfig
 from research.config.identity import fingerprint, identity, not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
@@ -13,16 +14,12 @@ from research.config.model import GATED_ACTIVATIONS, SECTION_MIXERS, Layer, MlpC
 from research.config.naming import run_label, run_name, short_number
 from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.config.run import (
-    TASK_CONTROL_IDS,
     CheckpointConfig,
-    DataConfig,
     EvaluationConfig,
     LoggingConfig,
     MeshConfig,
     OptimizerConfig,
     RunConfig,
-    SourceConfig,
-    TaskConfig,
     TrainingConfig,
 )
 from research.config.section import Section
