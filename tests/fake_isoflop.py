@@ -8,7 +8,7 @@ from research.command import cli, verbs
 def pretend(trainer: str) -> None:
     """From here on in this process, `isoflop run` trains with the function of that name in fake_trainers.py."""
     verbs.TRAINER = f"fake_trainers:{trainer}"
-    verbs._prepare = lambda configs, console: console.print("preparing data")
+    verbs._prepare = lambda configs, runs_dir, console: console.print("preparing data")
 
 
 if __name__ == "__main__":

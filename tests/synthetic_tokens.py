@@ -1,4 +1,4 @@
-"""A token file in memory, for tests of training that need no corpus."""
+"""Token files in memory, for tests of training that need no corpus."""
 
 from pathlib import Path
 
@@ -19,19 +19,23 @@ from research.data.token_file import TokenFile
 VOCAB = 264  # divides over every mesh of the tests
 
 
-def synthetic_tokens(train: int = 20_000, validation: int = 1_000) -> TokenFile:
+def in_memory(train: np.ndarray, validation: np.ndarray, vocab_size: int = VOCAB) -> TokenFile:
+    """A token file of these ids that is nowhere on disk; every id stands for one byte."""
+    manifest = {"vocab_size": vocab_size, "eos_id": 1, "tokenizer": {"kind": "bytes"}}
+    return TokenFile(Path("memory"), manifest, train, validation, np.ones(vocab_size, np.uint16))
+
+
+def synthetic_tokens(train: int = 20_000, validation: int = 500) -> dict[str, TokenFile]:
     """Counting upwards with random jumps: predictable enough that a few dozen steps lower the loss."""
     rng = np.random.default_rng(0)
-    jumps = rng.integers(0, 2, train + validation) * rng.integers(0, VOCAB, train + validation)
-    stream = ((np.arange(train + validation) + np.cumsum(jumps // 200)) % VOCAB).astype(np.uint16)
-    held_out = stream[train:]
-    return TokenFile(
-        Path("synthetic"),
-        {"vocab_size": VOCAB, "eos_id": 1, "domains": {}},
-        stream[:train],
-        {"prose": held_out[: validation // 2], "code": held_out[validation // 2 :]},
-        np.ones(VOCAB, np.uint16),
-    )
+
+    def counting() -> TokenFile:
+        size = train + validation
+        jumps = rng.integers(0, 2, size) * rng.integers(0, VOCAB, size)
+        stream = ((np.arange(size) + np.cumsum(jumps // 200)) % VOCAB).astype(np.uint16)
+        return in_memory(stream[:train], stream[train:])
+
+    return {"prose": counting(), "code": counting()}
 
 
 def synthetic_examples(config: RunConfig) -> Examples:

@@ -39,7 +39,12 @@ def test_fingerprint_follows_what_decides_the_numbers():
     assert fingerprint(BASE) == fingerprint(RunConfig())
     elsewhere = override(BASE, ["mesh.fsdp=8", "checkpoint.every=7", "logging.every=1", "training.microbatches=4"])
     assert fingerprint(elsewhere) == fingerprint(BASE) and elsewhere != BASE
-    for assignment in ("training.seed=1", "model.norm_epsilon=1e-6", "data.seed=3", "optimizer.beta2=0.9"):
+    for assignment in (
+        "training.seed=1",
+        "model.norm_epsilon=1e-6",
+        "data.validation_fraction=0.1",
+        "optimizer.beta2=0.9",
+    ):
         assert fingerprint(override(BASE, [assignment])) != fingerprint(BASE), assignment
 
 
@@ -107,7 +112,11 @@ def test_bad_overrides_name_field_value_and_rule(assignment, message):
         (lambda: ModelConfig(pattern="a:b:c"), r"pattern"),
         (lambda: DataConfig(vocab_size=100), r"vocab_size = 100: must be from 259"),
         (lambda: DataConfig(sources=()), r"at least one source"),
-        (lambda: SourceConfig("a", "x", rate=0), r"rate"),
+        (lambda: SourceConfig("a", "x", rate=0), r"rate = 0: must be positive unless final_rate is"),
+        (lambda: SourceConfig("a", "x", rate=-1), r"rate = -1: must be at least 0"),
+        (lambda: DataConfig((SourceConfig("a", "x", final_rate=0),)), r"must have a positive final rate among them"),
+        (lambda: DataConfig(tokenizer_sources=(SourceConfig("a", "x"),)), r"nothing to teach the tokenizer 'bytes'"),
+        (lambda: DataConfig(shift_fraction=0), r"shift_fraction = 0: must be above zero"),
         (lambda: OptimizerConfig(schedule="wsd", warmup_fraction=0.9), r"must not exceed 1"),
         (lambda: TrainingConfig(batch_size=8, microbatches=3), r"microbatches = 3: must divide batch_size = 8"),
         (lambda: EvaluationConfig(every=0), r"evaluation.every"),

@@ -1,6 +1,11 @@
 import ast
 import inspect
+import os
+import subprocess
+import sys
 import sysconfig
+import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +14,7 @@ from data_fixtures import write_corpus
 
 from research.config import ConfigError
 from research.data import extraction
+from research.data.errors import DataError
 from research.data.extraction import Root, documents, extract, extracted, installed_roots, parse, versions
 
 AWKWARD = '''#!/usr/bin/env python
@@ -156,6 +162,56 @@ def test_extraction_is_done_once_and_is_whole_or_absent(tmp_path, monkeypatch):
     counts = extracted(roots, folder)
     monkeypatch.setattr(extraction, "extract", lambda *args: pytest.fail("extracted again"))
     assert extracted(roots, folder) == counts
+
+
+@pytest.mark.parametrize("name", ["prose.jsonl", "code.jsonl", "extracted.json"])
+def test_an_extraction_that_changed_on_disk_is_named(tmp_path, name):
+    roots, folder = write_corpus(tmp_path / "corpus", modules=3), tmp_path / "extracted"
+    extracted(roots, folder)
+    content = (folder / name).read_bytes()
+    for damaged in (content[:40], content.replace(b"e", b"f", 1) if name.endswith("jsonl") else b"[]"):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"{folder / name}: .*Fix: delete {folder}, it is made anew"):
+            extracted(roots, folder)
+
+
+def test_a_killed_extraction_leaves_no_process_behind():
+    code = """
+import multiprocessing, sys, sysconfig, tempfile, threading, time
+from pathlib import Path
+from research.data import extraction
+from research.data.errors import DataError
+
+def tell():
+    while len(children := multiprocessing.active_children()) < 2:
+        time.sleep(0.01)
+    print(*(child.pid for child in children), flush=True)
+
+if __name__ == "__main__":
+    extraction.os.sched_getaffinity = lambda pid: {0, 1}
+    threading.Thread(target=tell, daemon=True).start()
+    root = extraction.Root("python", "0", Path(sysconfig.get_paths()["stdlib"]))
+    while True:
+        extraction.extract([root], Path(tempfile.mkdtemp(dir=sys.argv[1])))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder, "script.py")
+        script.write_text(code)
+        command = [sys.executable, str(script), folder]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            workers = [int(pid) for pid in process.stdout.readline().split()]
+            process.kill()
+        assert len(workers) == 2
+        deadline = time.monotonic() + 60
+        while any(map(_is_alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(map(_is_alive, workers))
+
+
+def _is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_installed_roots_name_their_versions_and_a_missing_package(monkeypatch):

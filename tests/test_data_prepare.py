@@ -1,6 +1,5 @@
 import hashlib
-import json
-import subprocess
+import itertools
 import sys
 import threading
 from collections import Counter
@@ -13,8 +12,13 @@ from data_fixtures import CODE, LONG_DOCUMENT_BYTES, ODD_TEXT, PROSE, data_confi
 
 from research.config import ConfigError, SourceConfig
 from research.data import extraction, token_file
+from research.data.errors import DataError
 from research.data.prepare import prepare
-from research.data.token_file import TokenFile, folder_of
+from research.data.token_file import folder_of, open_files
+from research.paths import cache_dir
+
+PIECES = {"tokenizer": "sentencepiece", "vocab_size": 400}
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -36,266 +40,277 @@ def corpus(roots, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mixed(roots):
+    """Both domains, whole: they are shorter than what is packed to spare."""
     return _prepared(data_config(), roots)
 
 
 @pytest.fixture(scope="module")
-def whole_prose(roots):
-    """All of the prose, and the error for asking too much, which says how much there is."""
-    with pytest.raises(ConfigError) as raised:
-        _prepared(data_config(sources=(PROSE,), train_tokens=10**7, validation_tokens=10**7), roots)
-    available = int(str(raised.value).split("lower data.train_tokens to ")[1].split(" ")[0])
-    found = _prepared(data_config(sources=(PROSE,), train_tokens=available, validation_tokens=10**7), roots)
-    return found, raised.value
+def pieces(roots, mixed):
+    """The same documents in SentencePiece tokens."""
+    return _prepared(data_config(**PIECES, train_tokens=20_000), roots)
 
 
-@pytest.fixture(scope="module")
-def whole_pieces(roots, whole_prose):
-    """The same documents in SentencePiece tokens: all of the validation side, some of the training side."""
-    changes = {"sources": (PROSE,), "tokenizer": "sentencepiece", "vocab_size": 400, "validation_tokens": 10**7}
-    return _prepared(data_config(**changes, train_tokens=20_000), roots)
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def _prepared(data, roots):
-    return TokenFile.open(prepare(data, report=lambda line: None, roots=roots))
+    return prepare(data, report=lambda line: None, roots=roots)
 
 
 def _documents(stream):
-    """Bytes of each document in a stream of byte tokens; the last element is what follows the last end."""
-    ends = np.flatnonzero(stream == 1)
-    return [bytes((part[part != 1] - 3).astype(np.uint8)) for part in np.split(np.asarray(stream), ends + 1)]
+    """Bytes of each document in a stream of byte tokens."""
+    *parts, rest = np.split(np.asarray(stream), np.flatnonzero(stream == 1) + 1)
+    assert rest.size == 0
+    return [bytes((part[:-1] - 3).astype(np.uint8)) for part in parts]
 
 
-def _held_out_split(texts, tokens):
-    held_out = set(_documents(tokens.validation["prose"]))
-    return [t for t in texts if t.encode() not in held_out], [t for t in texts if t.encode() in held_out]
+@pytest.mark.parametrize("domain", ["prose", "code"])
+def test_bytes_in_are_bytes_out_and_no_document_is_cut_or_lost_or_doubled(mixed, corpus, domain):
+    tokens = mixed[domain]
+    train, held_out = _documents(tokens.train), _documents(tokens.validation)
+    assert Counter(train + held_out) == Counter(text.encode() for text in corpus[domain])
+    assert tokens.is_whole("train") and tokens.is_whole("validation")
+    documents = tokens.manifest["documents"]
+    for side, found in (("train", train), ("validation", held_out)):
+        sizes = {"documents": len(found), "bytes": sum(map(len, found)), "longest_bytes": max(map(len, found))}
+        assert documents[side] == {**sizes, "met": len(found), "tokens": sizes["bytes"] + sizes["documents"]}
+    assert (documents["empty"], documents["repeated"]) == (0, 0)
 
 
-def test_bytes_in_are_bytes_out_and_no_document_is_cut_or_lost_or_doubled(whole_prose, corpus):
-    tokens, _ = whole_prose
-    *train, rest = _documents(tokens.train)
-    *held_out, rest_held_out = _documents(tokens.validation["prose"])
-    assert not rest and not rest_held_out
-    assert Counter(train + held_out) == Counter(text.encode() for text in corpus["prose"])
-    assert max(map(len, train + held_out)) > 0.8 * LONG_DOCUMENT_BYTES
-    assert tokens.train.size + tokens.validation["prose"].size == sum(len(t.encode()) + 1 for t in corpus["prose"])
-    counts = tokens.manifest["domains"]["prose"]
-    for split, found in (("train", train), ("validation", held_out)):
-        sizes = {"documents": len(found), "bytes": sum(map(len, found))}
-        assert counts["available"][split] == sizes
-        assert counts[split] == {**sizes, "documents_cut": 0, "tokens": sizes["bytes"] + sizes["documents"]}
+def test_the_longest_document_is_whole(mixed):
+    assert max(map(len, _documents(mixed["prose"].train))) > 0.8 * LONG_DOCUMENT_BYTES
 
 
-def test_too_short_a_corpus_says_how_much_there_is_and_leaves_nothing(whole_prose, roots):
-    tokens, error = whole_prose
-    epochs = 10**7 / tokens.train.size
-    assert f"{tokens.train.size:,} tokens" in str(error) and f"{epochs:.2f} epochs" in str(error)
-    assert "training.max_epochs" in str(error) and "data.train_tokens = 10000000" in str(error)
-    one_more = data_config(sources=(PROSE,), train_tokens=tokens.train.size + 1, validation_tokens=10**7)
-    with pytest.raises(ConfigError, match="or less"):
-        _prepared(one_more, roots)
-    assert not list(folder_of(one_more).parent.glob(f"{folder_of(one_more).name}*"))
-
-
-def test_a_corpus_too_short_at_its_rates_names_what_can_be_had(roots):
+def test_too_short_a_corpus_says_how_much_there_is_and_a_share_of_it_will_do(mixed, roots):
+    """The code's share, 30 %, runs out first or not; what the message names can be had, and a token more cannot."""
     data = data_config(sources=(PROSE, replace(CODE, rate=0.7)), train_tokens=10**7)
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(ConfigError, match=r"train_tokens = 10000000: source 'prose' holds") as raised:
         _prepared(data, roots)
     available = int(str(raised.value).split("lower data.train_tokens to ")[1].split(" ")[0])
-    tokens = _prepared(replace(data, train_tokens=available), roots)
-    assert tokens.train.size == available
+    assert f"{mixed['prose'].train.size:,} tokens" in str(raised.value) and "training.max_epochs" in str(raised.value)
+    assert available == min(2 * mixed[name].train.size for name in mixed)
+    _prepared(replace(data, train_tokens=available), roots)
+    with pytest.raises(ConfigError, match="or less"):
+        _prepared(replace(data, train_tokens=available + 1), roots)
 
 
-def test_split_is_disjoint_deterministic_and_about_the_fraction(whole_prose, corpus):
-    train, held_out = _held_out_split(corpus["prose"], whole_prose[0])
-    assert train and held_out and not set(train) & set(held_out)
-    # The number held out is binomial(82, 0.2): mean 16.4, standard deviation 3.6.
-    assert abs(len(held_out) - 0.2 * len(corpus["prose"])) < 4 * (len(corpus["prose"]) * 0.2 * 0.8) ** 0.5
+def test_the_held_out_share_is_about_the_fraction(mixed, corpus):
+    """The number held out is binomial(82, 0.2): mean 16.4, standard deviation 3.6; both sides of it are allowed 4."""
+    for domain, texts in corpus.items():
+        held_out = mixed[domain].manifest["documents"]["validation"]["documents"]
+        assert abs(held_out - 0.2 * len(texts)) < 4 * (len(texts) * 0.2 * 0.8) ** 0.5
 
 
-def test_split_is_made_before_tokenising(whole_prose, whole_pieces):
+def test_split_is_made_before_tokenising(mixed, pieces):
     """Another tokenizer, the same documents on the same side."""
-    by_bytes, by_pieces = (tokens.manifest["domains"]["prose"] for tokens in (whole_prose[0], whole_pieces))
-    assert by_pieces["available"] == by_bytes["available"]
-    pieces, single_bytes = by_pieces["validation"], by_bytes["validation"]
-    assert (pieces["documents"], pieces["bytes"]) == (single_bytes["documents"], single_bytes["bytes"])
-    assert pieces["tokens"] < single_bytes["tokens"]
+    for domain in mixed:
+        by_bytes, by_pieces = (files[domain].manifest["documents"] for files in (mixed, pieces))
+        for side in ("train", "validation"):
+            assert by_pieces[side]["bytes"] == by_bytes[side]["bytes"]
+            assert by_pieces[side]["documents"] == by_bytes[side]["documents"]
+            assert by_pieces[side]["tokens"] < by_bytes[side]["tokens"]
 
 
-def test_sentencepiece_decodes_every_document_exactly(whole_pieces, whole_prose):
+def test_sentencepiece_decodes_every_document_exactly(mixed, pieces):
     from research.data.tokenizers import ExactSentencePieceVocabulary
 
-    vocabulary = ExactSentencePieceVocabulary(str(whole_pieces.folder / "tokenizer.model"))
-    stream = np.asarray(whole_pieces.validation["prose"])
-    parts = np.split(stream, np.flatnonzero(stream == 1) + 1)
+    tokens = pieces["prose"]
+    vocabulary = ExactSentencePieceVocabulary(str(tokens.folder / "tokenizer.model"))
+    stream = np.asarray(tokens.validation)
+    parts = np.split(stream, np.flatnonzero(stream == 1) + 1)[:-1]
     found = [vocabulary.decode(part[part != 1].tolist()).encode() for part in parts]
-    assert Counter(found) == Counter(_documents(whole_prose[0].validation["prose"]))
+    assert found == _documents(mixed["prose"].validation)
     for text in (ODD_TEXT, "", "\u2581", " \u2581 a\u2581", "\x00\n\r\n", "plain text of a model"):
         ids = vocabulary.encode(text)
         assert vocabulary.decode(ids) == text
         assert vocabulary.encode_tf(text).numpy().tolist() == ids
-        assert whole_pieces.token_bytes[ids].sum() == len(text.encode())
+        assert tokens.token_bytes[ids].sum() == len(text.encode())
         assert not {0, 1, 2} & set(ids)
 
 
-def test_byte_tokens_are_exact_and_ids_above_the_bytes_are_unused(roots):
+def test_byte_tokens_are_exact(mixed):
     from research.data.tokenizers import byte_vocabulary, token_bytes
 
-    vocabulary = byte_vocabulary(300)
-    assert vocabulary.vocab_size == 300 and vocabulary.decode(vocabulary.encode(ODD_TEXT)) == ODD_TEXT
-    assert token_bytes(vocabulary, 300)[vocabulary.encode(ODD_TEXT)].sum() == len(ODD_TEXT.encode())
-    tokens = _prepared(data_config(vocab_size=300), roots)
-    assert tokens.vocab_size == 300 and tokens.train.max() < 259 and tokens.token_bytes.shape == (300,)
-    tokens.check_vocabulary(300)
-    with pytest.raises(ConfigError, match=r"model.vocab_size = 259: must equal the vocabulary of the token file .*300"):
-        tokens.check_vocabulary(259)
+    vocabulary = byte_vocabulary()
+    assert vocabulary.vocab_size == mixed["prose"].vocab_size == 259
+    assert vocabulary.decode(vocabulary.encode(ODD_TEXT)) == ODD_TEXT
+    assert token_bytes(vocabulary)[vocabulary.encode(ODD_TEXT)].sum() == len(ODD_TEXT.encode())
+    assert mixed["prose"].token_bytes.tolist() == [0] * 3 + [1] * 256
 
 
-def test_rates_are_honoured_in_tokens(mixed):
-    """The mixture is within one row of its shares at any point, and each row group of a domain ends in a padded row."""
-    rows = mixed.train.size / 1024
-    for domain, share in (("prose", 0.7), ("code", 0.3)):
-        counts = mixed.manifest["domains"][domain]
-        assert counts["share_asked"] == pytest.approx(share)
-        assert counts["share_realised"] == counts["train"]["tokens"] / mixed.train.size
-        assert abs(counts["share_realised"] - share) < 3 / rows
-    assert sum(mixed.manifest["domains"][d]["train"]["tokens"] for d in ("prose", "code")) == mixed.train.size == 60_000
+def test_mixtures_share_files_and_tokenizer(mixed, pieces, roots):
+    """Other rates, other sizes of the model and one source alone find what is there: nothing is built again."""
+    lines: list[str] = []
+    other_rates = data_config(sources=(replace(CODE, rate=2.0), PROSE), vocab_size=272, train_tokens=30_000)
+    one_source = data_config(**PIECES, sources=(CODE,), tokenizer_sources=data_config(**PIECES).tokenizer_mix)
+    for data, files in ((other_rates, mixed), (one_source, pieces)):
+        found = prepare(data, lines.append, roots)
+        assert all(tokens.folder == files[name].folder for name, tokens in found.items())
+    assert [line.split(":")[0] for line in lines] == ["code", "prose", "code"]
+    assert pieces["prose"].manifest["tokenizer"]["sha256"] == pieces["code"].manifest["tokenizer"]["sha256"]
 
 
-def test_documents_of_a_mixture_are_whole_but_for_the_last_of_each_domain(mixed, corpus):
-    texts = {text.encode() for domain in corpus.values() for text in domain}
-    *found, rest = _documents(mixed.train)
-    assert not rest
-    cut = [document for document in found if document not in texts]
-    assert len(cut) == sum(mixed.manifest["domains"][d]["train"]["documents_cut"] for d in corpus) <= 2
-    assert found[len(found) - len(cut) :] == cut
-    assert len(set(found)) == len(found)
-    held_out = {document for stream in mixed.validation.values() for document in _documents(stream)[:-2]}
-    assert held_out and not held_out & set(found)
+def test_a_longer_file_begins_with_the_shorter_one(mixed, roots, empty_cache, monkeypatch):
+    monkeypatch.setattr("research.data.prepare.SPARE_TOKENS", 10)
+    data, lines = data_config(sources=(PROSE,), train_tokens=5_000, validation_tokens=2_000), []
+    short = prepare(data, lines.append, roots)["prose"]
+    assert 5_010 <= short.train.size < mixed["prose"].train.size and not short.is_whole("train")
+    assert 2_000 <= short.validation.size < mixed["prose"].validation.size
+    longer = prepare(replace(data, train_tokens=20_000, validation_tokens=10), lines.append, roots)["prose"]
+    assert longer.folder == short.folder and longer.validation.size == short.validation.size
+    for side in ("train", "validation"):
+        of_lengths = [np.asarray(getattr(tokens, side)) for tokens in (short, longer, mixed["prose"])]
+        for shorter, whole in itertools.pairwise(of_lengths):
+            np.testing.assert_array_equal(shorter, whole[: shorter.size])
+    assert not any("has changed" in line for line in lines)
+    assert prepare(data, lines.append, roots)["prose"].train.size == longer.train.size  # the longer one serves both
 
 
-def test_rows_are_taken_in_proportion():
-    import tensorflow as tf
-
-    from research.data.tasks import in_proportion
-
-    rates = [0.5, 2.0, 1.0]
-    order = list(in_proportion([tf.data.Dataset.from_tensors(i).repeat() for i in range(3)], rates, 0)
-                 .take(700).as_numpy_iterator())  # fmt: skip
-    for n in range(1, 701):
-        for i, rate in enumerate(rates):
-            assert abs(order[:n].count(i) - n * rate / 3.5) < 1 + 1e-9
-
-
-def test_the_manifest_states_sources_and_files_and_verifies(mixed, roots):
-    mixed.verify()
-    manifest = mixed.manifest
-    assert manifest["domains"]["prose"]["data_set"] == "embedded_corpus/prose/1.0.0"
-    assert manifest["domains"]["code"]["details"]["versions"] == {"tiny": "1.0"}
-    assert manifest["domains"]["code"]["details"]["counts"]["files_not_parsed"] == 0
-    assert {"train.bin", "validation_prose.bin", "validation_code.bin", "token_bytes.bin"} == set(manifest["files"])
-    train = (mixed.folder / "train.bin").read_bytes()
+def test_the_manifest_states_sources_and_files(mixed):
+    manifest = mixed["code"].manifest
+    assert manifest["data_set"] == "embedded_corpus/code/1.0.0"
+    assert manifest["details"]["versions"] == {"tiny": "1.0"}
+    assert manifest["details"]["counts"]["files_not_parsed"] == 0
+    assert {"train.bin", "validation.bin", "token_bytes.bin"} == set(manifest["files"])
+    train = (mixed["code"].folder / "train.bin").read_bytes()
     assert manifest["files"]["train.bin"] == {"bytes": len(train), "sha256": hashlib.sha256(train).hexdigest()}
     assert manifest["vocab_size"] == 259 and manifest["eos_id"] == 1 and manifest["python"] == sys.version.split()[0]
-    for domain, stream in mixed.validation.items():
-        assert mixed.validation_bytes[domain] == mixed.token_bytes[stream].sum()
 
 
-def test_preparing_again_gives_the_same_bytes(mixed, roots, monkeypatch, tmp_path):
-    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "other"))
-    assert _prepared(data_config(), roots).manifest == mixed.manifest
-    other_seed = _prepared(data_config(seed=1), roots).manifest
-    assert other_seed["files"]["train.bin"]["sha256"] != mixed.manifest["files"]["train.bin"]["sha256"]
+def test_preparing_again_gives_the_same_bytes(mixed, roots, empty_cache):
+    assert {name: tokens.manifest for name, tokens in _prepared(data_config(), roots).items()} == {
+        name: tokens.manifest for name, tokens in mixed.items()
+    }
 
 
 def test_two_callers_at_once_build_once(roots):
-    data, lines = data_config(train_tokens=50_000), []
+    data, lines = data_config(validation_fraction=0.3), []
     callers = [threading.Thread(target=prepare, args=(data, lines.append, roots)) for _ in range(2)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert sum("packed 50,000" in line for line in lines) == 1
-    TokenFile.open(folder_of(data)).verify()
-    assert [path.name for path in folder_of(data).parent.glob(f"{folder_of(data).name}*")] == [folder_of(data).name]
+    assert sum(": packed " in line for line in lines) == 2  # a source each
+    for tokens in open_files(data).values():
+        assert [path.name for path in tokens.folder.parent.glob(f"{tokens.folder.name}*")] == [tokens.folder.name]
 
 
-def test_a_present_file_is_used_without_tensorflow(mixed, roots):
-    code = """
-import sys
-from research.config import DataConfig
-from research.data.prepare import prepare
-from research.data.token_file import TokenFile
-from research.config import from_json
-lines = []
-TokenFile.open(prepare(from_json(DataConfig, sys.argv[1]), lines.append))
-assert not {"tensorflow", "seqio", "jax"} & set(sys.modules)
-print("\\n".join(lines))
-"""
-    result = subprocess.run([sys.executable, "-c", code, json.dumps(mixed.manifest["data"])], capture_output=True,
-                            text=True, check=True, cwd=Path(__file__).parents[1])  # fmt: skip
-    assert "made with other package versions (" in result.stdout and "tiny 1.0 -> None" in result.stdout
-
-
-def test_a_damaged_file_is_refused(roots):
-    tokens = _prepared(data_config(train_tokens=5_000), roots)
-    path = tokens.folder / "train.bin"
-    content = path.read_bytes()
-    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    with pytest.raises(ConfigError, match=r"train.bin.*has sha256 .* where the manifest says"):
-        TokenFile.open(tokens.folder).verify()
-    path.write_bytes(content[:-2])
-    with pytest.raises(ConfigError, match=r"train.bin.*has 9998 bytes where the manifest says 10000"):
-        TokenFile.open(tokens.folder)
-    with pytest.raises(ConfigError, match=r"holds no manifest.json.*prepare the data first"):
-        TokenFile.open(tokens.folder.parent)
+def test_a_changed_sentencepiece_model_is_refused(pieces, roots):
+    model = next((cache_dir() / "tokenizers").glob("*/tokenizer.model"))
+    content = model.read_bytes()
+    model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    names = SourceConfig("names", PROSE.tfds, text_feature="name")
+    one_more = data_config(**PIECES, sources=(names,), tokenizer_sources=data_config(**PIECES).tokenizer_mix,
+                           train_tokens=100)  # fmt: skip
+    with pytest.raises(DataError, match=r"tokenizer.model has sha256 \w+ where its manifest says \w+. Fix: delete"):
+        _prepared(one_more, roots)
+    model.write_bytes(content)
+    assert _prepared(one_more, roots)["names"].manifest["tokenizer"] == pieces["prose"].manifest["tokenizer"]
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(roots, monkeypatch):
-    data = data_config(train_tokens=40_000)
+    data = data_config(sources=(PROSE,), validation_fraction=0.25)
     monkeypatch.setattr(token_file, "TRAIN", "/dev/full")  # every write to it fails as on a full disk
     with pytest.raises(OSError, match=r"the disk is full \(\d+ MB free now\).*ISOFLOP_CACHE"):
         _prepared(data, roots)
-    assert not list(folder_of(data).parent.glob(f"{folder_of(data).name}*"))
-    monkeypatch.undo()
-    _prepared(data, roots)
+    folder = folder_of(data, PROSE)
+    assert not list(folder.parent.glob(f"{folder.name}*"))
 
 
 def test_what_a_killed_process_left_is_cleared_away(roots):
-    data = data_config(train_tokens=3_000)
-    left_over = folder_of(data).parent / f"{folder_of(data).name}.tmp0"
+    data = data_config(sources=(CODE,), validation_fraction=0.35)
+    folder = folder_of(data, CODE)
+    left_over = folder.parent / f"{folder.name}.tmp0"
     left_over.mkdir(parents=True)
     (left_over / "train.bin").write_bytes(b"half")
     _prepared(data, roots)
     assert not left_over.exists()
 
 
-def test_any_tfds_data_set_goes_the_same_way(roots):
+@pytest.fixture(scope="module")
+def own_sets(tmp_path_factory, roots):
+    """TFDS data sets of one's own, in a folder that is not the cache: clean and dirty, texts and other features."""
     import tensorflow_datasets as tfds
 
-    from research.paths import cache_dir
+    clean = [f"News {index}. ".encode() * (1 + index % 7) for index in range(300)]
+    rows = {
+        "clean": clean,
+        "dirty": [row for text in clean for row in (text, b"", b" \n", b"boilerplate")],
+        "latin": [*clean, b"caf\xe9"],
+    }
 
-    class TinyNews(tfds.core.GeneratorBasedBuilder):
+    class OwnNews(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("2.0.0")
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in rows]
 
         def _info(self):
-            features = tfds.features.FeaturesDict({"body": tfds.features.Text()})
-            return tfds.core.DatasetInfo(builder=self, features=features)
+            body, label, parts = tfds.features.Text(), np.int64, tfds.features.Sequence(tfds.features.Text())
+            features = tfds.features.FeaturesDict({"body": body, "label": label, "parts": parts})
+            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
         def _split_generators(self, dl_manager):
             return {"train": self._generate_examples()}
 
         def _generate_examples(self):
-            for index in range(200):
-                yield index, {"body": f"News {index}. " * (1 + index % 7)}
+            for index, text in enumerate(rows[self.builder_config.name]):
+                yield index, {"body": text, "label": index, "parts": ["a", "b"]}
 
-    TinyNews(data_dir=cache_dir() / "datasets").download_and_prepare()
-    source = SourceConfig("news", "tiny_news", text_feature="body")
-    tokens = _prepared(data_config(sources=(source,), train_tokens=1000), roots)
-    assert tokens.manifest["domains"]["news"]["data_set"] == "tiny_news/2.0.0"
-    assert all(document.startswith(b"News ") for document in _documents(tokens.train)[:-2])
-    with pytest.raises(ConfigError, match=r"text_feature = 'text': must be a feature of tiny_news.*'body'"):
-        _prepared(data_config(sources=(SourceConfig("news", "tiny_news"),)), roots)
+    folder = tmp_path_factory.mktemp("own")
+    for name in rows:
+        OwnNews(config=name, data_dir=folder).download_and_prepare()
+    tfds.core.registered._DATASET_REGISTRY.pop("own_news")  # as in the process of a user who prepared it elsewhere
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(folder))
+        yield folder
+
+
+def _own(name: str, feature: str = "body"):
+    return data_config(sources=(SourceConfig("news", f"own_news/{name}", text_feature=feature),), train_tokens=1000)
+
+
+def test_empty_and_repeated_rows_change_nothing_and_are_counted(own_sets):
+    """Three rows in four are empty or one boilerplate text: what is packed is the clean set and that text, once."""
+    clean, dirty = (prepare(_own(name), report=lambda line: None)["news"] for name in ("clean", "dirty"))
+    assert clean.manifest["data_set"] == "own_news/clean/2.0.0" and dirty.is_whole("train")
+    sides = {side: _documents(getattr(dirty, side)) for side in ("train", "validation")}
+    for side, documents in sides.items():
+        assert [text for text in documents if text != b"boilerplate"] == _documents(getattr(clean, side))
+    assert sum(documents.count(b"boilerplate") for documents in sides.values()) == 1
+    documents = dirty.manifest["documents"]
+    assert (documents["empty"], documents["repeated"]) == (600, 299)
+
+
+def test_a_byte_that_is_no_utf8_is_said_wherever_it_stands(own_sets, monkeypatch):
+    """At the end of the corpus: in the tokenizer's sample, beyond it, and without such a tokenizer."""
+    message = r"own_news/latin: document \S*own_news-train\S*__300 is not UTF-8: byte 3 is 0xe9"
+    for changes in ({}, PIECES):
+        with pytest.raises(DataError, match=message):
+            prepare(replace(_own("latin"), **changes), report=lambda line: None)
+    monkeypatch.setattr("research.data.packing.SAMPLE_BYTES", 2000)
+    with pytest.raises(DataError, match=message):
+        prepare(replace(_own("latin"), **PIECES), report=lambda line: None)
+
+
+@pytest.mark.parametrize(("feature", "message"), [
+    ("label", r"text_feature = 'label': must be one text per document; in own_news/clean it is .*int64"),
+    ("parts", r"text_feature = 'parts': must be one text per document; in own_news/clean it is Sequence"),
+    ("text", r"text_feature = 'text': must be a feature of own_news/clean. Fix: choose one of \['body', 'label'"),
+])  # fmt: skip
+def test_a_feature_that_is_no_text_is_refused(own_sets, feature, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(_own("clean", feature), report=lambda line: None)
+
+
+def test_a_damaged_record_file_is_named(own_sets, empty_cache):
+    path = next((own_sets / "own_news" / "clean").glob("*/*.tfrecord*"))
+    content = path.read_bytes()
+    path.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+    with pytest.raises(DataError, match=rf"{path}: damaged \(DataLossError: .*Fix: delete {path.parent}"):
+        prepare(_own("clean"), report=lambda line: None)
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(("name", "message"), [

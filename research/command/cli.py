@@ -1,7 +1,7 @@
 """The `isoflop` command. Every import of weight waits until a verb needs it.
 
-The verbs on an experiment (plan, run, status, report) are here; those on anyone's table of runs (fit, predict, score,
-backtest) are `analysis.command` and need the analysis alone.
+The verbs on an experiment (plan, run, status, report, data) are here; those on anyone's table of runs (fit, predict,
+score, backtest) are `analysis.command` and need the analysis alone.
 """
 
 import errno
@@ -79,10 +79,35 @@ def report(request: AskedFor) -> int:
     return verbs.report(request, Console())
 
 
+def data_prepare(request: AskedFor) -> int:
+    """Build the token files of an experiment that are not there, and print where they are; trains nothing."""
+    from research.command import data
+
+    return data.prepare_data(request, Console())
+
+
+def data_describe(request: AskedFor) -> int:
+    """Print what is in the token files of an experiment: documents, bytes, tokens, shares, what was left out."""
+    from research.command import data
+
+    return data.describe_data(request, Console())
+
+
+def data() -> int:
+    """Prepare or describe an experiment's text: `isoflop data prepare FILE`, `isoflop data describe FILE`."""
+    return main(["data", "--help"])
+
+
+DATA_VERBS = {"prepare": data_prepare, "describe": data_describe}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, and exits with 2 by itself where tyro finds a mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if arguments[:1] == ["data"]:
+            group, description, rest = "isoflop data", "The text of an experiment.", arguments[1:]
+            return tyro.extras.subcommand_cli_from_dict(DATA_VERBS, prog=group, description=description, args=rest) or 0
         return (
             tyro.extras.subcommand_cli_from_dict(
                 _verbs(arguments), prog="isoflop", description="From a question about scale to a law.", args=arguments
@@ -114,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verbs(arguments: Sequence[str]) -> dict[str, Callable]:
     """Every verb; without those on a table, whose import takes a second, when one on an experiment is asked for."""
-    verbs = {"plan": plan, "run": run, "status": status, "report": report}
+    verbs = {"plan": plan, "run": run, "status": status, "report": report, "data": data}
     if arguments and arguments[0] in verbs:
         return verbs
     from analysis.command.backtest import backtest

@@ -17,6 +17,7 @@ from research.execution.events import Outcome
 from research.execution.sweep import new_sweep, run_work
 from research.plan import load, run_cost, select
 from research.runs import Status, folder_of, prediction
+from research.runs.text import check_text
 from research.runs.timings import phase
 
 TRAINER = local.TRAINER
@@ -118,7 +119,7 @@ def _train(
     """Prepare the data of `todo` and train it, showing it as part of `configs`; records what both took."""
     experiment_dir = runs_dir / todo[0].experiment
     with phase(experiment_dir, "prepare"):
-        _prepare(todo, console)
+        _prepare(todo, runs_dir, console)
     workers = len(local.share_cores(min(workers or local.default_workers(), len(todo))))
     with (
         phase(experiment_dir, phase_name) as notes,
@@ -134,13 +135,23 @@ def _train(
     return outcome
 
 
-def _prepare(configs: Sequence[RunConfig], console: Console) -> None:
-    """Build the token files that are missing; says so, since the first time takes minutes."""
+def _prepare(configs: Sequence[RunConfig], runs_dir: Path, console: Console) -> None:
+    """Build the token files that are missing, and check that no run was begun on other text.
+
+    Says what the files hold, since the first time takes minutes.
+    """
+    from research.data.batches import text_digests
     from research.data.prepare import prepare  # imports tensorflow, when it has anything to build
 
+    files = {}
     for data in dict.fromkeys(config.data for config in configs if config.task is None):
         with console.status("preparing data"):
-            prepare(data, report=lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
+            files[data] = prepare(
+                data, report=lambda line: console.print(line, style="dim", markup=False, soft_wrap=True)
+            )
+    for config in configs:
+        if config.task is None:
+            check_text(folder_of(runs_dir, config), text_digests(config, files[config.data]))
 
 
 def _known_runs(experiment: Any, runs_dir: Path) -> list[RunConfig]:

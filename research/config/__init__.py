@@ -6,7 +6,15 @@ sections.
 """
 
 from research.config.attention import AttentionConfig, LatentAttentionConfig, RopeScaling
-from research.config.data import TASK_CONTROL_IDS, DataConfig, SourceConfig, TaskConfig
+from research.config.data import (
+    BYTE_IDS,
+    CONTROL_IDS,
+    TASK_CONTROL_IDS,
+    DataConfig,
+    SourceConfig,
+    TaskConfig,
+    normalized,
+)
 from research.config.experts import LOSS_TERMS, MoeConfig
 from research.config.identity import fingerprint, identity, not_identity
 from research.config.mamba import Mamba2Config, MambaConfig

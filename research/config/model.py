@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from research.config.attention import AttentionConfig, LatentAttentionConfig
+from research.config.data import BYTE_IDS
 from research.config.experts import MoeConfig
 from research.config.identity import not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
@@ -60,7 +61,7 @@ class ModelConfig:
     decoder, and mixers on the right that read what the left one wrote.
     """
 
-    vocab_size: int = 259
+    vocab_size: int = BYTE_IDS
     width: int = 256
     depth: int = 4
     pattern: str = "attention:mlp"

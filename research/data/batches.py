@@ -1,19 +1,25 @@
 """Batches as pure functions of the step: no iterator state, O(1) resume, the same batches for any number of hosts.
 
-The training stream of n tokens is cut into (n - 1) // L windows of L inputs, whose targets are the inputs one token
-later. Step after step walks through a pseudo-random permutation of the windows; when it is used up the next epoch
-begins, with another permutation, at the very next row. Never imports tensorflow.
+The training text of a source is cut into windows of L inputs, whose targets are the inputs one token later. Rows of
+training are numbered over all steps; `mixture` says which source a row comes from and how many rows that source gave
+before, and each source walks through a pseudo-random permutation of its windows. When it has used them up its next
+epoch begins, with another permutation, at its very next row. Never imports tensorflow.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from research.config import RunConfig, check
+from research.data.mixture import Mixture, mixture_of
 from research.data.permutation import epoch_key, permute
-from research.data.token_file import TokenFile
+from research.data.token_file import TokenFile, text_digest
+
+_SOURCE_SEEDS = 1 << 32  # between the seeds of two sources, above every training.seed
+_BLOCK_ROWS = 4096  # scheduled at a time, so that a step of a small model does not wait for its schedule
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Validation:
 
 
 class Examples(NamedTuple):
-    """Where a run's examples come from: a token file, or a synthetic task.
+    """Where a run's examples come from: token files, or a synthetic task.
 
     batch(step, process_index, process_count) is a pure function; validation(domain) are held-out examples; domains maps
     each to its share in the mean.
@@ -40,66 +46,117 @@ class Examples(NamedTuple):
     domains: Mapping[str, float]
 
 
-def text_examples(config: RunConfig, tokens: TokenFile) -> Examples:
-    """The windows of a token file, for the run's batches. Raises ConfigError for a file of another vocabulary."""
-    tokens.check_vocabulary(config.model.vocab_size)
-    training, evaluation = config.training, config.evaluation
+def text_examples(config: RunConfig, files: Mapping[str, TokenFile]) -> Examples:
+    """The batches of a run on text, from the token file of each of its sources.
 
-    def of_step(step: int, process_index: int, process_count: int) -> dict[str, np.ndarray]:
-        return batch(
-            tokens,
-            step,
-            batch_size=training.batch_size,
-            sequence_length=training.sequence_length,
-            seed=training.seed,
-            process_index=process_index,
-            process_count=process_count,
-        )
+    Raises ConfigError for a file of too many ids or too little text, or where a source would be read more often than
+    training.max_epochs allows.
+    """
+    training, evaluation = config.training, config.evaluation
+    for file in files.values():
+        file.check_vocabulary(config.model.vocab_size)
+    batch = training_batches(
+        [files[source.name].train for source in config.data.sources],
+        _checked_windows(config, files),
+        mixture_of(config),
+        batch_size=training.batch_size,
+        sequence_length=training.sequence_length,
+    )
 
     def of_domain(domain: str) -> Validation:
         return validation_batches(
-            tokens,
+            files,
             domain,
             batch_size=evaluation.batch_size,
             sequence_length=training.sequence_length,
-            max_tokens=evaluation.tokens,
+            max_tokens=min(evaluation.tokens, config.data.validation_tokens),
         )
 
-    return Examples(of_step, of_domain, {source.name: source.rate for source in config.data.sources})
+    return Examples(batch, of_domain, config.data.mean_shares)
 
 
-def windows(tokens: TokenFile, sequence_length: int) -> int:
-    """Training windows in the file: one epoch. The tokens of an epoch are windows * sequence_length."""
-    return max(0, len(tokens.train) - 1) // sequence_length
+def text_digests(config: RunConfig, files: Mapping[str, TokenFile]) -> dict[str, str]:
+    """What tells the text of a run from any other: the sha256 of the tokens it can read, by source and side.
 
-
-def batch(tokens: TokenFile, step: int, *, batch_size: int, sequence_length: int, seed: int, process_index: int = 0,
-          process_count: int = 1) -> dict[str, np.ndarray]:  # fmt: skip
-    """The batch of a step: {"inputs", "targets": int32, "weights": float32}, each (batch_size / process_count, L).
-
-    Process i has rows [i * rows, (i + 1) * rows) of the global batch, which depends on (seed, step, batch_size, L)
-    alone. Counting rows over all steps, row r belongs to epoch r // windows, and every window occurs once in each
-    epoch. Raises ConfigError for a batch larger than an epoch, or processes that do not divide it.
+    The same for a longer token file that begins with the same text. Raises what `text_examples` raises.
     """
-    available = windows(tokens, sequence_length)
-    check(step >= 0, "step", step, "must not be negative", "count from 0")
-    check(
-        1 <= batch_size <= available,
-        "training.batch_size",
-        batch_size,
-        f"must be from 1 to the {available:,} windows of {sequence_length} tokens in {tokens.folder}",
-        "lower it or training.sequence_length, or raise data.train_tokens",
-    )
-    rows = _rows_per_process(batch_size, process_index, process_count, "training.batch_size")
-    example = step * batch_size + process_index * rows + np.arange(rows)
-    order = permute(example % available, available, epoch_key(seed, example // available))
-    stream_BL = np.asarray(tokens.train)[order[:, None] * sequence_length + np.arange(sequence_length + 1)]
-    stream_BL = stream_BL.astype(np.int32)
-    return {"inputs": stream_BL[:, :-1], "targets": stream_BL[:, 1:],
-            "weights": np.ones((rows, sequence_length), np.float32)}  # fmt: skip
+    windows, digests = _checked_windows(config, files), {}
+    for source, count in zip(config.data.sources, windows, strict=True):
+        file = files[source.name]
+        digests[f"{source.name}.train"] = text_digest(file, "train", count * config.training.sequence_length + 1)
+        digests[f"{source.name}.validation"] = text_digest(file, "validation", config.data.validation_tokens)
+    return digests
 
 
-def validation_batches(tokens: TokenFile, domain: str, *, batch_size: int, sequence_length: int,
+def training_batches(
+    streams: Sequence[np.ndarray], windows: Sequence[int], mixture: Mixture, *, batch_size: int, sequence_length: int
+) -> Callable[[int, int, int], dict[str, np.ndarray]]:
+    """batch(step, process_index, process_count): {"inputs", "targets": int32, "weights": float32}, each (rows, L).
+
+    streams : the training tokens of each source of the mixture, of which the first windows * L + 1 are read.
+
+    Process i has rows [i * rows, (i + 1) * rows) of the global batch, rows = batch_size / process_count. Every window
+    of a source occurs once in each of the source's epochs. The function raises ConfigError for a negative step, and for
+    processes that do not divide the batch.
+    """
+    streams = [np.asarray(stream) for stream in streams]  # a memory map indexes more slowly than a plain array
+    offsets = np.arange(sequence_length + 1)
+
+    @lru_cache(maxsize=2)
+    def block(number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The source and first token of each of _BLOCK_ROWS rows."""
+        sources, given = mixture.draws(number * _BLOCK_ROWS, _BLOCK_ROWS)
+        starts = np.empty(_BLOCK_ROWS, np.int64)
+        for source, size in enumerate(windows):
+            own = np.flatnonzero(sources == source)
+            key = epoch_key(mixture.seed + _SOURCE_SEEDS * source, given[own] // size)
+            starts[own] = permute(given[own] % size, size, key) * sequence_length
+        return sources, starts
+
+    def rows_from(first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        low, high = first // _BLOCK_ROWS, (first + rows - 1) // _BLOCK_ROWS
+        parts = [block(number) for number in range(low, high + 1)]
+        sources, starts = (np.concatenate(column) for column in zip(*parts)) if high > low else parts[0]
+        begin = first - low * _BLOCK_ROWS
+        return sources[begin : begin + rows], starts[begin : begin + rows]
+
+    def batch(step: int, process_index: int = 0, process_count: int = 1) -> dict[str, np.ndarray]:
+        check(step >= 0, "step", step, "must not be negative", "count from 0")
+        rows = _rows_per_process(batch_size, process_index, process_count, "training.batch_size")
+        sources, starts = rows_from(step * batch_size + process_index * rows, rows)
+        stream_BL = np.empty((rows, sequence_length + 1), np.int32)
+        for source, stream in enumerate(streams):
+            own = np.flatnonzero(sources == source)
+            stream_BL[own] = stream[starts[own, None] + offsets]
+        return {"inputs": stream_BL[:, :-1], "targets": stream_BL[:, 1:],
+                "weights": np.ones((rows, sequence_length), np.float32)}  # fmt: skip
+
+    return batch
+
+
+def _checked_windows(config: RunConfig, files: Mapping[str, TokenFile]) -> list[int]:
+    """Windows in one epoch of each source, in the order of the config; see `text_examples` for what it raises."""
+    training, data = config.training, config.data
+    drawn = mixture_of(config).given_before(training.steps * training.batch_size)
+    counts = []
+    for source, rows in zip(data.sources, drawn.tolist(), strict=True):
+        file, wanted = files[source.name], data.source_tokens(source.name)
+        # One window more than its share of the tokens holds, since its rows are off by up to one from its share.
+        count = min(-(-wanted // training.sequence_length) + 1, max(0, file.train.size - 1) // training.sequence_length)
+        check(
+            count > 0 and rows <= count * training.max_epochs,
+            "training.steps",
+            training.steps,
+            f"takes {rows:,} windows of {training.sequence_length} tokens from source {source.name!r}, which are "
+            f"{rows / max(count, 1):.2f} epochs of the {count:,} in {file.folder}, more than training.max_epochs = "
+            f"{training.max_epochs:g}",
+            "lower it, prepare more text, or allow repetition with a larger training.max_epochs",
+        )
+        counts.append(count)
+    return counts
+
+
+def validation_batches(files: Mapping[str, TokenFile], domain: str, *, batch_size: int, sequence_length: int,
                        max_tokens: int | None = None, process_index: int = 0,
                        process_count: int = 1) -> Validation:  # fmt: skip
     """The first `max_tokens` held-out tokens of a domain (all of them if none), each a target exactly once.
@@ -108,11 +165,11 @@ def validation_batches(tokens: TokenFile, domain: str, *, batch_size: int, seque
     has weight 0, so that every batch is (batch_size / process_count, L). `tokens` and `text_bytes` count the global
     batches. Raises ConfigError for a domain that is not there, or processes that do not divide the batch.
     """
-    known = list(tokens.validation)
-    check(domain in known, "domain", domain, "is not in this token file", f"choose from {known}")
+    check(domain in files, "domain", domain, "is no source of this run", f"choose from {list(files)}")
+    tokens = files[domain]
     check(batch_size >= 1, "evaluation.batch_size", batch_size, "must be at least 1", "raise it")
     rows = _rows_per_process(batch_size, process_index, process_count, "evaluation.batch_size")
-    targets = np.asarray(tokens.validation[domain][:max_tokens])
+    targets = np.asarray(tokens.validation[:max_tokens])
     inputs = np.concatenate([[tokens.end_id], targets[:-1]])
     batches = -(-targets.size // (batch_size * sequence_length))
 

@@ -1,7 +1,8 @@
 """English docstrings and the code without them, taken from installed Python packages: the text of the embedded corpus.
 
 Every machine that can run this project holds this text already, so nothing is downloaded. Standard library only: worker
-processes import this file alone. Which text comes out depends on the Python and package versions; `Root` carries them.
+processes import little more than this file. Which text comes out depends on the Python and package versions;
+`Root` carries them.
 """
 
 import ast
@@ -12,11 +13,13 @@ import importlib.util
 import inspect
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import platform
 import re
 import sysconfig
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.config import check
+from research.data.errors import DataError
 
 # Import name and distribution name are the same for each of these, and each is one folder.
 PACKAGES = ("tensorflow", "keras", "jax", "flax", "optax", "numpy", "scipy", "pandas", "matplotlib", "seqio")
@@ -31,6 +35,7 @@ DOMAINS = ("prose", "code")
 RULES = "1.0.0"  # of this file: raise it when other text comes out of the same packages, and caches are made anew
 ASCII_SHARE = 0.9  # of a docstring's characters; below it the docstring is not counted as English
 
+_SUMMARY = "extracted.json"  # of an extraction: its counts and the digests of its files
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__"}
 _TEST_NAME = re.compile(r"(^|_)tests?(_|$)")  # test, tests, idle_test, internal_test_util, test_util.py, ops_test.py
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -122,17 +127,33 @@ _COUNTED = (
 
 
 def extracted(roots: Sequence[Root], folder: Path) -> dict:
-    """`extract` unless `folder` holds its result; the folder appears whole or not at all. Returns the counts."""
-    counts_path = folder / "counts.json"
-    if not counts_path.exists():
+    """`extract` unless `folder` holds its result; the folder appears whole or not at all. Returns the counts.
+
+    Raises DataError, naming the file, for a result that has changed on disk.
+    """
+    if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.tmp") as made:
             staged = Path(made) / folder.name
             staged.mkdir()
             counts = extract(roots, staged)
-            (staged / counts_path.name).write_text(json.dumps(counts, indent=2) + "\n")
+            made_of = {"counts": counts, "sha256": {domain: _sha256(staged, domain) for domain in DOMAINS}}
+            (staged / _SUMMARY).write_text(json.dumps(made_of, indent=2) + "\n")
             staged.rename(folder)
-    return json.loads(counts_path.read_text())
+    try:
+        made_of = json.loads((folder / _SUMMARY).read_text())
+        counts, digests = made_of["counts"], made_of["sha256"]
+        damaged = [f"{domain}.jsonl" for domain in DOMAINS if _sha256(folder, domain) != digests[domain]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / _SUMMARY}: damaged ({error!r}). Fix: delete {folder}, it is made anew.") from error
+    if damaged:
+        raise DataError(f"{folder / damaged[0]}: has changed since it was made. Fix: delete {folder}, it is made anew.")
+    return counts
+
+
+def _sha256(folder: Path, domain: str) -> str:
+    with open(folder / f"{domain}.jsonl", "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def documents(folder: Path, domain: str) -> Iterator[tuple[str, str]]:
@@ -231,11 +252,23 @@ def _modules(roots: Sequence[Root]) -> Iterator[Module | None]:
     if cores == 1 or len(paths) < 200:  # below that a process takes longer to start than to parse
         yield from map(parse, names, paths)
         return
-    # Spawned, because forking a process that has started jax or tensorflow threads can deadlock. gc.disable: a syntax
-    # tree is tens of thousands of objects without cycles, and collecting among them doubles the time.
+    # Spawned, because forking a process that has started jax or tensorflow threads can deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(cores, 8), mp_context=context, initializer=gc.disable) as pool:
+    with ProcessPoolExecutor(min(cores, 8), mp_context=context, initializer=_start_worker) as pool:
         yield from pool.map(parse, names, paths, chunksize=32)
+
+
+def _start_worker() -> None:
+    """End this process when the one that started it ends, however that ends: nothing else would tell it."""
+    gc.disable()  # a syntax tree is tens of thousands of objects without cycles: collecting among them doubles the time
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def _files(root: Root) -> Iterator[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""Write the token file of a config: seqio rows put back together into whole documents, once, with a manifest.
+"""Write the token file of one source: its documents as tokens, once, with a manifest.
 
 Imports tensorflow; `research/data/prepare.py` imports this file only when something has to be built.
 """
@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,45 +18,61 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from research.config import DataConfig, check, to_dict
+from research.config import DataConfig, SourceConfig, check, to_dict
 from research.data import tasks, token_file, tokenizers
 from research.data.extraction import Root
 from research.data.tokenizers import EOS_ID, PAD_ID, SAMPLE_BYTES
 
-_COUNTED_BYTES = 2_000_000_000  # of a data set on disk; in a larger one the documents on each side are not counted
 _SOFTWARE = ("tensorflow", "tensorflow-datasets", "tensorflow-text", "seqio", "sentencepiece", "numpy")
 
 
 @dataclass
-class Count:
-    """Documents, those of them cut short because the file was full, tokens with end-of-document ids, bytes of text."""
+class Side:
+    """One side of the split: documents met and, of those, written, with their text's bytes and their tokens."""
 
+    met: int = 0
     documents: int = 0
-    documents_cut: int = 0
-    tokens: int = 0
     bytes: int = 0
+    tokens: int = 0
+    longest_bytes: int = 0
 
 
-def pack(data: DataConfig, datasets: Path, models: Path, roots: Sequence[Root], folder: Path,
-         report: Callable[[str], None]) -> None:  # fmt: skip
-    """Fill the empty `folder` with the token file of `data` (layout: `research/data/token_file.py`).
+@dataclass
+class Documents:
+    """What was read of a data set: both sides, what was left out between them, and whether it was read to its end."""
 
-    `datasets` and `models` are the cache folders of TFDS and of SentencePiece models. The manifest's `domains` say for
-    each source how many documents and bytes its data set holds on each side of the split (`available`; none where a
-    data set is too large to count) and how many went into the files. Raises ConfigError if the sources are too short.
+    train: Side
+    validation: Side
+    empty: int = 0
+    repeated: int = 0
+    is_read_to_end: bool = False
+
+
+def pack(data: DataConfig, source: SourceConfig, wanted: tuple[int, int], caches: tuple[Path, Path],
+         roots: Sequence[Root], folder: Path, report: Callable[[str], None]) -> None:  # fmt: skip
+    """Fill the empty `folder` with the token file of a source (layout: `research/data/token_file.py`).
+
+    At least the `wanted` numbers of training and held-out tokens go in, in whole documents in the data set's own order,
+    or all that there are: a longer file begins with what a shorter one holds. `caches` are the folders of TFDS data
+    sets and of SentencePiece models. The manifest's `documents` are `Documents`. Raises ConfigError for a source
+    that leaves one side empty, and what `tasks` raises.
     """
-    started = time.perf_counter()
-    builders = [tasks.prepared_builder(source, datasets, roots) for source in data.sources]
-    report(f"data sets ready: {', '.join(builder.info.full_name for builder in builders)} ({_since(started)})")
-    vocabulary, identity = _vocabulary(data, builders, models, folder, report)
-    lengths = tokenizers.token_bytes(vocabulary, data.vocab_size)
-    lengths.astype(token_file.TOKEN_DTYPE).tofile(folder / token_file.TOKEN_BYTES)
-    started = time.perf_counter()
-    mixture = tasks.register(data, builders, vocabulary)
-    train = _pack_training(mixture, data, lengths, folder)
-    validation = [_pack_validation(data, index, lengths, folder) for index in range(len(data.sources))]
-    report(f"packed {data.train_tokens:,} training tokens ({_since(started)}): " + _shares(data, train))
-    _write_manifest(data, builders, identity, train, validation, folder)
+    builder = tasks.prepared_builder(source, caches[0], roots)
+    vocabulary, tokenizer = _tokenizer(data, caches, roots, folder, report)
+    lengths = tokenizers.token_bytes(vocabulary)
+    lengths.astype(token_file.LENGTH_DTYPE).tofile(folder / token_file.TOKEN_BYTES)
+    began = time.perf_counter()
+    found = _write(data, source, wanted, builder, vocabulary, folder)
+    _check_sides(data, source, found)
+    manifest = {
+        "format": token_file.FORMAT, "recipe": token_file.recipe(data, source), "tokenizer": tokenizer,
+        "vocab_size": len(lengths), "eos_id": EOS_ID, "pad_id": PAD_ID, "source": to_dict(source),
+        "data_set": builder.info.full_name, "details": dict(builder.info.metadata or {}), "documents": asdict(found),
+        "files": token_file.files_of(folder), "python": platform.python_version(),
+        "software": {name: importlib.metadata.version(name) for name in _SOFTWARE},
+    }  # fmt: skip
+    (folder / token_file.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    report(f"{source.name}: packed {found.train.tokens:,} training tokens ({_since(began)})")
 
 
 def leave_accelerators_alone() -> None:
@@ -63,149 +80,88 @@ def leave_accelerators_alone() -> None:
     tf.config.set_visible_devices([], "GPU")
 
 
-def _vocabulary(data: DataConfig, builders: Sequence[tfds.core.DatasetBuilder], models: Path, folder: Path,
-                report: Callable[[str], None]) -> tuple[seqio.Vocabulary, dict]:  # fmt: skip
-    """The tokenizer and its identity for the manifest; a SentencePiece model is copied next to the tokens."""
+def _tokenizer(data: DataConfig, caches: tuple[Path, Path], roots: Sequence[Root], folder: Path,
+               report: Callable[[str], None]) -> tuple[seqio.Vocabulary, dict]:  # fmt: skip
+    """The tokenizer and what the manifest says of it; a SentencePiece model is copied next to the tokens."""
     if data.tokenizer == "bytes":
-        return tokenizers.byte_vocabulary(data.vocab_size), {"kind": "bytes", "ids_used": 259}
-    started = time.perf_counter()
-    made_of = [(builder.info.full_name, (builder.info.metadata or {}).get("versions")) for builder in builders]
-    cached = tokenizers.trained_model(data, json.dumps(made_of), _sample(data, builders), models)
-    report(f"SentencePiece model: {cached} ({_since(started)})")
+        return tokenizers.byte_vocabulary(), token_file.tokenizer_recipe(data)
+    datasets, models = caches
+    began = time.perf_counter()
+    cached = tokenizers.trained_model(data, partial(_sample, data, datasets, roots), models)
+    report(f"SentencePiece model: {cached} ({_since(began)})")
     model = folder / token_file.MODEL
     model.write_bytes(cached.read_bytes())
-    vocabulary = tokenizers.ExactSentencePieceVocabulary(str(model))
-    return vocabulary, {"kind": "sentencepiece", "ids_used": vocabulary.vocab_size, "sha256": token_file.sha256(model)}
+    identity = {**token_file.tokenizer_recipe(data), "sha256": token_file.sha256(model)}
+    return tokenizers.ExactSentencePieceVocabulary(str(model)), identity
 
 
-def _sample(data: DataConfig, builders: Sequence[tfds.core.DatasetBuilder]) -> Iterator[str]:
-    """Training documents, SAMPLE_BYTES of them shared out over the sources by their rates."""
-    total_rate = sum(source.rate for source in data.sources)
-    for source, builder in zip(data.sources, builders, strict=True):
+def _sample(data: DataConfig, datasets: Path, roots: Sequence[Root]) -> Iterator[str]:
+    """Training documents, SAMPLE_BYTES of them shared out over the tokenizer's sources by their rates."""
+    total_rate = sum(source.rate for source in data.tokenizer_mix)
+    for source in data.tokenizer_mix:
         left = SAMPLE_BYTES * source.rate / total_rate
-        for example in tasks.texts(builder, source, data.validation_fraction, "train", data.seed).as_numpy_iterator():
+        builder = tasks.prepared_builder(source, datasets, roots)
+        for document in tasks.documents(builder, source, data.validation_fraction):
             if left <= 0:
                 break
-            left -= len(example["text"])
-            yield example["text"].decode()
+            if not document.is_held_out:
+                left -= len(document.text)
+                yield document.text.decode()
 
 
-def _pack_training(mixture: str, data: DataConfig, lengths: np.ndarray, folder: Path) -> list[Count]:
-    rows = seqio.MixtureRegistry.get(mixture).get_dataset(  # no sequence_length: seqio would trim to it
-        sequence_length=None, split="train", shuffle=False, seed=data.seed, num_epochs=1,
-        passthrough_features=["domain"])  # fmt: skip
-    with open(folder / token_file.TRAIN, "wb") as file:
-        counts = _write(rows, data.train_tokens, lengths, len(data.sources), file)
-    available = sum(count.tokens for count in counts)
-    check(
-        available == data.train_tokens,
-        "data.train_tokens",
-        data.train_tokens,
-        f"the sources hold {available:,} tokens at these rates ({_shares(data, counts)}) before one of them ends, so "
-        f"this would take {data.train_tokens / max(available, 1):.2f} epochs",
-        f"lower data.train_tokens to {available} or less; to repeat text on purpose, raise training.max_epochs too",
+def _write(data: DataConfig, source: SourceConfig, wanted: tuple[int, int], builder: tfds.core.DatasetBuilder,
+           vocabulary: seqio.Vocabulary, folder: Path) -> Documents:  # fmt: skip
+    dtype = token_file.token_dtype(vocabulary.vocab_size)
+    found = Documents(Side(), Side())
+    groups, failures = tasks.tokenized(
+        source.name, partial(tasks.documents, builder, source, data.validation_fraction), vocabulary
     )
-    return counts
-
-
-def _pack_validation(data: DataConfig, index: int, lengths: np.ndarray, folder: Path) -> Count:
-    source = data.sources[index]
-    task = seqio.TaskRegistry.get(tasks.task_name(data, source))
-    rows = task.get_dataset(sequence_length=None, split="validation", shuffle=False)
-    with open(folder / token_file.validation_name(source.name), "wb") as file:
-        count = _write(rows, data.validation_tokens, lengths, len(data.sources), file)[index]
-    check(
-        count.tokens > 0,
-        "data.validation_fraction",
-        data.validation_fraction,
-        f"no document of source {source.name!r} is held out at this share",
-        "raise it, or use a larger source",
-    )
-    return count
-
-
-def _write(rows: tf.data.Dataset, tokens: int, lengths: np.ndarray, domains: int, file: BinaryIO) -> list[Count]:
-    """Write documents from the rows of all domains until `tokens` are written or the rows end; one Count a domain.
-
-    A document goes out when its end has been read, so none is interrupted by another; those still open when the file
-    is full are written as far as they were read, and closed.
-    """
-    counts = [Count() for _ in range(domains)]
-    open_parts: list[list[np.ndarray]] = [[] for _ in range(domains)]
-
-    def put(domain: int, stretch: np.ndarray) -> None:
-        file.write(stretch.astype(token_file.TOKEN_DTYPE).tobytes())
-        counts[domain].documents += int((stretch == EOS_ID).sum())
-        counts[domain].tokens += stretch.size
-        counts[domain].bytes += int(lengths[stretch].sum(dtype=np.int64))
-
-    for domain, row in _unbatched(rows):
-        row = row[row != PAD_ID][:tokens]
-        tokens -= row.size
-        closed = row.size - int(np.argmax(row[::-1] == EOS_ID)) if (row == EOS_ID).any() else 0
-        open_parts[domain].append(row[:closed])
-        if closed:
-            put(domain, np.concatenate(open_parts[domain]))
-            open_parts[domain] = []
-        open_parts[domain].append(row[closed:])
-        if tokens == 0:
-            break
-    for domain, parts in enumerate(open_parts):
-        rest = np.concatenate([*parts, np.zeros(0, np.int32)])
-        if rest.size:
-            rest[-1] = EOS_ID
-            put(domain, rest)
-            counts[domain].documents_cut += 1
-    return counts
-
-
-def _unbatched(rows: tf.data.Dataset) -> Iterator[tuple[int, np.ndarray]]:
-    for group in rows.batch(64).as_numpy_iterator():  # one crossing from tensorflow to numpy for many rows
-        yield from zip(group["domain"].tolist(), group["targets"], strict=True)
-
-
-def _available(data: DataConfig, index: int, builder: tfds.core.DatasetBuilder) -> dict[str, dict[str, int] | None]:
-    """Documents and bytes of text on each side of the split; none for a data set too large to read through."""
-
-    def add(total: tf.Tensor, example: dict) -> tf.Tensor:
-        return total + tf.stack([1, tf.cast(tf.strings.length(example["text"]), tf.int64)])
-
-    found = {}
-    for split in tasks.SPLITS:
-        if builder.info.dataset_size > _COUNTED_BYTES:
-            found[split] = None
-            continue
-        dataset = tasks.texts(builder, data.sources[index], data.validation_fraction, split)
-        documents, text_bytes = dataset.reduce(tf.zeros(2, tf.int64), add).numpy().tolist()
-        found[split] = {"documents": documents, "bytes": text_bytes}
+    with (
+        open(folder / token_file.TRAIN, "wb") as train,
+        open(folder / token_file.VALIDATION, "wb") as validation,
+    ):
+        sides = ((found.train, wanted[0], train), (found.validation, wanted[1], validation))
+        for group in groups:
+            for tokens, text_bytes, is_held_out in _documents_of(group, found):
+                side, limit, file = sides[is_held_out]
+                side.met += 1
+                if side.tokens < limit:
+                    _put(tokens.astype(dtype), text_bytes, side, file)
+            if all(side.tokens >= limit for side, limit, _ in sides):
+                return found
+    if failures:
+        raise failures[0]
+    found.is_read_to_end = True
     return found
 
 
-def _write_manifest(data: DataConfig, builders: Sequence[tfds.core.DatasetBuilder], identity: dict,
-                    train: list[Count], validation: list[Count], folder: Path) -> None:  # fmt: skip
-    total_rate = sum(source.rate for source in data.sources)
-    domains = {}
-    for index, (source, builder) in enumerate(zip(data.sources, builders, strict=True)):
-        domains[source.name] = {
-            "data_set": builder.info.full_name, "details": dict(builder.info.metadata or {}),
-            "share_asked": source.rate / total_rate, "share_realised": train[index].tokens / data.train_tokens,
-            "available": _available(data, index, builder),
-            "train": asdict(train[index]), "validation": asdict(validation[index]),
-        }  # fmt: skip
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": token_file.sha256(path)}
-             for path in sorted(folder.iterdir())}  # fmt: skip
-    manifest = {
-        "format": token_file.FORMAT, "data": to_dict(data), "tokenizer": identity, "vocab_size": data.vocab_size,
-        "eos_id": EOS_ID, "pad_id": PAD_ID, "domains": domains, "files": files, "python": platform.python_version(),
-        "software": {name: importlib.metadata.version(name) for name in _SOFTWARE},
-    }  # fmt: skip
-    (folder / token_file.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+def _documents_of(group: dict, found: Documents) -> Iterator[tuple[np.ndarray, int, bool]]:
+    """(tokens, bytes, whether held out) of each document of a group; what was left out between them goes to `found`."""
+    begin = 0
+    for i, end in enumerate(group["ends"].tolist()):
+        found.empty, found.repeated = int(group["empty"][i]), int(group["repeated"][i])
+        if group["text_bytes"][i]:  # the last of a data set is none
+            yield group["targets"][begin:end], int(group["text_bytes"][i]), bool(group["is_held_out"][i])
+        begin = end
 
 
-def _shares(data: DataConfig, counts: list[Count]) -> str:
-    total = max(sum(count.tokens for count in counts), 1)
-    return ", ".join(f"{source.name} {count.tokens:,} ({count.tokens / total:.4f})"
-                     for source, count in zip(data.sources, counts, strict=True))  # fmt: skip
+def _put(tokens: np.ndarray, text_bytes: int, side: Side, file: BinaryIO) -> None:
+    file.write(tokens.tobytes())
+    side.documents += 1
+    side.bytes += text_bytes
+    side.tokens += tokens.size
+    side.longest_bytes = max(side.longest_bytes, text_bytes)
+
+
+def _check_sides(data: DataConfig, source: SourceConfig, found: Documents) -> None:
+    for name, side in (("held out", found.validation), ("left to train on", found.train)):
+        check(
+            side.documents > 0,
+            "data.validation_fraction",
+            data.validation_fraction,
+            f"no document of source {source.name!r} is {name} at this share",
+            "choose another, or use a larger source",
+        )
 
 
 def _since(started: float) -> str:

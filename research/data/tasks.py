@@ -1,14 +1,15 @@
-"""From TFDS data sets to seqio: sources split by document hash, a task per source, a mixture at rates in tokens.
+"""From TFDS data sets to tokens: a seqio task per source. Imports tensorflow.
 
-Imports tensorflow. Every source goes the same way: TFDS split `train` -> training or held-out side by a hash of the
-text -> tokens -> end-of-document id -> rows of ROW_TOKENS. Text is split before any tokenizer sees it.
+Every source goes the same way: TFDS split `train` -> documents in the data set's own order, split and sifted by
+`splitting` -> tokens -> end-of-document id. Text is split before any tokenizer sees it.
 """
 
 import contextlib
 import errno
 import functools
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,18 +19,16 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.extractor import ExtractError
 
-from research.config import ConfigError, DataConfig, SourceConfig, check, fingerprint
+from research.config import ConfigError, SourceConfig, check
 from research.data import corpus
+from research.data.errors import DataError
 from research.data.extraction import DOMAINS, Root
-from research.data.tokenizers import PAD_ID
+from research.data.splitting import Document, split
 
-ROW_TOKENS = 1024  # the mixture draws rows, not documents, so that its rates are rates in tokens
-SPLITS = ("train", "validation")
-_HASH_BUCKETS = 1 << 20  # the resolution of data.validation_fraction
-_SHUFFLE_DOCUMENTS = 1000  # TFDS wrote them in an order by hash already; this makes data.seed matter
-_DOCUMENTS_AT_A_TIME = 64  # laid end to end; only the last row of so many is padded
+_DOCUMENTS_AT_A_TIME = 64  # of one crossing from tensorflow to numpy
 _CANNOT_GET = (OSError, ImportError, AssertionError,  # no network, no Apache Beam, files that must be got by hand
                ExtractError, NonMatchingChecksumError, tfds.download.DownloadError)  # fmt: skip
+_CANNOT_READ = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError)
 
 
 def prepared_builder(source: SourceConfig, datasets: Path, roots: Sequence[Root]) -> tfds.core.DatasetBuilder:
@@ -50,7 +49,7 @@ def prepared_builder(source: SourceConfig, datasets: Path, roots: Sequence[Root]
         f"must have a split 'train'; it has {sorted(builder.info.splits)}",
         "choose another data set",
     )
-    features = list(builder.info.features)
+    features = sorted(builder.info.features)
     check(
         source.text_feature in features,
         f"data.sources[{source.name}].text_feature",
@@ -58,70 +57,76 @@ def prepared_builder(source: SourceConfig, datasets: Path, roots: Sequence[Root]
         f"must be a feature of {source.tfds}",
         f"choose one of {features}",
     )
+    feature = builder.info.features[source.text_feature]
+    check(
+        isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.tf_dtype == tf.string,
+        f"data.sources[{source.name}].text_feature",
+        source.text_feature,
+        f"must be one text per document; in {source.tfds} it is {feature!r}",
+        "choose a feature that is a text, or prepare the data set anew with one",
+    )
     return builder
 
 
-def texts(builder: tfds.core.DatasetBuilder, source: SourceConfig, fraction: float, split: str,
-          seed: int | None = None) -> tf.data.Dataset:  # fmt: skip
-    """{"text": string}, the documents on one side of the split ("train" or "validation"), each whole.
+def documents(builder: tfds.core.DatasetBuilder, source: SourceConfig, fraction: float) -> Iterator[Document]:
+    """The documents of a source that are used, `fraction` of them held out; the last one is empty, and no document.
 
-    The side depends on the text alone, so equal documents are on the same side in every source. `fraction` is the
-    held-out share. With a seed the documents are shuffled, without one they keep the data set's own (fixed) order.
+    Raises DataError, naming the document or the file, for text that is not UTF-8 and files that are damaged.
     """
-    held_out_below = round(fraction * _HASH_BUCKETS)
+    read = tfds.ReadConfig(try_autocache=False, add_tfds_id=True)  # the id says file and place
+    examples = builder.as_dataset(split="train", read_config=read)
+    examples = examples.map(lambda example: (example["tfds_id"], example[source.text_feature]))
+    named = ((name.decode(), text) for name, text in examples.as_numpy_iterator())
+    try:
+        yield from split(named, fraction, source.tfds)
+    except _CANNOT_READ as error:
+        raise DataError(
+            f"{_damaged_file(builder)}: damaged ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            f"Fix: delete {builder.data_path}, and prepare or copy the data set again."
+        ) from error
 
-    def on_this_side(example: dict) -> tf.Tensor:
-        is_held_out = tf.strings.to_hash_bucket_fast(example["text"], _HASH_BUCKETS) < held_out_below
-        return is_held_out if split == "validation" else ~is_held_out
 
-    dataset = builder.as_dataset(split="train", read_config=tfds.ReadConfig(try_autocache=False))
-    dataset = dataset.map(lambda example: {"text": example[source.text_feature]}).filter(on_this_side)
-    return dataset if seed is None else dataset.shuffle(_SHUFFLE_DOCUMENTS, seed, reshuffle_each_iteration=False)
+def tokenized(
+    name: str, documents: Callable[[], Iterator[Document]], vocabulary: seqio.Vocabulary
+) -> tuple[Iterator[dict], list[BaseException]]:
+    """The documents as tokens, and the error that ended them early, if one has.
 
-
-def register(data: DataConfig, builders: Sequence[tfds.core.DatasetBuilder], vocabulary: seqio.Vocabulary) -> str:
-    """Register one seqio task per source (`task_name`) and their mixture; returns the mixture's name.
-
-    Names carry the fingerprint of `data`, so two configs do not collide; registering a config again replaces it, since
-    the data behind it may have changed. Examples are {"targets": (ROW_TOKENS,) int32, padded with PAD_ID at the end,
-    "domain": int32 index into data.sources}: the documents of a source one after another, each with its end-of-document
-    id. The rates are rates in tokens, since every row has as many.
+    A dict of numpy arrays per group of D documents: targets (tokens of all,) int32, each document closed by the
+    end-of-document id; ends, text_bytes, empty, repeated (D,) int64; is_held_out (D,) bool.
     """
-    feature = {"targets": seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)}
-    for index, (source, builder) in enumerate(zip(data.sources, builders, strict=True)):
-        _replace(seqio.TaskRegistry, task_name(data, source), source=_source(builder, source, data),
-                 output_features=feature, preprocessors=[
-                     functools.partial(seqio.preprocessors.rekey, key_map={"targets": "text"}),
-                     functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
-                     seqio.preprocessors.append_eos,
-                     functools.partial(_rows, domain=index)])  # fmt: skip
-    name = f"mixture_{fingerprint(data)}"
-    rates = [(task_name(data, source), source.rate) for source in data.sources]
-    _replace(seqio.MixtureRegistry, name, rates, sample_fn=in_proportion)
-    return name
+    failures: list[BaseException] = []
+
+    def examples() -> Iterator[dict]:
+        try:
+            for document in documents():
+                yield {**document._asdict(), "text_bytes": len(document.text)}
+        except Exception as error:  # tensorflow would make another of it, whose text is a traceback
+            failures.append(error)
+
+    kept = {"is_held_out": tf.bool, "empty": tf.int64, "repeated": tf.int64, "text_bytes": tf.int64}
+    signature = {key: tf.TensorSpec((), dtype) for key, dtype in {"text": tf.string, **kept}.items()}
+    task = seqio.Task(
+        name,
+        source=seqio.FunctionDataSource(
+            lambda split, shuffle_files, seed=None: tf.data.Dataset.from_generator(
+                examples, output_signature=signature
+            ),
+            ["train"],
+        ),
+        output_features={"targets": seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)},
+        preprocessors=[
+            functools.partial(seqio.preprocessors.rekey, key_map={"targets": "text", **{key: key for key in kept}}),
+            functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
+            seqio.preprocessors.append_eos,
+        ],
+    )
+    dataset = task.get_dataset(sequence_length=None, split="train", shuffle=False)  # a length would trim documents
+    return dataset.ragged_batch(_DOCUMENTS_AT_A_TIME).map(_laid_out).as_numpy_iterator(), failures
 
 
-def task_name(data: DataConfig, source: SourceConfig) -> str:
-    """The registered name of a source's seqio task."""
-    return f"{source.name}_{fingerprint(data)}"
-
-
-def in_proportion(datasets: Sequence[tf.data.Dataset], rates: Sequence[float], seed: int | None) -> tf.data.Dataset:
-    """Interleave in proportion to the rates at every point of the stream; it ends when a data set that is due is empty.
-
-    Each element comes from the data set furthest behind its share. Takes the place of seqio's independent draws, whose
-    shares are off by a random 1/sqrt(n); `seed` is part of seqio's signature and has nothing to decide here.
-    """
-    shares = tf.constant([rate / sum(rates) for rate in rates], tf.float64)
-
-    def next_choice(given: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        behind = shares * tf.cast(count + 1, tf.float64) - given
-        choice = tf.argmax(behind)
-        return given + tf.one_hot(choice, len(rates), dtype=tf.float64), choice
-
-    start = tf.zeros(len(rates), tf.float64)
-    choices = tf.data.Dataset.counter().scan(start, next_choice)
-    return tf.data.Dataset.choose_from_datasets(datasets, choices, stop_on_empty_dataset=True)
+def _laid_out(group: dict) -> dict:
+    targets = group.pop("targets")
+    return {**group, "targets": targets.flat_values, "ends": targets.row_limits()}
 
 
 def _builder(source: SourceConfig, field: str, datasets: Path, roots: Sequence[Root]) -> tfds.core.DatasetBuilder:
@@ -129,18 +134,24 @@ def _builder(source: SourceConfig, field: str, datasets: Path, roots: Sequence[R
     if dataset == corpus.EmbeddedCorpus.name:
         check(config in DOMAINS, field, source.tfds, f"the embedded corpus has the configs {list(DOMAINS)}", "name one")
         return corpus.EmbeddedCorpus(config=config, roots=roots, data_dir=corpus.folder_of(roots, datasets))
-    try:
-        builder = tfds.builder(source.tfds, data_dir=datasets)
-        elsewhere = builder if _is_prepared(builder) else tfds.builder(source.tfds)
-        return elsewhere if _is_prepared(elsewhere) else builder
-    except tfds.core.DatasetNotFoundError as error:
+    found, not_found = [], None
+    for folder in (datasets, os.environ.get("TFDS_DATA_DIR")):  # none: ~/tensorflow_datasets
+        try:
+            found.append(tfds.builder(source.tfds, data_dir=folder))
+        except tfds.core.DatasetNotFoundError as error:
+            not_found = error
+        except (ValueError, AssertionError) as error:  # what TFDS raises for an unknown config and version
+            raise ConfigError(
+                f"{field} = {source.tfds!r}: {error}. Fix: name a config and version TFDS has."
+            ) from error
+    if not found:
         near = get_close_matches(dataset, tfds.list_builders(), n=3) or ["embedded_corpus"]
         raise ConfigError(
-            f"{field} = {source.tfds!r}: TFDS knows no such data set, and {datasets} holds none of that "
-            f"name. Nearest: {', '.join(near)}. Fix: use one of these."
-        ) from error
-    except (ValueError, AssertionError) as error:  # what TFDS raises for an unknown config and version
-        raise ConfigError(f"{field} = {source.tfds!r}: {error}. Fix: name a config and version TFDS has.") from error
+            f"{field} = {source.tfds!r}: TFDS knows no such data set, and neither {datasets} nor TFDS's own folder "
+            f"($TFDS_DATA_DIR) holds one of that name. Nearest: {', '.join(near)}. Fix: use one of these, or set "
+            "TFDS_DATA_DIR to where yours is."
+        ) from not_found
+    return next(filter(_is_prepared, found), found[0])
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
@@ -168,26 +179,12 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder, source: SourceConfi
         ) from error
 
 
-def _source(builder: tfds.core.DatasetBuilder, source: SourceConfig, data: DataConfig) -> seqio.DataSource:
-    def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        return texts(builder, source, data.validation_fraction, split, seed)
-
-    return seqio.FunctionDataSource(dataset_fn, SPLITS)
-
-
-def _rows(dataset: tf.data.Dataset, domain: int) -> tf.data.Dataset:
-    """Documents of any length as rows of one length; seqio has no such step and trims what exceeds a sequence."""
-
-    def lay_out(batch: dict) -> dict:
-        tokens = batch["targets"].flat_values
-        padding = -tf.size(tokens) % ROW_TOKENS
-        rows = tf.reshape(tf.pad(tokens, [[0, padding]], constant_values=PAD_ID), [-1, ROW_TOKENS])
-        return {"targets": rows, "domain": tf.fill([tf.shape(rows)[0]], domain)}
-
-    return dataset.ragged_batch(_DOCUMENTS_AT_A_TIME).map(lay_out).unbatch()
-
-
-def _replace(registry: type, name: str, *args, **kwargs) -> None:
-    if name in registry.names():
-        registry.remove(name)
-    registry.add(name, *args, **kwargs)
+def _damaged_file(builder: tfds.core.DatasetBuilder) -> str:
+    """The first file of a data set that cannot be read to its end."""
+    for path in map(str, builder.info.splits["train"].filepaths):
+        try:
+            for _ in tf.data.TFRecordDataset(path).batch(1024):
+                pass
+        except _CANNOT_READ:
+            return path
+    return str(builder.data_path)

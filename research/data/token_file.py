@@ -1,93 +1,111 @@
-"""The packed text of a run: flat files of token ids with a manifest, read by memory map. Never imports tensorflow.
+"""The text of one source as token ids: flat files with a manifest, read by memory map. Never imports tensorflow.
 
-A folder `tokens/<key>/` holds train.bin and validation_<domain>.bin (uint16, little endian: documents one after
-another, each closed by the end-of-document id, none trimmed), token_bytes.bin, for SentencePiece tokenizer.model, and
-manifest.json, which `research/data/packing.py` writes and describes.
+A folder `tokens/<source>-<tokenizer>-<key>/` holds train.bin and validation.bin (uint16, or uint32 for more than 65,536
+ids, little endian: whole documents one after another, each closed by the end-of-document id), token_bytes.bin, for
+SentencePiece tokenizer.model, and manifest.json, which `research/data/packing.py` writes and describes.
+
+The key follows from what was asked for: data set, text feature, held-out share, tokenizer. It does not follow from the
+software or the packages at hand, so that a folder made on one machine is found on any other. What is in the files is
+said by their digests: in the manifest, and in every run that reads them.
 """
 
 import hashlib
 import json
-import types
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from research.config import DataConfig, check, fingerprint
+from research.config import DataConfig, SourceConfig, check
+from research.data.errors import DataError
+from research.data.extraction import RULES
 from research.paths import cache_dir
 
-FORMAT = 1  # of the folder; a new one gets a new key, so old folders are left alone
-TOKEN_DTYPE = np.dtype("<u2")
-_FIX = "delete the folder and prepare the data again"
-MANIFEST, TRAIN, TOKEN_BYTES, MODEL = "manifest.json", "train.bin", "token_bytes.bin", "tokenizer.model"
+FORMAT = 2  # of the folder; a new one gets a new key, so old folders are left alone
+LENGTH_DTYPE = np.dtype("<u2")  # of token_bytes.bin
+MANIFEST, TRAIN, VALIDATION = "manifest.json", "train.bin", "validation.bin"
+TOKEN_BYTES, MODEL = "token_bytes.bin", "tokenizer.model"
+_FIX = "Fix: delete the folder and prepare the data again"
+_PREPARE = "Fix: `isoflop data prepare FILE`, or copy the folder from a machine that has it"
+_CHUNK = 1 << 24  # bytes read at a time
 
 
-def validation_name(domain: str) -> str:
-    """The file that holds a domain's held-out tokens."""
-    return f"validation_{domain}.bin"
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The narrowest type for ids below `vocab_size`."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
-def folder_of(data: DataConfig) -> Path:
-    """Where the token file of this config is, or would be once prepared."""
-    return cache_dir() / "tokens" / f"{fingerprint(data)}-v{FORMAT}"
+def recipe(data: DataConfig, source: SourceConfig) -> dict:
+    """What decides the content of a source's token file, as far as a config says it; JSON-ready."""
+    embedded = source.tfds.startswith("embedded_corpus/")
+    return {
+        "format": FORMAT,
+        "tfds": source.tfds,
+        "text_feature": source.text_feature,
+        "extraction": RULES if embedded else None,
+        "validation_fraction": data.validation_fraction,
+        "tokenizer": tokenizer_recipe(data),
+    }
 
 
-@dataclass(frozen=True)
+def tokenizer_recipe(data: DataConfig) -> dict:
+    """What decides the tokenizer. The bytes are the same for every vocabulary that holds them."""
+    if data.tokenizer == "bytes":
+        return {"kind": "bytes"}
+    learnt_from = sorted((source.tfds, source.text_feature, source.rate) for source in data.tokenizer_mix)
+    return {
+        "kind": data.tokenizer,
+        "vocab_size": data.vocab_size,
+        "validation_fraction": data.validation_fraction,
+        "learnt_from": [list(source) for source in learnt_from],
+    }
+
+
+def key_of(recipe: dict) -> str:
+    """Twelve hex digits of a recipe."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def folder_of(data: DataConfig, source: SourceConfig) -> Path:
+    """Where the token file of this source is, or would be once prepared."""
+    readable = re.sub(r"\W+", "_", source.tfds)
+    return cache_dir() / "tokens" / f"{readable}-{data.tokenizer}-{key_of(recipe(data, source))}"
+
+
+@dataclass(frozen=True, eq=False)
 class TokenFile:
-    """Token ids of a prepared config.
+    """Token ids of one source.
 
-    train: (tokens,) uint16. validation: domain -> (tokens,) uint16. token_bytes: (vocabulary,) uint16, the bytes of
-    UTF-8 text each id stands for (0 for control ids), so the text behind any stretch of tokens is counted exactly.
+    train, validation: (tokens,) uint16 or uint32. token_bytes: (vocab_size,) uint16, the bytes of UTF-8 text each id
+    stands for (0 for control ids), so the text behind any stretch of tokens is counted exactly.
     """
 
     folder: Path
     manifest: dict
-    train: np.memmap
-    validation: Mapping[str, np.memmap]
+    train: np.ndarray
+    validation: np.ndarray
     token_bytes: np.ndarray
 
     @classmethod
     def open(cls, folder: Path) -> "TokenFile":
-        """Map the files of a prepared folder. Raises ConfigError if it is not one, or a file's size is wrong."""
+        """Map the files of a prepared folder. Raises DataError if it is not one, or a file's size is wrong."""
         folder = Path(folder)
-        check(
-            (folder / MANIFEST).is_file(),
-            "token file",
-            str(folder),
-            "holds no manifest.json",
-            "prepare the data first: `isoflop run` does, and so does research.data.prepare.prepare",
-        )
-        manifest = json.loads((folder / MANIFEST).read_text())
-        check(
-            manifest.get("format") == FORMAT,
-            "token file",
-            str(folder),
-            f"has format {manifest.get('format')!r}, this version reads {FORMAT}",
-            _FIX,
-        )
+        manifest = read_manifest(folder)
         for name, recorded in manifest["files"].items():
             path = folder / name
-            size = path.stat().st_size if path.is_file() else None
-            check(
-                size == recorded["bytes"],
-                "token file",
-                str(path),
-                f"has {size} bytes where the manifest says {recorded['bytes']}",
-                _FIX,
-            )
-        validation = {domain: _map(folder / validation_name(domain)) for domain in manifest["domains"]}
-        return cls(
-            folder,
-            manifest,
-            _map(folder / TRAIN),
-            types.MappingProxyType(validation),
-            np.fromfile(folder / TOKEN_BYTES, TOKEN_DTYPE),
-        )
+            size = path.stat().st_size if path.is_file() else "no"
+            if size != recorded["bytes"]:
+                raise DataError(f"{path} has {size} bytes where the manifest says {recorded['bytes']}. {_FIX}.")
+        dtype = token_dtype(manifest["vocab_size"])
+        train, validation = (np.memmap(folder / name, dtype, mode="r") for name in (TRAIN, VALIDATION))
+        return cls(folder, manifest, train, validation, np.fromfile(folder / TOKEN_BYTES, LENGTH_DTYPE))
 
     @property
     def vocab_size(self) -> int:
-        """Ids are below this; a model that reads the file has as many."""
+        """Ids are below this; a model that reads the file has at least as many."""
         return self.manifest["vocab_size"]
 
     @property
@@ -95,32 +113,89 @@ class TokenFile:
         """The id that closes every document."""
         return self.manifest["eos_id"]
 
-    @property
-    def validation_bytes(self) -> dict[str, int]:
-        """Bytes of text in each domain's validation file."""
-        return {domain: counts["validation"]["bytes"] for domain, counts in self.manifest["domains"].items()}
+    def is_whole(self, side: str) -> bool:
+        """Whether the data set holds no more text of this side ("train" or "validation") than the file does."""
+        documents = self.manifest["documents"]
+        return documents["is_read_to_end"] and documents[side]["documents"] == documents[side]["met"]
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise ConfigError unless a model with this vocabulary can be trained on this file."""
         check(
-            vocab_size == self.vocab_size,
+            vocab_size >= self.vocab_size,
             "model.vocab_size",
             vocab_size,
-            f"must equal the vocabulary of the token file {self.folder}, {self.vocab_size} ids",
-            f"set model.vocab_size and data.vocab_size to {self.vocab_size}, or prepare the data for {vocab_size}",
+            f"must be at least the {self.vocab_size} ids of the token file {self.folder}",
+            f"set model.vocab_size and data.vocab_size to {self.vocab_size} or more",
         )
 
     def verify(self) -> None:
-        """Read every file and compare its sha256 with the manifest's. Raises ConfigError for the first that differs."""
+        """Read every file, compare its sha256 with the manifest's, and look for ids beyond the vocabulary.
+
+        Raises DataError for the first fault, with the file and, for an id, its place.
+        """
         for name, recorded in self.manifest["files"].items():
             found = sha256(self.folder / name)
-            check(
-                found == recorded["sha256"],
-                "token file",
-                str(self.folder / name),
-                f"has sha256 {found} where the manifest says {recorded['sha256']}",
-                _FIX,
-            )
+            if found != recorded["sha256"]:
+                raise DataError(
+                    f"{self.folder / name} has sha256 {found} where the manifest says {recorded['sha256']}: "
+                    f"its content has changed. {_FIX}."
+                )
+        for name, stream in ((TRAIN, self.train), (VALIDATION, self.validation)):
+            for start in range(0, stream.size, _CHUNK):
+                chunk = stream[start : start + _CHUNK]
+                if chunk.max() >= self.vocab_size:
+                    offset = int(np.argmax(chunk >= self.vocab_size))
+                    raise DataError(
+                        f"{self.folder / name}: token {start + offset:,} is {chunk[offset]}, beyond the vocabulary of "
+                        f"{self.vocab_size} ids. {_FIX}."
+                    )
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a token file's folder. Raises DataError where there is none, or it cannot be read."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder} holds no {MANIFEST}: this text has not been prepared here. {_PREPARE}.")
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}). {_FIX}.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"{path} is not a manifest of format {FORMAT}. {_FIX}.")
+    return manifest
+
+
+def open_files(data: DataConfig) -> dict[str, TokenFile]:
+    """Source name -> its token file, verified the first time this process opens it.
+
+    Raises DataError for one that is missing, damaged, or made by another tokenizer than the first.
+    """
+    files = {source.name: TokenFile.open(folder_of(data, source)) for source in data.sources}
+    for file in files.values():
+        _verify_once(file.folder, (file.folder / MANIFEST).stat().st_mtime_ns)
+    check_one_tokenizer(files)
+    return files
+
+
+def check_one_tokenizer(files: Mapping[str, TokenFile]) -> None:
+    """Raise DataError unless the ids of all files mean the same."""
+    digests = {file.manifest["tokenizer"].get("sha256"): file.folder for file in files.values()}
+    if len(digests) > 1:
+        raise DataError(
+            f"{' and '.join(map(str, digests.values()))} were made with different SentencePiece models, so the same id "
+            "means different text. Fix: delete all of them and prepare the data again."
+        )
+
+
+@cache
+def _verify_once(folder: Path, manifest_time: int) -> None:
+    TokenFile.open(folder).verify()
+
+
+@lru_cache(maxsize=64)
+def text_digest(file: TokenFile, side: str, tokens: int) -> str:
+    """Hex sha256 of the first `tokens` ids of a side ("train" or "validation"), as they are stored."""
+    return hashlib.sha256(np.ascontiguousarray(getattr(file, side)[:tokens])).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -129,5 +204,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _map(path: Path) -> np.memmap:
-    return np.memmap(path, TOKEN_DTYPE, mode="r")
+def files_of(folder: Path) -> dict[str, dict]:
+    """Name -> size and digest of every file in a folder, for its manifest."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST
+    }

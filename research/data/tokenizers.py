@@ -4,12 +4,12 @@ In both, id 0 pads, 1 ends a document, 2 is unused, `decode(encode(text)) == tex
 for a fixed number of bytes of text, which makes bits per byte exact for any stretch of tokens.
 """
 
-import hashlib
 import io
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,11 @@ import sentencepiece
 import seqio
 import tensorflow as tf
 
-from research.config import ConfigError, DataConfig
+from research.config import BYTE_IDS, CONTROL_IDS, ConfigError, DataConfig
+from research.data.errors import DataError
+from research.data.token_file import MANIFEST, MODEL, files_of, key_of, sha256, tokenizer_recipe
 
-PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
+PAD_ID, EOS_ID, UNKNOWN_ID = range(CONTROL_IDS)
 SAMPLE_BYTES = 8_000_000  # of training text that a SentencePiece model is trained on
 _SPACE_MARK = "\u2581"  # how SentencePiece writes a space inside a piece
 _LONGEST_LINE_BYTES = 65_536  # SentencePiece's own limit is one it would skip longer lines by; ours are cut to this
@@ -49,16 +51,16 @@ class ExactSentencePieceVocabulary(seqio.SentencePieceVocabulary):
         return [self.tokenizer.PieceToId(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
 
 
-def byte_vocabulary(vocab_size: int) -> seqio.ByteVocabulary:
-    """Byte b is id b + 3; ids from 259 to `vocab_size` - 1 exist and are never used."""
-    return seqio.ByteVocabulary(extra_ids=vocab_size - 259)
+def byte_vocabulary() -> seqio.ByteVocabulary:
+    """Byte b is id CONTROL_IDS + b."""
+    return seqio.ByteVocabulary()
 
 
-def token_bytes(vocabulary: seqio.Vocabulary, vocab_size: int) -> np.ndarray:
-    """(vocab_size,) uint16: how many bytes of UTF-8 text each id stands for; 0 for padding, end of document, unused."""
-    counts = np.zeros(vocab_size, np.uint16)
+def token_bytes(vocabulary: seqio.Vocabulary) -> np.ndarray:
+    """(ids,) uint16: how many bytes of UTF-8 text each id stands for; 0 for padding, end of document, unused."""
+    counts = np.zeros(vocabulary.vocab_size, np.uint16)
     if isinstance(vocabulary, seqio.ByteVocabulary):
-        counts[3:259] = 1
+        counts[CONTROL_IDS:BYTE_IDS] = 1
         return counts
     model = vocabulary.tokenizer
     for token in range(model.GetPieceSize()):
@@ -69,33 +71,56 @@ def token_bytes(vocabulary: seqio.Vocabulary, vocab_size: int) -> np.ndarray:
     return counts
 
 
-def trained_model(data: DataConfig, corpus: str, texts: Iterable[str], folder: Path) -> Path:
-    """The SentencePiece model file for this text in `folder`, trained on at most SAMPLE_BYTES of `texts` if missing.
+def trained_model(data: DataConfig, texts: Callable[[], Iterable[str]], folder: Path) -> Path:
+    """The SentencePiece model file of a config, trained on at most SAMPLE_BYTES of `texts()` if `folder` has none.
 
-    `corpus` identifies the text beyond what `data` says (builder versions); with the fields of `data` that decide that
-    text it makes the file's name. Raises ConfigError if data.vocab_size is too small for the characters in use.
+    It is named by what it learns from (`tokenizer_recipe`), so that every mixture that asks for the same tokenizer
+    shares it. Raises ConfigError if data.vocab_size does not suit the text, DataError for a model that has changed on
+    disk.
     """
-    sources = [(source.tfds, source.rate, source.text_feature) for source in data.sources]
-    decides = [data.vocab_size, data.validation_fraction, data.seed, sources, corpus, SAMPLE_BYTES, _TRAINER,
-               sentencepiece.__version__]  # fmt: skip
-    path = folder / f"{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]}.model"
-    if path.exists():
-        return path
+    made = folder / key_of(tokenizer_recipe(data))
+    if not made.exists():
+        with tempfile.TemporaryDirectory(dir=_made(folder), prefix=f"{made.name}.tmp") as staging:
+            staged = Path(staging) / made.name
+            staged.mkdir()
+            (staged / MODEL).write_bytes(_train(data, texts()))
+            described = {**tokenizer_recipe(data), "sentencepiece": sentencepiece.__version__, "trainer": _TRAINER,
+                         "sample_bytes": SAMPLE_BYTES, "files": files_of(staged)}  # fmt: skip
+            (staged / MANIFEST).write_text(json.dumps(described, indent=2) + "\n")
+            staged.rename(made)
+    _verify(made)
+    return made / MODEL
+
+
+def _verify(folder: Path) -> None:
+    fix = f"Fix: delete {folder} and prepare the data again"
+    try:
+        recorded = json.loads((folder / MANIFEST).read_text())["files"][MODEL]["sha256"]
+        found = sha256(folder / MODEL)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} holds no whole SentencePiece model ({error!r}). {fix}.") from error
+    if found != recorded:
+        raise DataError(f"{folder / MODEL} has sha256 {found} where its manifest says {recorded}. {fix}.")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _train(data: DataConfig, texts: Iterable[str]) -> bytes:
     model = io.BytesIO()
+    lines = list(_lines(texts))  # read outside the call, which would make an error of its own of one in reading
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_lines(texts), model_writer=model, vocab_size=data.vocab_size, minloglevel=2,
+            sentence_iterator=iter(lines), model_writer=model, vocab_size=data.vocab_size, minloglevel=2,
             max_sentence_length=_LONGEST_LINE_BYTES, num_threads=os.cpu_count(), **_TRAINER)  # fmt: skip
     except RuntimeError as error:  # how SentencePiece reports what is wrong with its input
         raise ConfigError(
             f"data.vocab_size = {data.vocab_size}: SentencePiece cannot train such a model on this text: "
             f"{error}. Fix: choose another data.vocab_size, or tokenizer bytes."
         ) from error
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(f".tmp{os.getpid()}")
-    staged.write_bytes(model.getvalue())
-    staged.replace(path)
-    return path
+    return model.getvalue()
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:

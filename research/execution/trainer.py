@@ -5,11 +5,12 @@ from collections.abc import Callable
 import jax
 
 from research.config import RunConfig
-from research.data.batches import text_examples
+from research.data.batches import text_digests, text_examples
 from research.data.synthetic import task_examples
-from research.data.token_file import TokenFile, folder_of
+from research.data.token_file import open_files
 from research.evaluation.held_out import held_out_measures
 from research.runs import RunFolder, Status
+from research.runs.text import record_text
 from research.training import runtime
 from research.training.loop import train
 from research.training.objective import language_modelling
@@ -23,11 +24,14 @@ def train_run(
 ) -> Status:
     """Train `config` to its end, or to a checkpoint once `should_stop` turns true; see training/loop.py.
 
-    The data must have been prepared: nothing here imports tensorflow.
+    The data must have been prepared: nothing here imports tensorflow. Raises DataError for text that is missing,
+    damaged, or not what the run began on.
     """
     runtime.configure()
     if config.task is None:
-        examples = text_examples(config, TokenFile.open(folder_of(config.data)))
+        files = open_files(config.data)
+        examples = text_examples(config, files)
+        record_text(folder, text_digests(config, files))
     else:
         examples = task_examples(config)
     status = train(

@@ -1,0 +1,5 @@
+"""The one error of data on disk."""
+
+
+class DataError(ValueError):
+    """What is on disk is not what it should be; the message names the file and the fix."""
