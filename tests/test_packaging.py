@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 # The street, from left to right. A module belongs to its longest prefix here and imports only from its own or from one
 # further left.
 STREET = (
+    "analysis.cores",
     "research.config",
     "research.presets",
     "research.paths",
@@ -40,6 +41,8 @@ STREET = (
 )
 # The runs table is the whole contract between research and analysis; the command alone reaches further.
 MAY_IMPORT_ANALYSIS = {
+    "research.data": "analysis.cores",  # one count of cores for both
+    "research.execution": "analysis.cores",
     "research.runs.table": "analysis.runs_table",
     "research.runs.prediction": "analysis.studies.prediction",
     "research.command": "analysis",

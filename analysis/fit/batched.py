@@ -4,7 +4,6 @@ Importing this module leaves jax's default precision alone: float64 holds inside
 """
 
 import functools
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from analysis.cores import usable_cores
 from analysis.fit.newton import RELATIVE_GAIN, ROUGH_GAIN, minimise
 from analysis.fit.objectives import Objective, total
 from analysis.fit.points import Points
@@ -78,7 +78,7 @@ def solve(
             return tuple(np.asarray(part) for part in found)
 
     # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(len(usable_cores())) as threads:
         found = list(threads.map(solve_chunk, range(0, lanes, chunk)))
     theta, value, gradient = (np.concatenate(parts)[:lanes] for parts in zip(*found, strict=True))
     if not objective.free_scale:

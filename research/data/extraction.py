@@ -26,6 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.cores import usable_cores
 from research.config import check
 from research.data.errors import DataError
 
@@ -248,7 +249,7 @@ def _write(lines, name: str, text: str, domain: str, counts: Counter) -> None:
 def _modules(roots: Sequence[Root]) -> Iterator[Module | None]:
     """All files of all roots in a fixed order, parsed by one process per core."""
     names, paths = zip(*(pair for root in roots for pair in _files(root)), strict=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(usable_cores())
     if cores == 1 or len(paths) < 200:  # below that a process takes longer to start than to parse
         yield from map(parse, names, paths)
         return

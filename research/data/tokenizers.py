@@ -7,7 +7,6 @@ for a fixed number of bytes of text, which makes bits per byte exact for any str
 import io
 import itertools
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import sentencepiece
 import seqio
 import tensorflow as tf
 
+from analysis.cores import usable_cores
 from research.config import BYTE_IDS, CONTROL_IDS, ConfigError, DataConfig
 from research.data.errors import DataError
 from research.data.token_file import MANIFEST, MODEL, files_of, key_of, sha256, tokenizer_recipe
@@ -114,7 +114,7 @@ def _train(data: DataConfig, texts: Iterable[str]) -> bytes:
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines), model_writer=model, vocab_size=data.vocab_size, minloglevel=2,
-            max_sentence_length=_LONGEST_LINE_BYTES, num_threads=os.cpu_count(), **_TRAINER)  # fmt: skip
+            max_sentence_length=_LONGEST_LINE_BYTES, num_threads=len(usable_cores()), **_TRAINER)  # fmt: skip
     except RuntimeError as error:  # how SentencePiece reports what is wrong with its input
         raise ConfigError(
             f"data.vocab_size = {data.vocab_size}: SentencePiece cannot train such a model on this text: "

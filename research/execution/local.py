@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
+from analysis.cores import usable_cores
 from research.config import RunConfig
 from research.execution.events import Ended, Event, Outcome, Ready, Stopping, Tick
 from research.execution.worker import STOP
@@ -72,19 +73,15 @@ def run_all(
 def default_workers() -> int:
     """One worker per core on a CPU machine; one in all where an accelerator is, which a process has to itself."""
     has_accelerator = any(any(Path("/dev").glob(pattern)) for pattern in ACCELERATORS)
-    return 1 if has_accelerator and os.environ.get("JAX_PLATFORMS") != "cpu" else len(_cores())
+    return 1 if has_accelerator and os.environ.get("JAX_PLATFORMS") != "cpu" else len(usable_cores())
 
 
 def share_cores(workers: int) -> list[tuple[int, ...]]:
     """This process's cores in `workers` neighbouring groups, equal give or take one; fewer if it has fewer cores."""
-    cores = _cores()
+    cores = usable_cores()
     workers = min(workers, len(cores))
     bounds = [len(cores) * i // workers for i in range(workers + 1)]
     return [tuple(cores[low:high]) for low, high in itertools.pairwise(bounds)]
-
-
-def _cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def _conduct(
