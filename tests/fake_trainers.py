@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from research.config import DataConfig, RunConfig
-from research.execution import local
+from research.execution.drive import drive
 from research.execution.events import Started
+from research.execution.local import LocalEngine
 from research.runs import RunFolder, Status
 
 STEP_SECONDS = 0.004
@@ -66,16 +67,33 @@ def train(config: RunConfig, folder: RunFolder, on_progress: Callable, should_st
     return Status.DONE
 
 
+def _comes_up(config: RunConfig, folder: RunFolder) -> bool:
+    """Whether it goes wrong: every time, or for a family "... once" the first time."""
+    seen = folder.path / "seen"
+    again = seen.exists()
+    seen.touch()
+    return not again or not config.family.endswith("once")
+
+
 def train_or_fail(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
-    """What goes wrong is written in the run's family."""
+    """What goes wrong is written in the run's family; one that "meets" waits for a second worker."""
     if config.family == "raises":
         raise ValueError("a bug in the trainer\nwith a second line")
     if config.family == "diverges":
         folder.write_failure(3, "loss_nats = nan at step 3")
         return Status.FAILED
-    if config.family == "killed":
-        folder.checkpoints_path.mkdir()
+    if config.family in ("killed", "killed once") and _comes_up(config, folder):
+        folder.checkpoints_path.mkdir(exist_ok=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    if config.family == "meets":
+        (folder.path.parent / f"here-{os.getpid()}").touch()
+        deadline = time.monotonic() + 60
+        while len(list(folder.path.parent.glob("here-*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    if config.family in ("refused", "refused once") and _comes_up(config, folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    if config.family in ("hangs", "hangs once") and _comes_up(config, folder):
+        time.sleep(1000)
     if config.family == "disk_full":
         raise RuntimeError("could not save") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return train(config, folder, on_progress, should_stop)
@@ -93,20 +111,17 @@ def train_stubbornly(config: RunConfig, folder: RunFolder, on_progress: Callable
     return train(config, folder, on_progress, lambda: False)
 
 
-def drive(runs_dir: Path, steps: int) -> None:
+def drive_three(runs_dir: Path, steps: int) -> None:
     """Train three runs with two workers, printing a line as each starts and the outcome at the end."""
     base = RunConfig(experiment="exp", family="ok", data=DataConfig(train_tokens=100_000_000))
     configs = [replace(base, training=replace(base.training, steps=steps, seed=seed)) for seed in range(3)]
     trainer = "train_stubbornly" if runs_dir.name == "stubborn" else "train"
-    outcome = local.run_all(
-        configs,
-        runs_dir,
-        workers=2,
-        trainer=f"fake_trainers:{trainer}",
-        watch=lambda event: print("started", flush=True) if isinstance(event, Started) else None,
+    engine = LocalEngine(runs_dir / "exp", runs=3, workers=2, trainer=f"fake_trainers:{trainer}")
+    outcome = drive(
+        engine, configs, runs_dir, lambda event: print("started", flush=True) if isinstance(event, Started) else None
     )
     print(outcome)
 
 
 if __name__ == "__main__":
-    drive(Path(sys.argv[1]), int(sys.argv[2]))
+    drive_three(Path(sys.argv[1]), int(sys.argv[2]))

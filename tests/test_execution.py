@@ -1,15 +1,13 @@
-"""The local engine: runs are handed out in order, a lost worker loses one run, signals stop at a checkpoint."""
+"""Sweeps on the local engine: runs in order, what is tried again, what stops it, signals, and what is shown."""
 
 import contextlib
 import errno
 import io
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +17,12 @@ from rich.console import Console
 
 from research.command.progress import duration, show
 from research.config import ConfigError, DataConfig, ModelConfig, RunConfig, run_name
-from research.execution import local, worker
-from research.execution.events import Ended, Outcome, Progressed, Ready, Started, Stopping, Tick
+from research.execution import local, process
+from research.execution.drive import drive
+from research.execution.engine import WorkerError
+from research.execution.events import Cause, Ended, Following, Outcome, Progressed, Ready, Started, Stopping, Tick
 from research.execution.sweep import new_sweep
-from research.execution.worker import is_disk_full
-from research.runs import Status, folder_of, open_run
+from research.runs import LockError, Status, folder, folder_of, open_run
 
 DRIVER = Path(__file__).parent / "fake_trainers.py"
 BASE = RunConfig(experiment="exp", model=ModelConfig(width=64), data=DataConfig(train_tokens=100_000_000))
@@ -34,10 +33,20 @@ def make_configs(*families: str, steps: int = 5) -> list[RunConfig]:
     return [replace(BASE, family=family, training=replace(training, seed=i)) for i, family in enumerate(families)]
 
 
-def run_all(configs, runs_dir, trainer="train_or_fail", **kwargs) -> tuple[Outcome, list]:
+def engine(runs_dir, runs, trainer="train_or_fail", workers=None) -> local.LocalEngine:
+    return local.LocalEngine(runs_dir / "exp", runs, workers, trainer=f"fake_trainers:{trainer}")
+
+
+def run_all(configs, runs_dir, trainer="train_or_fail", workers=None) -> tuple[Outcome, list]:
     events = []
-    outcome = local.run_all(configs, runs_dir, watch=events.append, trainer=f"fake_trainers:{trainer}", **kwargs)
+    outcome = drive(engine(runs_dir, len(configs), trainer, workers), configs, runs_dir, events.append)
     return outcome, [event for event in events if not isinstance(event, Tick)]
+
+
+def session_processes(config, runs_dir) -> list[int]:
+    """The process of every time the run was taken up."""
+    lines = map(json.loads, folder_of(runs_dir, config).metrics_path.read_text().splitlines())
+    return [line["process"] for line in lines if line["kind"] == "session"]
 
 
 def statuses(configs, runs_dir) -> list[Status]:
@@ -45,7 +54,7 @@ def statuses(configs, runs_dir) -> list[Status]:
 
 
 def test_runs_are_trained_once_in_order_by_workers_that_stay(tmp_path):
-    configs = make_configs(*["ok"] * 6)
+    configs = make_configs(*["meets"] * 6)
     outcome, events = run_all(configs, tmp_path, workers=2)
     assert outcome == replace(Outcome(), worker_start_seconds=outcome.worker_start_seconds)
     assert statuses(configs, tmp_path) == [Status.DONE] * 6
@@ -64,7 +73,7 @@ def test_runs_are_trained_once_in_order_by_workers_that_stay(tmp_path):
 
 
 def test_cores_are_shared_and_a_single_run_gets_all(tmp_path):
-    cores = os.sched_getaffinity(0)
+    cores = local.usable_cores()
     for workers in (1, 2, 3, 1000):
         shares = local.share_cores(workers)
         assert len(shares) == min(workers, len(cores))
@@ -93,57 +102,166 @@ def test_one_bad_run_loses_no_other(tmp_path):
     assert reasons[diverges.name] == "loss_nats = nan at step 3"
 
 
-def test_killed_worker_is_replaced_and_its_run_resumed(tmp_path):
+def once(happening):
+    """`happening()` at the first progress of a run, as a function that watches."""
+    pending = [happening]
+
+    def watch(event):
+        if isinstance(event, Progressed) and pending:
+            pending.pop()()
+
+    return watch
+
+
+def test_a_run_whose_worker_is_lost_is_tried_once_more(tmp_path):
+    configs = make_configs("killed once", "killed", "ok")
+    outcome, events = run_all(configs, tmp_path, workers=1)
+    assert statuses(configs, tmp_path) == [Status.DONE, Status.PARTIAL, Status.DONE]
+    assert set(outcome.errors) == {run_name(configs[1])}
+    reasons = [event.reason for event in events if isinstance(event, Ended) and event.cause == Cause.LOST]
+    assert [reason.endswith("; tried again") for reason in reasons] == [True, True, False]
+    taken_up = [event.run for event in events if isinstance(event, Started)]
+    assert taken_up == [run_name(configs[i]) for i in (0, 0, 1, 1, 2)]  # again at once, and not at the end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP])
+def test_a_signal_to_one_worker_loses_no_run(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(process, "SUSPENDED_SECONDS", 0.5)
     configs = make_configs("ok", "ok", steps=100)
-    victim = run_name(configs[0])
+    watch = once(lambda: os.kill(session_processes(configs[0], tmp_path)[0], number))
+    outcome = drive(engine(tmp_path, 2, "train", workers=1), configs, tmp_path, watch)
+    assert outcome.errors == {} and statuses(configs, tmp_path) == [Status.DONE] * 2
+    assert [len(session_processes(config, tmp_path)) for config in configs] == [2, 1]
+    saved = sorted(int(path.name) for path in folder_of(tmp_path, configs[0]).checkpoints_path.iterdir())
+    assert (len(saved) == 2) == (number != signal.SIGKILL) and saved[-1] == 100
 
-    def kill_its_worker(event):
-        if isinstance(event, Progressed) and event.run == victim:
-            line = folder_of(tmp_path, configs[0]).metrics_path.read_text().splitlines()[0]
-            os.kill(json.loads(line)["process"], signal.SIGKILL)
 
-    outcome = local.run_all(configs, tmp_path, watch=kill_its_worker, workers=1, trainer="fake_trainers:train")
-    assert statuses(configs, tmp_path) == [Status.PARTIAL, Status.DONE]
-    assert set(outcome.errors) == {victim}
-    outcome, _ = run_all(configs[:1], tmp_path, "train")
-    assert outcome.errors == {} and statuses(configs, tmp_path) == [Status.DONE, Status.DONE]
+def test_a_suspended_worker_stops_with_the_sweep(tmp_path):
+    configs = make_configs("ok", steps=10_000)
+
+    def suspend_it_and_stop_us():
+        os.kill(session_processes(configs[0], tmp_path)[0], signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    outcome = drive(engine(tmp_path, 1, "train"), configs, tmp_path, once(suspend_it_and_stop_us))
+    assert outcome.interrupted and folder_of(tmp_path, configs[0]).checkpoint_step() > 0
+
+
+def test_a_worker_that_does_not_stop_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.5)
+    configs = make_configs("ok", steps=10_000)
+    watch = once(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    outcome = drive(engine(tmp_path, 1, "train_stubbornly"), configs, tmp_path, watch)
+    assert outcome.interrupted and "did not stop within" in outcome.errors[run_name(configs[0])]
+
+
+def test_a_worker_that_hangs_ends_and_its_log_says_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "SILENT_SECONDS", 2.0)
+    configs = make_configs("hangs once", "hangs", steps=5)
+    outcome, _ = run_all(configs, tmp_path, workers=2)
+    assert statuses(configs, tmp_path) == [Status.DONE, Status.PENDING]
+    assert "as happens when it has done nothing for 2 s" in outcome.errors[run_name(configs[1])]
+    assert "in train_or_fail" in folder_of(tmp_path, configs[1]).log_path.read_text()
+
+
+def test_faults_of_the_machine_are_tried_again_and_then_stop_the_sweep(tmp_path):
+    configs = make_configs("refused once", "refused", "ok", "ok")
+    outcome, events = run_all(configs, tmp_path, workers=1)
+    assert outcome.fault == f"{run_name(configs[1])}: OSError: [Errno 5] Input/output error"
+    assert outcome.errors == {} and not outcome.is_disk_full and not outcome.interrupted
+    pending = Status.PENDING
+    assert statuses(configs, tmp_path) == [Status.DONE, pending, pending, pending]  # none is failed
+    assert sum(isinstance(event, Stopping) for event in events) == 1
 
 
 def test_full_disk_stops_the_sweep(tmp_path):
     configs = make_configs("disk_full", "ok", "ok")
     outcome, events = run_all(configs, tmp_path, workers=1)
-    assert outcome.is_disk_full and "could not save" in outcome.errors[run_name(configs[0])]
+    assert outcome.is_disk_full and "could not save" in outcome.fault
     assert statuses(configs, tmp_path) == [Status.PENDING] * 3  # not failed: it was not the runs' fault
     assert any(isinstance(event, Stopping) for event in events)
 
 
-def test_disk_full_is_seen_through_libraries_words():
-    assert is_disk_full(OSError(errno.EDQUOT, "quota"))
-    assert is_disk_full(ValueError(f"tensorstore: {os.strerror(errno.ENOSPC)} [OS error 28]"))
-    assert not is_disk_full(OSError(errno.EACCES, "no"))
+def test_runs_that_another_process_trains_are_left_to_it_and_then_followed(tmp_path):
+    """Of three runs another process holds two: one it finishes, the other it lets go."""
+    configs = make_configs("ok", "ok", "ok")
+    finished, let_go = (open_run(tmp_path, config) for config in configs[:2])
+    events = []
+    with contextlib.ExitStack() as claims:
+        for held in (finished, let_go):
+            claims.enter_context(held.claim())
+
+        def watch(event):
+            events.append(event)
+            if isinstance(event, Following) and len(event.runs) == 2:
+                assert statuses(configs, tmp_path) == [Status.RUNNING, Status.RUNNING, Status.DONE]
+                finished.write_result({"loss_nats": 3.0})
+            if isinstance(event, Ended) and event.run == finished.name and event.cause is None:
+                claims.close()
+
+        outcome = drive(engine(tmp_path, 3, "train", workers=1), configs, tmp_path, watch)
+    assert outcome.errors == {} and statuses(configs, tmp_path) == [Status.DONE] * 3
+    assert finished.result() == {"loss_nats": 3.0}  # theirs
+    ends = [(event.run, event.cause) for event in events if isinstance(event, Ended)]
+    names = [run_name(config) for config in configs]
+    held = [(names[0], Cause.HELD), (names[1], Cause.HELD)]
+    assert ends == [*held, (names[2], None), (names[0], None), (names[1], Cause.STOPPED), (names[1], None)]
+    assert f"left to process {os.getpid()}" in next(event.reason for event in events if isinstance(event, Ended))
 
 
-def test_run_that_another_process_trains_is_left_to_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "CLAIM_PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(worker, "_log_to", lambda path: None)
-    folder = open_run(tmp_path, BASE)
-    ours, theirs = multiprocessing.Pipe()
-    with folder.claim():
-        ended = worker._train_one(lambda *_: pytest.fail("trained"), BASE, folder, theirs, lambda: False)
-    assert ended.status == Status.RUNNING and ended.is_error
-    assert f"is being trained by process {os.getpid()}" in ended.reason
-    assert not folder.failure_path.exists() and not ours.poll()
+def test_two_engines_at_once_share_the_runs(tmp_path):
+    engines = [drive_three(tmp_path, 200) for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0] for process in engines]
+    assert [process.returncode for process in engines] == [0, 0]
+    assert all("errors={}" in output for output in outputs)
+    assert len(list(tmp_path.glob("exp/*/result.json"))) == 3
+    assert [path.read_text().count('"session"') for path in tmp_path.glob("exp/*/metrics.jsonl")] == [1, 1, 1]
+    assert sum(output.count("started") for output in outputs) == 3
 
 
-def test_claim_of_a_worker_that_is_about_to_end_is_waited_for(tmp_path):
+@pytest.mark.parametrize("error", [BrokenPipeError(), SystemExit(1), OSError(errno.EACCES, "no")])
+def test_an_error_of_the_engine_costs_no_step(tmp_path, error):
+    configs = make_configs("ok", steps=10_000)
+
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)):
+        drive(engine(tmp_path, 1, "train"), configs, tmp_path, once(fail))
+    deadline = time.monotonic() + 20
+    while statuses(configs, tmp_path) == [Status.RUNNING]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    run = folder_of(tmp_path, configs[0])
+    assert run.checkpoint_step() == run.last_step()[0] > 0
+
+
+def test_without_locks_nothing_is_trained(tmp_path, monkeypatch):
+    def flock(*arguments):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(folder.fcntl, "flock", flock)
     configs = make_configs("ok")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(open_run(tmp_path, configs[0]).claim())
-        timer = threading.Timer(2.0, stack.close)
-        timer.start()
-        outcome, _ = run_all(configs, tmp_path)
-        timer.join()
-    assert outcome.errors == {} and statuses(configs, tmp_path) == [Status.DONE]
+    with pytest.raises(LockError, match="cannot lock files.*Function not implemented.*Fix: set --runs-dir"):
+        run_all(configs, tmp_path)
+    assert not folder_of(tmp_path, configs[0]).log_path.exists()
+
+
+def test_workers_do_not_run_what_lies_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "select.py").write_text("raise SystemExit('a file of the current folder was run')")
+    monkeypatch.chdir(tmp_path)
+    configs = make_configs("ok")
+    assert run_all(configs, tmp_path)[0].errors == {}
+    assert statuses(configs, tmp_path) == [Status.DONE]
+
+
+def test_a_run_that_is_left_alone_has_as_many_cores_as_before(tmp_path):
+    configs = make_configs("ok", "ok")
+    for left in (configs, configs[1:]):  # two runs, and then one that is left of the two
+        drive(engine(tmp_path, 2, "train", workers=2), left, tmp_path, lambda event: None)
+        devices = [folder_of(tmp_path, config).result()["devices"] for config in configs]
+        assert devices == [len(share) for share in local.share_cores(2)]
+        folder_of(tmp_path, configs[1]).result_path.unlink()
 
 
 def test_folder_of_another_run_is_an_error_before_any_training(tmp_path):
@@ -157,12 +275,12 @@ def test_folder_of_another_run_is_an_error_before_any_training(tmp_path):
 
 
 def test_workers_that_cannot_start_are_an_error_with_their_last_words(tmp_path):
-    with pytest.raises(local.WorkerError, match=r"(?s)exit code 1 while it started.*has no attribute 'absent'"):
+    with pytest.raises(WorkerError, match=r"(?s)while it started: .*exit code 1.*has no attribute 'absent'"):
         run_all(make_configs("ok", "ok"), tmp_path, "absent")
 
 
-def drive(runs_dir: Path, steps: int = 10_000) -> subprocess.Popen:
-    """`run_all` of three runs in a process group of its own, which prints a line for each start."""
+def drive_three(runs_dir: Path, steps: int = 10_000) -> subprocess.Popen:
+    """`drive` with three runs in a process group of its own, which prints a line for each start."""
     return subprocess.Popen(
         [sys.executable, str(DRIVER), str(runs_dir), str(steps)],
         env={**os.environ, "PYTHONPATH": str(DRIVER.parents[1])},
@@ -173,7 +291,7 @@ def drive(runs_dir: Path, steps: int = 10_000) -> subprocess.Popen:
 @pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["group", "process"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_stops_runs_at_a_checkpoint(tmp_path, send, number):
-    process = drive(tmp_path)
+    process = drive_three(tmp_path)
     assert process.stdout.readline() == process.stdout.readline() == "started\n"
     time.sleep(0.3)
     send(process.pid, number)
@@ -185,7 +303,7 @@ def test_signal_stops_runs_at_a_checkpoint(tmp_path, send, number):
 
 
 def test_second_signal_kills_at_once(tmp_path):
-    process = drive(tmp_path / "stubborn")  # its trainer never looks at should_stop
+    process = drive_three(tmp_path / "stubborn")  # its trainer never looks at should_stop
     assert process.stdout.readline() == "started\n"
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(0.5)
@@ -196,7 +314,7 @@ def test_second_signal_kills_at_once(tmp_path):
 
 
 def test_workers_of_a_killed_parent_save_and_end(tmp_path):
-    process = drive(tmp_path)
+    process = drive_three(tmp_path)
     assert process.stdout.readline() == process.stdout.readline() == "started\n"
     time.sleep(0.3)
     process.kill()
@@ -213,7 +331,7 @@ def test_workers_of_a_killed_parent_save_and_end(tmp_path):
 def test_lines_where_there_is_no_terminal(tmp_path, capsys):
     configs = make_configs("ok", "raises")
     with show(Console(force_terminal=False, width=400), new_sweep(configs, configs, tmp_path, 1)) as watch:
-        local.run_all(configs, tmp_path, watch=watch, workers=1, trainer="fake_trainers:train_or_fail")
+        drive(engine(tmp_path, 2, workers=1), configs, tmp_path, watch)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["start", "done", "start", "failed"]
     assert "training loss" in lines[1] and "ValueError: a bug in the trainer" in lines[3]

@@ -4,19 +4,20 @@ The verbs on an experiment (plan, run, status, report, data) are here; those on 
 score, backtest) are `analysis.command` and need the analysis alone.
 """
 
-import errno
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-USAGE_ERROR = 2  # exit codes; a verb itself returns 0, or 1 if runs ended with an error
+MACHINE_FAULT = 1  # exit codes; a verb itself returns 0 if everything asked for is done, or 1
+USAGE_ERROR = 2
 INTERRUPTED = 130
 TRAIN_EXTRA = ("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "seqio", "sentencepiece", "tensorboardX")
 
@@ -57,12 +58,16 @@ def run(
     """Train what is not done, fit the law, predict the held-out run, train it, report.
 
     Args:
-        workers: Worker processes, which share the cores; one per core if not given, one where an accelerator is.
+        workers: Worker processes, which share the cores; one per core if not given, one where an accelerator is. A run
+            that is resumed with another number differs in its last bits from one that was not interrupted.
         retry_failed: Train failed runs again, each from its newest checkpoint.
     """
     from research.command import verbs
+    from research.config import check
+    from research.execution import local
 
-    return verbs.run(request, Console(), workers, retry_failed)
+    check(workers is None or workers >= 1, "--workers", workers, "must be at least 1", "leave it out for one per core")
+    return verbs.run(request, Console(), partial(local.LocalEngine, workers=workers), retry_failed)
 
 
 def status(request: AskedFor) -> int:
@@ -126,15 +131,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
         return 1  # as rich does
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        from research.execution.faults import DISK_FULL, machine_fault
+
+        if machine_fault(error) is None:
             raise
-        _complain(f"the disk is full ({error}). Fix: make room and repeat the command; what is done is kept.")
-        return 1
+        if error.errno in DISK_FULL:
+            _complain(f"the disk is full ({error}). Fix: make room and repeat the command; what is done is kept.")
+        else:
+            _complain(f"the machine refused: {error}. Fix: mend that and repeat the command; what is done is kept.")
+        return MACHINE_FAULT
     except (ValueError, RuntimeError) as error:
         if not type(error).__module__.startswith(("research.", "analysis.")):
             raise  # not worded by this project, so a reader needs the traceback
+        from research.execution.faults import MachineError
+
         _complain(str(error))
-        return USAGE_ERROR
+        return MACHINE_FAULT if isinstance(error, MachineError) else USAGE_ERROR
 
 
 def _verbs(arguments: Sequence[str]) -> dict[str, Callable]:

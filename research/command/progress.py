@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from research.config import short_number
-from research.execution.events import Ended, Event, Started, Stopping
+from research.execution.events import Cause, Ended, Event, Following, Started, Stopping
 from research.execution.sweep import RunState, Sweep, advance, seconds_left
 from research.runs import Status
 
@@ -78,9 +78,14 @@ def describe(sweep: Sweep, event: Event) -> Text | None:
     if isinstance(event, Started):
         resumed = f" at step {event.step:,}" if event.step else ""
         return Text.assemble(("start    ", "cyan"), f"{label(sweep, event.run)}{resumed}")
+    if isinstance(event, Following):
+        runs = "a run" if len(event.runs) == 1 else f"{len(event.runs)} runs"
+        return Text(f"waiting  for {runs} that another process is training", style="cyan")
     if not isinstance(event, Ended):
         return None
     run = sweep.runs[event.run]
+    if event.cause == Cause.STOPPED and run.started is None:  # it was only in the queue
+        return None
     parts = [(f"{event.status:<9}", STATUS_STYLES[event.status]), label(sweep, event.run)]
     if event.status == Status.DONE and run.started:
         parts.append(f"  {duration(run.ended_seconds - run.started.seconds)}")
@@ -88,7 +93,8 @@ def describe(sweep: Sweep, event: Event) -> Text | None:
         parts.append(f"  at step {run.step:,}")
     if run.loss_nats is not None:
         parts.append(f"  training loss {run.loss_nats:.3f}")
-    return Text.assemble(*parts, (f"  {event.reason}" if event.reason else "", "red"))
+    style = "cyan" if event.cause == Cause.HELD else "red"
+    return Text.assemble(*parts, (f"  {event.reason}" if event.reason else "", style))
 
 
 def render(sweep: Sweep, now: float) -> Group:
@@ -127,8 +133,9 @@ def sweep_text(sweep: Sweep, now: float) -> str:
     if sweep.stopping:
         parts.append("stopping")
     elif any(sweep.runs[name].ended_seconds is None for name in sweep.selected):
-        parts.append(f"{duration(seconds_left(sweep, now))} left")
-    return "  ".join(parts)
+        left = seconds_left(sweep, now)
+        parts.append("" if left is None else f"{duration(left)} left")
+    return "  ".join(filter(None, parts))
 
 
 def _flops(sweep: Sweep) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,17 +10,15 @@ from rich.console import Console
 
 from research.command.progress import show
 from research.command.tables import plan_table, status_table
-from research.config import RunConfig, check
-from research.execution import local
-from research.execution.estimate import PRIOR, work_seconds
-from research.execution.events import Outcome
-from research.execution.sweep import new_sweep, run_work
+from research.config import RunConfig
+from research.execution.drive import drive
+from research.execution.engine import Engine
+from research.execution.faults import MachineError
+from research.execution.sweep import new_sweep
 from research.plan import load, run_cost, select
-from research.runs import Status, folder_of, prediction
+from research.runs import RunFolder, Status, folder_of, prediction
 from research.runs.text import check_text
 from research.runs.timings import phase
-
-TRAINER = local.TRAINER
 
 
 class Request(Protocol):
@@ -60,16 +58,18 @@ def report(request: Request, console: Console) -> int:
     return 0
 
 
-def run(request: Request, console: Console, workers: int | None = None, retry_failed: bool = False) -> int:
+MakeEngine = Callable[[Path, int], Engine]  # of the experiment's folder and the number of its runs
+
+
+def run(request: Request, console: Console, make_engine: MakeEngine, retry_failed: bool = False) -> int:
     """The whole street: data, plan, sweep, table, fit, prediction, held-out run, report.
 
-    What is on disk already is used: a second call trains only what the first did not finish. Returns 1 if a run ended
-    with an error, which a loss that became infinite is not. Raises KeyboardInterrupt when a signal stopped it, OSError
-    for a full disk.
+    What is on disk already is used: a second call trains only what the first did not finish. Returns 0 if everything
+    asked for is done, a loss that became infinite being a result too, else 1. Raises KeyboardInterrupt when a signal
+    stopped it, OSError for a full disk, MachineError for any other fault of the machine that came back.
     """
     from research.command import conclusion  # brings jax and the analysis, which the other verbs do without
 
-    check(workers is None or workers >= 1, "--workers", workers, "must be at least 1", "leave it out for one per core")
     experiment = load(request.file, request.assignments)
     conclusion.check_law(experiment)
     configs = experiment.runs()
@@ -80,19 +80,26 @@ def run(request: Request, console: Console, workers: int | None = None, retry_fa
     held_out_flops = experiment.held_out_flops if request.only is None else None
     console.print(plan_table(sweep, _title(experiment), held_out_flops))
 
-    def train(phase_name: str, configs: Sequence[RunConfig]) -> Outcome:
-        todo = _to_train(configs, request.runs_dir, retry_failed, console)
-        return _train(phase_name, todo, configs, request.runs_dir, workers, console) if todo else Outcome()
+    def train(phase_name: str, configs: Sequence[RunConfig]) -> bool:
+        if todo := _to_train(configs, request.runs_dir, retry_failed, console):
+            _train(phase_name, todo, configs, request.runs_dir, make_engine, console)
+        return all(_is_finished(folder_of(request.runs_dir, config)) for config in configs)
 
-    outcomes = [train("sweep", sweep)]
+    finished = [train("sweep", sweep)]
     fitted = conclusion.fit(experiment, request.runs_dir)
     if request.only is None:
         held_out = conclusion.predict_held_out(experiment, request.runs_dir, fitted, console)
-        outcomes.append(train("held_out", [held_out.config] if held_out else []))
+        finished.append(train("held_out", [held_out.config] if held_out else []))
     else:
-        outcomes.append(train("held_out", [config for config in chosen if config.held_out]))
+        finished.append(train("held_out", [config for config in chosen if config.held_out]))
     conclusion.write_report(experiment, request.runs_dir, fitted, console)
-    return 1 if any(outcome.errors for outcome in outcomes) else 0
+    return 0 if all(finished) else 1
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    """Whether the run is done, or failed by a loss that became infinite and not by an exception."""
+    status = folder.status()
+    return status == Status.DONE or (status == Status.FAILED and not folder.result()["traceback"])
 
 
 def _to_train(configs: Sequence[RunConfig], runs_dir: Path, retry_failed: bool, console: Console) -> list[RunConfig]:
@@ -105,7 +112,7 @@ def _to_train(configs: Sequence[RunConfig], runs_dir: Path, retry_failed: bool, 
     elif failed:
         console.print(f"{len(failed)} failed before and stay so; --retry-failed trains them again", style="yellow")
     todo = [config for config, folder in folders.items() if folder.status() not in (Status.DONE, Status.FAILED)]
-    return sorted(todo, key=lambda config: work_seconds(PRIOR, run_work(config)), reverse=True)
+    return sorted(todo, key=lambda config: run_cost(config).flops, reverse=True)
 
 
 def _train(
@@ -113,26 +120,30 @@ def _train(
     todo: Sequence[RunConfig],
     configs: Sequence[RunConfig],
     runs_dir: Path,
-    workers: int | None,
+    make_engine: MakeEngine,
     console: Console,
-) -> Outcome:
+) -> None:
     """Prepare the data of `todo` and train it, showing it as part of `configs`; records what both took."""
     experiment_dir = runs_dir / todo[0].experiment
+    engine = make_engine(experiment_dir, len(configs))
     with phase(experiment_dir, "prepare"):
         _prepare(todo, runs_dir, console)
-    workers = len(local.share_cores(min(workers or local.default_workers(), len(todo))))
     with (
         phase(experiment_dir, phase_name) as notes,
-        show(console, new_sweep(configs, todo, runs_dir, workers)) as watch,
+        show(console, new_sweep(configs, todo, runs_dir, engine.workers)) as watch,
     ):
-        notes["workers"] = workers
-        outcome = local.run_all(todo, runs_dir, watch=watch, workers=workers, trainer=TRAINER)
+        notes["workers"] = engine.workers
+        outcome = drive(engine, todo, runs_dir, watch)
         notes["worker_start_seconds"] = outcome.worker_start_seconds
     if outcome.is_disk_full:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(runs_dir))
+    if outcome.fault:
+        raise MachineError(
+            f"the sweep stopped, since the machine refused twice: {outcome.fault}. No run is marked failed for it. "
+            "Fix: mend that and repeat the command; what is done is kept."
+        )
     if outcome.interrupted:
         raise KeyboardInterrupt
-    return outcome
 
 
 def _prepare(configs: Sequence[RunConfig], runs_dir: Path, console: Console) -> None:

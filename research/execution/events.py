@@ -1,9 +1,21 @@
 """What an engine reports while it trains, and what remains of it at the end."""
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from research.runs import Status
+from research.runs import RunFolder, Status
+
+
+class Cause(enum.StrEnum):
+    """Why a run ended that is neither done nor a result, which a loss that became infinite is."""
+
+    ERROR = "error"  # an exception of its own: the run is marked failed
+    MACHINE = "machine"  # the machine refused something (research/execution/faults.py): not the run's failure
+    DISK_FULL = "disk full"  # the machine again, but there is no use in trying again
+    LOST = "lost"  # its worker was killed or did nothing any more
+    STOPPED = "stopped"  # told to: by this process or by a signal to its worker
+    HELD = "held"  # another process is training it
 
 
 @dataclass(frozen=True)
@@ -32,30 +44,40 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Ended:
-    """No worker is at work on `run` any more.
-
-    `reason` says in a line why it is not done. `is_error` tells what should not have happened (an exception, a killed
-    worker, a run that another process has) from a result (a loss that became infinite) and from what was asked for.
-    """
+    """No worker of this engine is at work on `run` any more; `reason` says in a line why it is not done."""
 
     run: str
     status: Status
     reason: str = ""
-    is_error: bool = False
-    is_disk_full: bool = False
+    cause: Cause | None = None
+
+
+def ended_as_filed(folder: RunFolder, status: Status) -> Ended:
+    """The end of a run that its files tell; `status` is theirs, which a process that holds the claim cannot ask for."""
+    if status == Status.FAILED:
+        failure = folder.result()
+        return Ended(folder.name, status, failure["failure_reason"], Cause.ERROR if failure["traceback"] else None)
+    return Ended(folder.name, status, cause=None if status == Status.DONE else Cause.STOPPED)
+
+
+@dataclass(frozen=True)
+class Following:
+    """Nothing is left to train but `runs`, which other processes are training."""
+
+    runs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """The engine was told to stop: workers save a checkpoint at their next step."""
+    """The sweep was told to stop, or cannot go on: runs save a checkpoint at their next step."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Nothing happened; comes at least twice a second, so that a display can move on."""
+    """Nothing happened; comes at least once a second, so that a display can move on."""
 
 
-Event = Ready | Started | Progressed | Ended | Stopping | Tick
+Event = Ready | Started | Progressed | Ended | Following | Stopping | Tick
 
 
 @dataclass(frozen=True)
@@ -63,6 +85,7 @@ class Outcome:
     """How a sweep ended; the runs' own outcomes are in their folders."""
 
     interrupted: bool = False
-    is_disk_full: bool = False
     errors: Mapping[str, str] = field(default_factory=dict)  # run -> reason, of the runs that ended with an error
+    fault: str = ""  # of the machine, which stopped the sweep
+    is_disk_full: bool = False
     worker_start_seconds: float = 0.0  # summed over workers

@@ -1,11 +1,10 @@
-"""Where a sweep stands: an immutable value, a function from one event to the next value, and what follows from it."""
+"""Where a sweep stands: an immutable value, a function from one event to the next value, and the time that is left."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from research.config import RunConfig, run_name
-from research.execution.estimate import Rates, Work, fit_rates, sweep_seconds, work_seconds
 from research.execution.events import Ended, Event, Progressed, Started, Stopping
 from research.plan import model_cost, run_cost
 from research.runs import Status, folder_of
@@ -34,7 +33,7 @@ class RunState:
     loss_nats: float | None = None
     tokens_per_second: float | None = None
     started: Report | None = None  # taken up by a worker in this sweep
-    first: Report | None = None  # progress in this sweep
+    first: Report | None = None  # progress since then
     last: Report | None = None
     ended_seconds: float | None = None
 
@@ -47,10 +46,10 @@ class RunState:
         """Training FLOPs, those of earlier sweeps included."""
         return self.step * self.flops_per_step
 
-    def work(self, first_step: int, last_step: int, starts: int) -> Work:
-        """The steps in between; to the last one belongs the final evaluation."""
-        evaluation = self.evaluation_flops if last_step == self.steps else 0.0
-        return Work(starts, last_step - first_step, (last_step - first_step) * self.flops_per_step + evaluation)
+    @property
+    def flops_left(self) -> float:
+        """FLOPs of the steps that are left and of the evaluation after the last."""
+        return (self.steps - self.step) * self.flops_per_step + self.evaluation_flops
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,6 @@ def evaluation_flops(config: RunConfig) -> float:
     return per_token * config.evaluation.tokens * len(config.domains)
 
 
-def run_work(config: RunConfig) -> Work:
-    """A whole run, from its start to its last evaluation; the ones before that are not counted."""
-    return Work(1, config.training.steps, run_cost(config).flops + evaluation_flops(config))
-
-
 def advance(sweep: Sweep, event: Event, now: float) -> Sweep:
     """The sweep after `event`, heard of at `now` (seconds of a monotonic clock)."""
     if isinstance(event, Stopping):
@@ -103,8 +97,9 @@ def advance(sweep: Sweep, event: Event, now: float) -> Sweep:
     if not isinstance(event, Started | Progressed | Ended):
         return sweep
     run = sweep.runs[event.run]
-    if isinstance(event, Started):
+    if isinstance(event, Started):  # again, perhaps, by another worker
         run = replace(run, status=Status.RUNNING, step=event.step, started=Report(now, event.step))
+        run = replace(run, first=None, last=None, ended_seconds=None)
     elif isinstance(event, Progressed):
         run = _progressed(run, event, now)
     else:
@@ -124,42 +119,31 @@ def _progressed(run: RunState, event: Progressed, now: float) -> RunState:
     )
 
 
-def measurements(sweep: Sweep) -> list[tuple[Work, float]]:
-    """(work, seconds) of everything timed in this sweep: for each run its steps, and apart from them its two ends.
+def seconds_left(sweep: Sweep, now: float) -> float | None:
+    """Estimated seconds until the sweep ends; None before there is anything to estimate them from.
 
-    Kept apart because the ends are nearly the same in all runs, and a long run's steps would drown them.
+    A run takes the time to its first report of progress, as in the mean run so far, and then its FLOPs at its own rate
+    or, before it has one, at the rate of all. The sweep ends when its work, shared evenly, is done, and not before its
+    longest run. Right within a factor of 2 where arithmetic is what takes the time.
     """
-    measured = []
-    for run in sweep.runs.values():
-        if run.first is None:
-            continue
-        first_steps = run.first.step - run.started.step
-        ends = Work(1, first_steps, first_steps * run.flops_per_step)
-        ends_seconds = run.first.seconds - run.started.seconds
-        if run.status == Status.DONE:
-            ends = replace(ends, flops=ends.flops + run.evaluation_flops)
-            ends_seconds += run.ended_seconds - run.last.seconds
-        measured.append((ends, ends_seconds))
-        if run.last.step > run.first.step:
-            steps = run.last.step - run.first.step
-            measured.append((Work(0, steps, steps * run.flops_per_step), run.last.seconds - run.first.seconds))
-    return measured
-
-
-def seconds_left(sweep: Sweep, now: float) -> float:
-    """Estimated seconds until the sweep ends; within a factor of 2 once a tenth of it has passed."""
-    rates = fit_rates(measurements(sweep))
     runs = [sweep.runs[name] for name in sweep.selected]
-    active = [_seconds_left(run, rates, now) for run in runs if run.is_active]
-    pending = [
-        work_seconds(rates, run.work(run.step, run.steps, starts=1))
-        for run in runs
-        if run.started is None and run.ended_seconds is None
-    ]
-    return sweep_seconds(active, pending, sweep.workers)
+    begun = [run for run in runs if run.first is not None]
+    seconds = sum(run.last.seconds - run.first.seconds for run in begun)
+    flops = sum((run.last.step - run.first.step) * run.flops_per_step for run in begun)
+    if not flops or not seconds:
+        return None
+    start_seconds = sum(run.first.seconds - run.started.seconds for run in begun) / len(begun)
+    left = [_seconds_left(run, flops / seconds, start_seconds, now) for run in runs if run.ended_seconds is None]
+    return max(sum(left) / sweep.workers, max(left, default=0.0))
 
 
-def _seconds_left(run: RunState, rates: Rates, now: float) -> float:
-    since = run.last or run.started
-    left = work_seconds(rates, run.work(since.step, run.steps, starts=0 if run.last else 1))
-    return max(0.0, left - (now - since.seconds))
+def _seconds_left(run: RunState, flops_per_second: float, start_seconds: float, now: float) -> float:
+    """Of a run that has not ended, on its worker."""
+    if run.started is None:
+        return start_seconds + run.flops_left / flops_per_second
+    if run.first is None:
+        return max(0.0, start_seconds + run.flops_left / flops_per_second - (now - run.started.seconds))
+    if run.last.step > run.first.step and run.last.seconds > run.first.seconds:
+        own_seconds = run.last.seconds - run.first.seconds
+        flops_per_second = (run.last.step - run.first.step) * run.flops_per_step / own_seconds
+    return max(0.0, run.flops_left / flops_per_second - (now - run.last.seconds))

@@ -9,6 +9,7 @@ from research.data.batches import text_digests, text_examples
 from research.data.synthetic import task_examples
 from research.data.token_file import open_files
 from research.evaluation.held_out import held_out_measures
+from research.execution.faults import MachineError
 from research.runs import RunFolder, Status
 from research.runs.text import record_text
 from research.training import runtime
@@ -25,9 +26,15 @@ def train_run(
     """Train `config` to its end, or to a checkpoint once `should_stop` turns true; see training/loop.py.
 
     The data must have been prepared: nothing here imports tensorflow. Raises DataError for text that is missing,
-    damaged, or not what the run began on.
+    damaged, or not what the run began on, MachineError in a program of several processes.
     """
     runtime.configure()
+    if jax.process_count() > 1:
+        raise MachineError(
+            f"jax.process_count() = {jax.process_count()}: a worker trains its run by itself, and here the devices of "
+            f"{jax.process_count()} processes would sum the gradients of different runs. Fix: start isoflop outside "
+            "the program of several processes, or hide the other hosts' devices from it."
+        )
     if config.task is None:
         files = open_files(config.data)
         examples = text_examples(config, files)

@@ -5,5 +5,14 @@ A run's status follows from its files alone, so nothing else may record it. The 
 analysis/runs_table.py; a new one is filled in `table`.
 """
 
-from research.runs.folder import ClaimError, RunFolder, Status, folder_of, open_run, write_atomically
+from research.runs.folder import (
+    ClaimError,
+    LockError,
+    RunFolder,
+    Status,
+    check_locks,
+    folder_of,
+    open_run,
+    write_atomically,
+)
 from research.runs.table import collect

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -44,6 +45,10 @@ class Status(enum.StrEnum):
 
 class ClaimError(RuntimeError):
     """Another live process is training this run."""
+
+
+class LockError(RuntimeError):
+    """The file system has no locks, so that two processes might train one run."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,19 @@ def open_run(runs_dir: Path, config: RunConfig) -> RunFolder:
                 raise
     _verify(folder, config)
     return folder
+
+
+def check_locks(folder: Path) -> None:
+    """Raise LockError if files in `folder` cannot be locked, as on a Lustre mounted without flock."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            _lock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise LockError(
+                f"{folder}: its file system cannot lock files (flock: {error.strerror}), and without locks two "
+                "processes might train one run. Fix: set --runs-dir to a folder on a local disk, or mount the file "
+                "system with flock."
+            ) from error
 
 
 def _verify(folder: RunFolder, config: RunConfig) -> None:
