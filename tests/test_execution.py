@@ -1,8 +1,7 @@
-"""Sweeps on the local engine: runs in order, what is tried again, what stops it, signals, and what is shown."""
+"""Sweeps on the local engine: runs in order, what is tried again, what stops it, and signals."""
 
 import contextlib
 import errno
-import io
 import json
 import os
 import signal
@@ -13,15 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from research.command.progress import duration, show
 from research.config import ConfigError, DataConfig, ModelConfig, RunConfig, run_name
 from research.execution import local, process
 from research.execution.drive import drive
 from research.execution.engine import WorkerError
 from research.execution.events import Cause, Ended, Following, Outcome, Progressed, Ready, Started, Stopping, Tick
-from research.execution.sweep import new_sweep
 from research.runs import LockError, Status, folder, folder_of, open_run
 
 DRIVER = Path(__file__).parent / "fake_trainers.py"
@@ -326,32 +322,3 @@ def test_workers_of_a_killed_parent_save_and_end(tmp_path):
     while Status.RUNNING in [folder_of(tmp_path, config).status() for config in make_configs("ok", "ok", "ok")]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_lines_where_there_is_no_terminal(tmp_path, capsys):
-    configs = make_configs("ok", "raises")
-    with show(Console(force_terminal=False, width=400), new_sweep(configs, configs, tmp_path, 1)) as watch:
-        drive(engine(tmp_path, 2, workers=1), configs, tmp_path, watch)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["start", "done", "start", "failed"]
-    assert "training loss" in lines[1] and "ValueError: a bug in the trainer" in lines[3]
-
-
-def test_live_lines_show_runs_and_the_sweep(tmp_path):
-    configs = make_configs("ok", "ok", steps=1000)
-    console = Console(force_terminal=True, width=120, record=True, file=io.StringIO())
-    names = [run_name(config) for config in configs]
-    with show(console, new_sweep(configs, configs, tmp_path, 2)) as watch:
-        for event in (Started(names[0], 0), Started(names[1], 40), Progressed(names[0], 10, 4.25)):
-            watch(event)
-        time.sleep(0.01)
-        watch(Progressed(names[0], 30, 4.125))
-        watch(Ended(names[1], Status.DONE))
-    text = console.export_text()
-    assert "30/1,000" in text and "loss 4.125" in text and "tokens/s" in text
-    assert "1/2 runs" in text and "FLOPs" in text and "left" in text
-
-
-@pytest.mark.parametrize("seconds, text", [(12.4, "12s"), (185, "3m 05s"), (7620, "2h 07m"), (59.7, "1m 00s")])
-def test_duration(seconds, text):
-    assert duration(seconds) == text

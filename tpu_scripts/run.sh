@@ -21,8 +21,8 @@ EXPERIMENT is a path inside the checkout. With several workers, --runs-dir must 
 
 It does not create or delete the slice, copy the checkout or build its .venv, collect the runs, or outlive the
 connection: when that breaks, the command stops, and the same line again goes on from the last checkpoints. Nor does it
-join the workers of a slice into one jax program: each runs isoflop by itself, and a run that one worker holds is left
-to it and reported as running by the others. The tests give it a stand-in for gcloud; it has not met a real slice yet.
+join the workers of a slice into one jax program: each runs isoflop by itself, trains the runs that no other holds, and
+waits for those of the others at the end. The tests give it a stand-in for gcloud; it has not met a real slice yet.
 TEXT
 }
 
