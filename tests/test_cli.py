@@ -1,5 +1,7 @@
 """The isoflop command on fakes: what each verb prints, writes, refuses, and how it goes on after an interruption."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -288,6 +290,25 @@ def test_account_of_time(tmp_path):
     # Two workers, each at the rate that executes all of 1e11 FLOPs in 4 + 3 seconds.
     np.testing.assert_allclose(account["matmul_flops_per_second"], 2 * 1e11 / 7)
     assert timings.account(tmp_path, table[table["status"] == "failed"]) is None
+
+
+def test_without_locks_nothing_is_trained(command, tmp_path, capsys, monkeypatch):
+    def flock(*arguments):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert command("run") == 2
+    error = capsys.readouterr().err
+    assert "cannot lock files (flock: Function not implemented)" in error and "Fix: set --runs-dir" in error
+    assert len(error.splitlines()) == 1 and not list((tmp_path / "runs" / "tiny").iterdir())
+
+
+def test_faults_of_the_machine_end_the_command_and_mark_no_run(command, tmp_path, capsys):
+    pretend("train_or_fail")
+    assert command("run", "--set", "base.family=refused", "--only", "*-w8-*") == 1
+    error = capsys.readouterr().err
+    assert "the machine refused twice" in error and "Input/output error" in error and len(error.splitlines()) == 1
+    assert not list(tmp_path.glob("runs/tiny/*/failure.json")) and not list(tmp_path.glob("runs/tiny/report.md"))
 
 
 def test_full_disk_is_said_so(command, capsys):

@@ -18,7 +18,7 @@ from research.execution import local, process
 from research.execution.drive import drive
 from research.execution.engine import WorkerError
 from research.execution.events import Cause, Ended, Following, Outcome, Progressed, Ready, Started, Stopping, Tick
-from research.runs import LockError, Status, folder, folder_of, open_run
+from research.runs import Status, folder_of, open_run
 
 DRIVER = Path(__file__).parent / "fake_trainers.py"
 BASE = RunConfig(experiment="exp", model=ModelConfig(width=64), data=DataConfig(train_tokens=100_000_000))
@@ -230,17 +230,6 @@ def test_an_error_of_the_engine_costs_no_step(tmp_path, error):
         time.sleep(0.02)
     run = folder_of(tmp_path, configs[0])
     assert run.checkpoint_step() == run.last_step()[0] > 0
-
-
-def test_without_locks_nothing_is_trained(tmp_path, monkeypatch):
-    def flock(*arguments):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr(folder.fcntl, "flock", flock)
-    configs = make_configs("ok")
-    with pytest.raises(LockError, match="cannot lock files.*Function not implemented.*Fix: set --runs-dir"):
-        run_all(configs, tmp_path)
-    assert not folder_of(tmp_path, configs[0]).log_path.exists()
 
 
 def test_workers_do_not_run_what_lies_in_the_current_folder(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from research.execution.engine import Engine
 from research.execution.faults import MachineError
 from research.execution.sweep import new_sweep
 from research.plan import load, run_cost, select
-from research.runs import RunFolder, Status, folder_of, prediction
+from research.runs import RunFolder, Status, check_locks, folder_of, prediction
 from research.runs.text import check_text
 from research.runs.timings import phase
 
@@ -125,6 +125,7 @@ def _train(
 ) -> None:
     """Prepare the data of `todo` and train it, showing it as part of `configs`; records what both took."""
     experiment_dir = runs_dir / todo[0].experiment
+    check_locks(experiment_dir)
     engine = make_engine(experiment_dir, len(configs))
     with phase(experiment_dir, "prepare"):
         _prepare(todo, runs_dir, console)

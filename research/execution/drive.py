@@ -10,7 +10,7 @@ from pathlib import Path
 from research.config import RunConfig, run_name
 from research.execution.engine import Engine
 from research.execution.events import Cause, Ended, Event, Following, Outcome, Ready, Stopping, Tick, ended_as_filed
-from research.runs import Status, check_locks, folder_of, open_run
+from research.runs import Status, folder_of, open_run
 
 TRIED_AGAIN = (Cause.MACHINE, Cause.LOST, Cause.STOPPED)  # once for each run
 FOLLOW_SECONDS = 1.0  # between two looks at the runs that other processes train
@@ -41,13 +41,11 @@ def drive(engine: Engine, configs: Sequence[RunConfig], runs_dir: Path, watch: C
 
     SIGINT or SIGTERM stops the runs at their next step with a checkpoint saved; a second one raises KeyboardInterrupt,
     which ends them as they are. Call it from the main thread. Raises, before any training, ConfigError if a folder
-    holds another run, LockError if files cannot be locked there and OSError if a folder cannot be made; WorkerError if
-    no worker can be started.
+    holds another run and OSError if a folder cannot be made; WorkerError if no worker can be started.
     """
     by_name = {run_name(config): config for config in configs}
     for config in configs:
         open_run(runs_dir, config)
-        check_locks(runs_dir / config.experiment)
     books = Books(frozenset(by_name))
     followed: frozenset[str] = frozenset()
     worker_start_seconds = 0.0
