@@ -143,6 +143,16 @@ def test_a_suspended_worker_stops_with_the_sweep(tmp_path):
     assert outcome.interrupted and folder_of(tmp_path, configs[0]).checkpoint_step() > 0
 
 
+def test_a_worker_that_ends_while_it_is_looked_at(tmp_path, monkeypatch):
+    worker = process.WorkerProcess(local.usable_cores(), "fake_trainers:train", tmp_path / "worker.log")
+    monkeypatch.setattr(worker, "has_ended", lambda: False)  # as it was a moment ago
+    worker.kill()
+    os.waitid(os.P_PID, worker._process.pid, os.WEXITED | os.WNOWAIT)
+    worker.look_after()
+    worker.let_go()
+    worker.wait(10)
+
+
 def test_a_worker_that_does_not_stop_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "STOP_SECONDS", 0.5)
     configs = make_configs("ok", steps=10_000)

@@ -89,6 +89,7 @@ def run(request: Request, console: Console, make_engine: MakeEngine, retry_faile
     fitted = conclusion.fit(experiment, request.runs_dir)
     if request.only is None:
         held_out = conclusion.predict_held_out(experiment, request.runs_dir, fitted, console)
+        finished.append(held_out is not None or experiment.held_out_flops is None)
         finished.append(train("held_out", [held_out.config] if held_out else []))
     else:
         finished.append(train("held_out", [config for config in chosen if config.held_out]))

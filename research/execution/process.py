@@ -61,7 +61,7 @@ class WorkerProcess:
     def stop(self) -> None:
         """Have it save a checkpoint at its next step and end, even if it is suspended; it has STOP_SECONDS for it."""
         self.send(STOP)
-        self._signal(signal.SIGCONT)
+        self._process.send_signal(signal.SIGCONT)
         self._kill_at = time.monotonic() + STOP_SECONDS
 
     def look_after(self) -> None:
@@ -79,12 +79,12 @@ class WorkerProcess:
             self.stop()
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        self._process.send_signal(signal.SIGKILL)
 
     def let_go(self) -> None:
         """Close the connection, upon which it saves a checkpoint at its next step and ends."""
         self.connection.close()
-        self._signal(signal.SIGCONT)
+        self._process.send_signal(signal.SIGCONT)
 
     def wait(self, seconds: float) -> None:
         """Return when it has ended, which it is killed for after `seconds`."""
@@ -107,8 +107,7 @@ class WorkerProcess:
     def _is_suspended(self) -> bool:
         if self.has_ended() or not hasattr(os, "waitid"):  # macOS does not say so before Python 3.13
             return False
-        return os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
-
-    def _signal(self, number: signal.Signals) -> None:
-        if not self.has_ended():  # or its number may be another's by now
-            self._process.send_signal(number)
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # it has ended since
+            return False

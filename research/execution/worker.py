@@ -3,10 +3,10 @@
     python -P -m research.execution.worker CONNECTION CORES TRAINER SILENT_SECONDS
 
 CONNECTION is the file descriptor of a socket to the engine, CORES the comma-separated cores this process may use,
-TRAINER the "module:function" that trains one run; with no sign of life for SILENT_SECONDS, the process writes where it
-hangs to its log and ends. The engine sends (config, folder) pairs, None after the last, and
+TRAINER the "module:function" that trains one run. The engine sends (config, folder) pairs, None after the last, and
 STOP when the current run is to stop; the worker sends the events of events.py. A run that raises ends its worker: after
-an arbitrary exception, the state of the libraries is anyone's guess, and the engine starts another.
+an arbitrary exception, the state of the libraries is anyone's guess, and the engine starts another. A run that takes no
+step for SILENT_SECONDS ends its worker too, which first writes to its log where it hangs.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def end_if_silent(seconds: float) -> Callable[[], None]:
 
     Python's own watchdog needs neither the interpreter nor the main thread; it writes the stack of every thread.
     """
-    last_sign = -SIGN_SECONDS
+    last_sign = float("-inf")
 
     def sign_of_life() -> None:
         nonlocal last_sign
@@ -113,7 +113,7 @@ def _record(folder: RunFolder, error: BaseException) -> Ended:
 
 
 def _reporter(connection: Connection, folder: RunFolder, config: RunConfig) -> Callable[[int, float], None]:
-    last_sent = -PROGRESS_SECONDS
+    last_sent = float("-inf")
 
     def on_progress(step: int, loss_nats: float) -> None:
         nonlocal last_sent
