@@ -7,7 +7,6 @@ this process is killed, or leaves by an error, their sockets close, and they sto
 """
 
 import contextlib
-import itertools
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -37,20 +36,23 @@ def default_workers() -> int:
 
 
 def share_cores(workers: int) -> list[tuple[int, ...]]:
-    """The usable cores in `workers` neighbouring groups, equal give or take one; fewer if there are fewer cores."""
+    """Neighbouring groups of the usable cores for `workers`, or for fewer if there are fewer cores.
+
+    They are of one size, so that it does not matter which worker resumes a run; cores that are left over stay idle.
+    """
     cores = usable_cores()
     workers = min(workers, len(cores))
-    bounds = [len(cores) * i // workers for i in range(workers + 1)]
-    return [cores[low:high] for low, high in itertools.pairwise(bounds)]
+    size = len(cores) // workers
+    return [cores[size * i : size * (i + 1)] for i in range(workers)]
 
 
 class LocalEngine:
     """A pool of worker processes; see engine.Engine for what each method does.
 
     experiment_dir : where the runs' folders and the workers' own logs are.
-    runs : of the sweep, those that are done included. There are no more workers than that, nor than cores. They share
-        the cores evenly, and their number hangs on no other thing, so that a run that is resumed has as many cores as
-        when it began: with another number its last bits would differ.
+    runs : of the sweep, those that are done included. There are no more workers than that, nor than cores, and
+        their number depends on nothing else, so that a run that is resumed has as many cores as when it began: with
+        another number its last bits would differ.
     workers : processes asked for; `default_workers()` if None.
     trainer : "module:function" with the signature of trainer.train_run, imported by the workers.
     """
