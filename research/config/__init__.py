@@ -9,10 +9,8 @@ from research.config.attention import AttentionConfig, LatentAttentionConfig, Ro
 from research.config.data import (
     BYTE_IDS,
     CONTROL_IDS,
-    TASK_CONTROL_IDS,
     DataConfig,
     SourceConfig,
-    TaskConfig,
     normalized,
 )
 from research.config.experts import LOSS_TERMS, MoeConfig
@@ -40,4 +38,5 @@ from research.config.serialization import (
     to_json,
 )
 from research.config.state_spaces import Eigenvalues, H3Config, S4Config
+from research.config.task import TASK_CONTROL_IDS, TaskConfig
 from research.config.validation import ConfigError, check, check_positive, check_range

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from research.config.section import Section, scaled_heads, scaled_rank
 from research.config.validation import check, check_positive, check_range
-
-if TYPE_CHECKING:
-    from research.config.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class AttentionConfig(Section):
         """Channels of a head that are turned."""
         return int(self.head_dim * self.rope_fraction)
 
-    def check_fits(self, model: "ModelConfig") -> None:
+    def check_fits(self, model: Any) -> None:
         """Raise ConfigError for a width that relative positions cannot have."""
         check(
             self.positions != "relative" or model.width % 2 == 0,

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from research.config.identity import not_identity
 from research.config.section import Section, scaled_hidden
 from research.config.validation import check, check_positive, check_range
-
-if TYPE_CHECKING:
-    from research.config.model import ModelConfig
 
 LOSS_TERMS = ("balance_loss", "balance_over", "router_z_loss")  # fields that shape training and not the function
 
@@ -96,7 +93,7 @@ class MoeConfig(Section):
             "set renormalize to false, groups to 1 and bias_rate to none",
         )
 
-    def check_fits(self, model: "ModelConfig") -> None:
+    def check_fits(self, model: Any) -> None:
         """Refuse a causal language model that looks ahead, unless the config says that it is meant."""
         check(
             self.routing == "token_choice" or self.future_leak_allowed or not model.attention.causal,

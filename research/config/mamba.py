@@ -3,14 +3,11 @@
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from research.config.identity import not_identity
 from research.config.section import Section, check_chunk, scaled_rank
 from research.config.validation import check, check_positive, check_range
-
-if TYPE_CHECKING:
-    from research.config.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Mamba2Config(Section):
         """Heads of the recurrence."""
         return self.inner(width) // self.head_dim
 
-    def check_fits(self, model: "ModelConfig") -> None:
+    def check_fits(self, model: Any) -> None:
         """Raise ConfigError unless the inner channels are whole heads and the heads whole groups."""
         inner, heads = self.inner(model.width), self.heads(model.width)
         check(

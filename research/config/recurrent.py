@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from research.config.identity import not_identity
 from research.config.section import Section, check_chunk, scaled_rank
 from research.config.validation import check, check_range
-
-if TYPE_CHECKING:
-    from research.config.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Rwkv7Config(Section):
         # Decays go down to exp(-exp(-1/2)) a token: float32 holds 64 of them, and their inverse, with ease.
         check_range(self, "model.rwkv7", "chunk", 1, 64)
 
-    def check_fits(self, model: "ModelConfig") -> None:
+    def check_fits(self, model: Any) -> None:
         """Raise ConfigError if heads do not divide, or no layer gives the values that later layers mix in."""
         check(
             model.width % self.head_dim == 0,

@@ -8,9 +8,10 @@ are the same run and share a folder. Fingerprints are in `identity.py`: a defaul
 from dataclasses import dataclass, field
 from typing import Literal
 
-from research.config.data import DataConfig, TaskConfig
+from research.config.data import DataConfig
 from research.config.identity import not_identity
 from research.config.model import ModelConfig
+from research.config.task import TaskConfig
 from research.config.validation import check, check_positive, check_range
 
 

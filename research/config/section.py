@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 from research.config.validation import check
-
-if TYPE_CHECKING:
-    from research.config.model import ModelConfig
 
 HIDDEN_MULTIPLE = 8  # scaled hidden widths are multiples of it: the CPUs' vectors, and what tensor axes divide
 
@@ -16,7 +13,7 @@ HIDDEN_MULTIPLE = 8  # scaled hidden widths are multiples of it: the CPUs' vecto
 class Section:
     """The settings of one kind of mixer."""
 
-    def check_fits(self, model: "ModelConfig") -> None:
+    def check_fits(self, model: Any) -> None:
         """Raise ConfigError unless the section fits the rest of the model; asked only if the pattern reads it."""
 
     def check_length(self, length: int, field: str) -> None:

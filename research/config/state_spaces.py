@@ -1,13 +1,10 @@
 """The sections of ModelConfig that the linear state spaces read: S4, S4D and H3."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from research.config.section import Section
 from research.config.validation import check, check_positive, check_range
-
-if TYPE_CHECKING:
-    from research.config.model import ModelConfig
 
 Eigenvalues = Literal["legs", "lin", "inv", "real"]  # that a state space starts from (Gu 2022, S4D, section 4)
 
@@ -69,7 +66,7 @@ class H3Config(Section):
         check_range(self, "model.h3", "head_dim", 1)
         _check_state_space(self, "model.h3")
 
-    def check_fits(self, model: "ModelConfig") -> None:
+    def check_fits(self, model: Any) -> None:
         """Raise ConfigError unless the width is whole heads."""
         check(
             model.width % self.head_dim == 0,

@@ -201,4 +201,5 @@ def _substance(model: ModelConfig) -> dict[str, Any]:
     """What of a model decides its function: its identity without the terms of a training loss and the compute dtype."""
     plain = identity(replace(model, scan_layers=False, compute_dtype="float32"))
     plain["moe"] = {name: value for name, value in plain.get("moe", {}).items() if name not in LOSS_TERMS}
-    return {**plain, "pattern": model.layers}
+    del plain["pattern"]  # which can say the same layers in several ways
+    return {"layers": model.layers, **plain}
