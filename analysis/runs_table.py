@@ -1,7 +1,8 @@
-"""The runs table: one row a training run, and the whole contract between training and analysis.
+"""The runs table: one row per training run, and the whole contract between training and analysis.
 
-The schema is written here and nowhere else. Training fills the table, analysis reads it, and a table that this project
-did not make comes in through `adopt`. Files are CSV and Parquet with the same content.
+The schema is written here and nowhere else. Training fills the table and `validate` holds it to the schema; whoever
+reads a table calls `complete` once, which fills in every column that the analysis relies on; `adopt` also maps the
+column names of a table that this project did not make. Files are CSV and Parquet with the same content.
 """
 
 import difflib
@@ -14,12 +15,21 @@ from typing import Literal
 
 import pandas as pd
 
+from analysis.table_files import TableError, read_file
+
 STATUSES = ("pending", "running", "partial", "done", "failed")
+# What other trackers call a run's end, such as the states of Weights & Biases.
+STATUS_WORDS = {
+    **dict.fromkeys(("finished", "completed", "complete", "succeeded", "success"), "done"),
+    **dict.fromkeys(("crashed", "killed", "error", "cancelled", "canceled", "preempted", "timeout"), "failed"),
+    **dict.fromkeys(("queued", "scheduled"), "pending"),
+}
+TRUTH_WORDS = {
+    **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "n", "f", "0", "0.0"), False),
+}
+RELIED_ON = ("run", "experiment", "family", "status", "held_out", "budget_flops", "flops")  # what `complete` fills in
 PANDAS_DTYPES = {"string": "string", "bool": "bool", "integer": "Int64", "number": "float64"}
-
-
-class TableError(ValueError):
-    """A runs table is wrong; the message names the column, its value, the rule and the fix."""
 
 
 @dataclass(frozen=True)
@@ -134,40 +144,58 @@ def validate(table: pd.DataFrame, required: Sequence[str] = REQUIRED) -> pd.Data
         raise TableError(_missing_message(missing, list(table.columns), missing[0]))
     table = table.copy()
     for name in table.columns:
-        column = next((column for column in COLUMNS if column.matches(str(name))), None)
+        column = _column(name)
         if column is not None:
             table[name] = _converted(table[name], column)
-    if "status" in table.columns:
-        unknown = sorted(set(table["status"].dropna()) - set(STATUSES))
-        if unknown:
-            raise TableError(f"status = {unknown[0]!r}: must be one of {', '.join(STATUSES)}. Fix: rename it.")
-    if "run" in table.columns and table["run"].duplicated().any():
-        twice = table["run"][table["run"].duplicated()].iloc[0]
-        raise TableError(f"run = {twice!r}: stands in more than one row. Fix: give every run its own name.")
+    _check_statuses(table.get("status", pd.Series(dtype="string")))
+    check_run_names(table.get("run", pd.Series(dtype="string")))
     return table
+
+
+def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
+    """A copy of `frame` that has every column the analysis relies on; the door of everything that reads a table.
+
+    Absent columns are filled in: `run` is "row" and its number, `experiment` "foreign", `status` done, `held_out`
+    false, `family` and `budget_flops` missing, `flops` 6 * params * tokens (Kaplan 2020, section 2.1) where both are
+    there and else missing. An empty cell of `held_out` is false; a row without a status stays without one, and a fit
+    leaves it out and says so. The words other trackers use for a status (finished, crashed, ...) and for true and
+    false are read. Of the other columns of the schema, one that does not fit its type is kept as it is.
+    Raises TableError for a required column that is absent, or for a value that cannot be read in a column that is
+    required or relied on.
+    """
+    missing = [name for name in required if name not in frame.columns]
+    if missing:
+        raise TableError(_missing_message(missing, list(frame.columns), missing[0]))
+    table = frame.reset_index(drop=True)
+    for name in (*RELIED_ON, "params", "tokens", *required):
+        if name in table.columns and isinstance(table[name], pd.DataFrame):
+            raise TableError(f"table: column {name!r} is there {table[name].shape[1]} times. Fix: keep one of them.")
+    table = table.assign(**{name: v for name, v in _defaults(table).items() if name not in table.columns})
+    table["held_out"] = table["held_out"].map(_truth)
+    table["status"] = table["status"].map(_status)
+    read = {*RELIED_ON, *required}
+    for name in dict.fromkeys(table.columns):
+        column = _column(name)
+        if column is not None and (name in read or _fits(table[name], column)):
+            table[name] = _converted(table[name], column)
+    _check_statuses(table["status"])
+    if table["flops"].isna().all():
+        table["flops"] = _six_nd(table)
+    return table
+
+
+def check_run_names(runs: pd.Series) -> None:
+    """Raise TableError where a run is named twice, which only checkpoints of one run may be."""
+    if runs.duplicated().any():
+        raise TableError(
+            f"run = {runs[runs.duplicated()].iloc[0]!r}: stands in more than one row. Fix: give every run its own "
+            "name, or fit with --resample-by run where the rows are checkpoints of runs."
+        )
 
 
 def read(path: Path | str, required: Sequence[str] = REQUIRED) -> pd.DataFrame:
     """The runs table in a `.csv` or `.parquet` file, validated. Raises TableError as `validate` does."""
     return validate(read_file(path), required)
-
-
-def read_file(path: Path | str) -> pd.DataFrame:
-    """Any table in a `.csv`, `.csv.gz` or `.parquet` file, as it is; `adopt` or `validate` checks it.
-
-    Raises TableError if the file is absent, empty or of another kind.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise TableError(f"table = {str(path)!r}: no such file. Fix: give the path of a .csv or .parquet file.")
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    if path.name.endswith((".csv", ".csv.gz")):
-        try:
-            return pd.read_csv(path)
-        except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-            raise TableError(f"table = {str(path)!r}: {error}. Fix: write a header line, then a row a run.") from error
-    raise TableError(f"table = {str(path)!r}: must be .csv or .parquet. Fix: convert it.")
 
 
 def write(table: pd.DataFrame, stem: Path | str) -> list[Path]:
@@ -198,11 +226,9 @@ def adopt(
 ) -> pd.DataFrame:
     """A runs table from anyone's table: `columns` maps names of this schema, or of a law, to those used in `frame`.
 
-    The `needed` ones (a law's inputs and output) must be mapped; each of the rest is taken only if mapped. What is
-    not mapped is filled in as stated here: `run` is the row number, `status` is done, `held_out` is false, `flops` is
-    6 * params * tokens (Kaplan 2020, section 2.1), `experiment` is "foreign" and `budget_flops` stays missing, so
-    that approach 2 is not fitted.
-    Raises TableError for an unknown or missing column, or a value that is not a number.
+    The `needed` ones (a law's inputs and output) must be mapped; each of the rest is taken only if mapped. What is not
+    mapped is filled in as `complete` says.
+    Raises TableError for an unknown or missing column, or a mapped value that is not of its column's type.
     """
     known = list(dict.fromkeys([*needed, *(column.name for column in COLUMNS)]))
     for name in columns:
@@ -215,31 +241,15 @@ def adopt(
     missing = {name: source for name, source in columns.items() if source not in frame.columns}
     if missing:
         raise TableError(_missing_message(list(missing.values()), list(frame.columns), next(iter(missing))))
-    table = pd.DataFrame({name: frame[source].to_numpy() for name, source in columns.items()})
-    defaults = {
-        "run": [f"row {i}" for i in range(len(frame))],
-        "experiment": "foreign",
-        "status": "done",
-        "held_out": False,
-        "budget_flops": float("nan"),
-    }
-    for name, value in defaults.items():
-        if name not in table.columns:
-            table[name] = value
-    if "flops" not in table.columns and {"params", "tokens"} <= set(table.columns):
-        table["flops"] = float("nan")
-    table = validate(table, needed)
-    if "flops" not in columns and "flops" in table.columns:
-        table["flops"] = 6.0 * table["params"] * table["tokens"]
+    table = complete(pd.DataFrame({name: frame[source].to_numpy() for name, source in columns.items()}), list(columns))
     return table[[name for name in known if name in table.columns]]
 
 
 def digest(table: pd.DataFrame, names: Sequence[str]) -> str:
-    """A digest of what a fit of the columns `names` reads: those of every run that is not held out, in any order."""
-    read = ["run", "family", "status", "budget_flops", "flops", *names]
-    rows = table[[name for name in dict.fromkeys(read) if name in table.columns]]
-    if "held_out" in table.columns:
-        rows = rows[~table["held_out"].astype(bool)]
+    """A digest of what a fit of the columns `names` reads in a complete table: every run not held out, in any order."""
+    rows = table.loc[
+        ~table["held_out"], list(dict.fromkeys(["run", "family", "status", "budget_flops", "flops", *names]))
+    ]
     rows = rows.astype({name: "float64" for name in rows.columns if pd.api.types.is_numeric_dtype(rows[name])})
     # Twelve digits: CSV and Parquet of the same runs may differ in the last one.
     text = rows.to_csv(index=False, columns=sorted(rows.columns), float_format="%.12g")
@@ -247,16 +257,61 @@ def digest(table: pd.DataFrame, names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join([header, *sorted(lines)]).encode()).hexdigest()
 
 
-def rows_of(table: pd.DataFrame, runs: Sequence[str]) -> pd.DataFrame:
-    """A copy of the rows of `runs`, in that order; without a column `run`, a row's name is `row` and its number."""
-    if "run" not in table.columns:
-        table = table.assign(run=[f"row {i}" for i in range(len(table))])
-    return table.set_index(table["run"].astype(str)).loc[list(runs)].reset_index(drop=True)
-
-
 def unit_of(name: str) -> str:
     """The unit of a column of the schema, nothing for a column outside it."""
-    return next((column.unit for column in COLUMNS if column.matches(name)), "")
+    column = _column(name)
+    return column.unit if column else ""
+
+
+def _column(name: object) -> Column | None:
+    return next((column for column in COLUMNS if column.matches(str(name))), None)
+
+
+def _fits(values: pd.Series | pd.DataFrame, column: Column) -> bool:
+    try:
+        _converted(values, column)
+    except (TableError, TypeError):  # TypeError: lists and the like, or a column that is there twice
+        return False
+    return True
+
+
+def _defaults(table: pd.DataFrame) -> dict[str, object]:
+    return {
+        "run": [f"row {i}" for i in range(len(table))],
+        "experiment": "foreign",
+        "family": pd.NA,
+        "status": "done",
+        "held_out": False,
+        "budget_flops": float("nan"),
+        "flops": float("nan"),
+    }
+
+
+def _six_nd(table: pd.DataFrame) -> pd.Series:
+    if not {"params", "tokens"} <= set(table.columns):
+        return table["flops"]
+    params, tokens = (pd.to_numeric(table[name], errors="coerce").astype("float64") for name in ("params", "tokens"))
+    return 6.0 * params * tokens
+
+
+def _truth(value: object) -> object:
+    return False if pd.isna(value) else TRUTH_WORDS.get(str(value).strip().lower(), value)
+
+
+def _status(value: object) -> object:
+    if pd.isna(value):
+        return pd.NA
+    word = str(value).strip().lower()
+    return word if word in STATUSES else STATUS_WORDS.get(word, value)
+
+
+def _check_statuses(statuses: pd.Series) -> None:
+    unknown = sorted(set(statuses.dropna()) - set(STATUSES))
+    if unknown:
+        raise TableError(
+            f"status = {unknown[0]!r}: must be one of {', '.join(STATUSES)}. Fix: rename it, or drop the "
+            "column (--ignore status)."
+        )
 
 
 def _converted(values: pd.Series, column: Column) -> pd.Series:

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.fit import FitError
 from analysis.laws import evaluate, find
-from analysis.report.comparison import write
+from analysis.report.comparison import write_comparison
 from analysis.studies import by_length, compare
 
 BUDGETS, RATES, SEEDS = (1e10, 4e10, 16e10, 64e10), (1e-3, 2e-3, 4e-3), (0, 1)
@@ -63,7 +63,7 @@ def test_one_law_of_all_families_is_recovered_from_their_best_runs(tmp_path):
     assert len(comparison.joint.fit.used) == len(table) / 2
     for name, interval in comparison.joint.intervals.items():
         assert interval.contains(planted[name]), (name, interval)
-    report = write(tmp_path, "grid", "Do experts help?", comparison)[-1].read_text()
+    report = write_comparison(tmp_path, "grid", "Do experts help?", comparison)[-1].read_text()
     assert "## All families together" in report and "| E_start | " in report
     without = compare(table.drop(columns="active_params").assign(active_params=1e6), law="routed", bootstraps=50)
     assert without.joint is None or without.joint.weakly_identified  # one size cannot give an exponent of size
@@ -74,7 +74,24 @@ def test_runs_that_cannot_be_used_are_named():
     table.loc[0, ["status", "loss_nats"]] = ["failed", np.nan]
     table.loc[1, "loss_nats"] = -1.0
     family = compare(table, bootstraps=50).families[0]
-    assert [(item.run, item.reason) for item in family.left_out] == [("r0", "status failed"), ("r1", "loss_nats = -1")]
+    assert [(item.run, item.reason) for item in family.left_out] == [
+        ("r0", "status failed"),
+        ("r1", "loss_nats = -1 is not positive and finite"),
+    ]
+
+
+def test_rows_that_no_fit_may_use_take_no_part_in_a_comparison():
+    table = _table().assign(held_out=False)
+    table.loc[0, "held_out"] = True
+    table.loc[1, "status"] = None
+    table.loc[2, "learning_rate"] = np.nan
+    family = compare(table, bootstraps=50).families[0]
+    reasons = {item.run: item.reason for item in family.left_out}
+    assert reasons == {"r0": "held out", "r1": "status unknown", "r2": "learning_rate is missing or NaN"}
+    assert not {"r0", "r1", "r2"} & {run for cell in family.cells for run in cell.runs}
+    table.loc[3, "family"] = None
+    with pytest.raises(FitError, match="family of run 'r3': is missing"):
+        compare(table, bootstraps=50)
 
 
 def test_without_budgets_there_is_one_cell_and_no_law():
@@ -97,7 +114,7 @@ def test_measures_by_length_are_sorted():
 def test_the_report_holds_every_family_figure_and_left_out_run(tmp_path):
     table = _table().assign(exact_match_copy_5=0.9)
     table.loc[0, ["status", "loss_nats"]] = ["failed", np.nan]
-    paths = write(tmp_path, "grid", "Which is better?", compare(table, bootstraps=50))
+    paths = write_comparison(tmp_path, "grid", "Which is better?", compare(table, bootstraps=50))
     assert all(path.stat().st_size > 0 for path in paths)
     text = (tmp_path / "report.md").read_text()
     for wanted in (

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from planted_tables import BUDGETS, planted_table
 
 from analysis import figures, runs_table
-from analysis.fit import FitError
+from analysis.fit import FitError, select
 from analysis.intervals import Interval, profile
 from analysis.laws import CHINCHILLA, find
 from analysis.studies import backtest, collapse, compare, fit_table, predict
@@ -53,7 +53,7 @@ def drawings(table, study):
     """Name -> a function of the number of columns."""
     far = predict(study, {"params": 3e6, "tokens": 2e8})
     past = backtest(CHINCHILLA, table, cuts=[1e12, 3e12], bootstraps=20)
-    held = profile(study.law.fit, table)
+    held = profile(study.law.fit, select(study.law.fit.law, table)[0])
     compared = {
         name: {"ours": Interval(0.5, 0.4, 0.6), "another, whose name is long": Interval(0.6, 0.3, 0.7)}
         for name in ("params", "tokens")

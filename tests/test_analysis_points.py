@@ -78,3 +78,11 @@ def test_an_input_may_be_zero_only_where_the_law_says_so():
     assert len(points.runs) == 1 and left_out[0].reason == "annealing_area = -1 is not finite and at least zero"
     _, left_out = select(law, table.assign(schedule_area=0.0))
     assert left_out[0].reason == "schedule_area = 0 is not positive and finite"
+
+
+def test_a_row_without_a_status_is_left_out_and_named():
+    table = planted_table().astype({"status": "string"})
+    table.loc[3, "status"] = pd.NA
+    points, left_out = select(CHINCHILLA, table)
+    assert [(item.run, item.reason) for item in left_out] == [("run-3", "status unknown")]
+    assert "run-3" not in points.runs

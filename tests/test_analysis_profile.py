@@ -5,7 +5,7 @@ import scipy.stats
 from planted_tables import TRUTH, planted_loss, planted_table
 from scipy_fits import random_table
 
-from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit
+from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit, select
 from analysis.intervals import profile
 from analysis.laws import CHINCHILLA, FRONTIER
 
@@ -15,7 +15,7 @@ def test_a_linear_law_has_the_textbook_interval():
     generator = np.random.default_rng(0)
     flops = np.geomspace(1e15, 1e20, 9)
     table = pd.DataFrame({"flops": flops, "optimum": 0.3 * flops**0.49 * np.exp(0.05 * generator.standard_normal(9))})
-    found = profile(fit(FRONTIER, table, LEAST_SQUARES), table, 0.9)
+    found = profile(fit(FRONTIER, table, LEAST_SQUARES), select(FRONTIER, table)[0], 0.9)
     line = scipy.stats.linregress(np.log(flops), np.log(table["optimum"]))
     half = scipy.stats.t.ppf(0.95, 7) * line.stderr
     # The root of the deviance is exactly linear in the exponent, so interpolation between steps loses nothing.
@@ -27,7 +27,7 @@ def test_a_linear_law_has_the_textbook_interval():
 def test_a_profile_rises_from_its_optimum_and_is_a_minimum_over_the_others(objective):
     table = planted_table(noise=0.004)
     result = fit(CHINCHILLA, table, objective)
-    for name, found in profile(result, table, 0.9).items():
+    for name, found in profile(result, select(result.law, table)[0], 0.9).items():
         assert (np.diff(found.values) > 0).all() and result.values[name] in found.values
         assert found.low < result.values[name] < found.high and found.closed
         optimum = int(np.flatnonzero(found.values == result.values[name])[0])
@@ -40,7 +40,7 @@ def test_a_profile_is_a_minimum_over_the_other_constants():
     """One factor turns every rise into a deviance, and a fresh fit from many starts finds the same rise."""
     table = planted_table(noise=0.004)
     result = fit(CHINCHILLA, table)
-    found = profile(result, table, 0.9)["alpha"]
+    found = profile(result, select(result.law, table)[0], 0.9)["alpha"]
     rises = [rise(result, table, alpha=found.values[i]) for i in (2, -3)]
     assert found.deviance[2] / rises[0] == pytest.approx(found.deviance[-3] / rises[1], rel=1e-6)
 
@@ -52,7 +52,7 @@ def test_profiles_hold_where_the_best_constant_lies_at_its_bound():
     """
     table, _ = random_table(CHINCHILLA, np.random.default_rng([51, len("chinchilla")]))
     result = fit(CHINCHILLA, table)
-    found = profile(result, table, 0.9)
+    found = profile(result, select(result.law, table)[0], 0.9)
     assert result.values["E"] < 1e-6 and not found["E"].closed_below and found["E"].closed_above
     assert 1.0 < found["E"].high < 2.0 and found["beta"].closed
     middle = int(np.flatnonzero(found["alpha"].values == result.values["alpha"])[0])
@@ -72,5 +72,5 @@ def test_a_constant_without_effect_has_a_profile_that_spans_orders_of_magnitude(
     small = planted_loss(table["params"], table["tokens"], TRUTH | {"B": 0.5})
     noise = 0.01 * np.random.default_rng(0).standard_normal(len(table))
     table = table.assign(loss_nats=small * np.exp(noise))
-    found = profile(fit(CHINCHILLA, table), table, 0.9)
+    found = profile(fit(CHINCHILLA, table), select(CHINCHILLA, table)[0], 0.9)
     assert found["B"].high > 1e6 * found["B"].low and found["beta"].high > 1e3 * found["beta"].low

@@ -1,9 +1,22 @@
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
 from planted_tables import planted_table
 
-from analysis.runs_table import COLUMNS, REQUIRED, TableError, adopt, read, schema_markdown, validate, write
+from analysis.runs_table import (
+    COLUMNS,
+    REQUIRED,
+    TableError,
+    adopt,
+    complete,
+    read,
+    read_file,
+    schema_markdown,
+    validate,
+    write,
+)
 
 
 def test_csv_and_parquet_hold_the_same_table(tmp_path):
@@ -61,6 +74,17 @@ def test_wrong_values_are_named(column, value, message):
         ("absent.csv", None, "no such file"),
         ("runs.xlsx", b"x", "must be .csv or .parquet"),
         ("empty.csv", b"", "No columns"),
+        (
+            "latin1.csv",
+            "a,b\nmod\u00e8le,1\n".encode("latin1"),
+            "is not UTF-8, but perhaps LATIN1. Fix: .*iconv -f LATIN1",
+        ),
+        ("utf16.csv", "a,b\n1,2\n".encode("utf-16"), "is not UTF-8, but perhaps UTF-16. Fix: .*iconv -f UTF-16"),
+        ("half.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99)[:-20], "is damaged .*Fix: copy or write it again"),
+        ("flipped.csv.gz", b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 40, "is damaged .*Fix"),
+        ("plain.csv.gz", b"a,b\n1,2\n", "is damaged .*Fix"),
+        ("text.parquet", b"a,b\n1,2\n", "is no readable Parquet file .*Fix"),
+        ("empty.parquet", b"", "is no readable Parquet file .*Fix"),
     ],
 )
 def test_unreadable_files(tmp_path, name, content, message):
@@ -68,6 +92,40 @@ def test_unreadable_files(tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(TableError, match=message):
         read(tmp_path / name)
+
+
+def test_the_ending_may_be_in_capitals(tmp_path):
+    (tmp_path / "RUNS.CSV").write_bytes(b"a,b\n1,2\n")
+    (tmp_path / "RUNS.CSV.GZ").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    for name in ("RUNS.CSV", "RUNS.CSV.GZ"):
+        assert read_file(tmp_path / name).to_dict("list") == {"a": [1], "b": [2]}
+
+
+def test_complete_fills_in_what_the_analysis_relies_on_and_keeps_the_rest():
+    frame = pd.DataFrame({"params": [1e6, "2e6"], "tokens": [1e8, 1e8], "seed": ["s0", "s1"], "width": [512.5, 64.0]})
+    table = complete(frame)
+    assert list(table["run"]) == ["row 0", "row 1"] and list(table["status"]) == ["done", "done"]
+    assert list(table["flops"]) == [6e14, 12e14] and not table["held_out"].any()
+    assert table[["family", "budget_flops"]].isna().all(axis=None)
+    assert list(table["seed"]) == ["s0", "s1"] and list(table["width"]) == [512.5, 64.0]  # no fit reads them
+    pd.testing.assert_frame_equal(complete(table), table)
+    with pytest.raises(TableError, match="width = 512.5: must be whole"):
+        complete(frame, ("width",))
+    with pytest.raises(TableError, match="missing column 'loss_nats'"):
+        complete(frame, ("loss_nats",))
+    with pytest.raises(TableError, match="column 'params' is there 2 times"):
+        complete(pd.concat([frame, frame[["params"]]], axis=1))
+
+
+def test_words_of_other_trackers_are_read():
+    words = ["Finished", "completed", "crashed", "running", "queued", None]
+    table = complete(pd.DataFrame({"status": words, "held_out": ["yes", "no", "1", 0, "FALSE", None]}))
+    assert list(table["status"].fillna("none")) == ["done", "done", "failed", "running", "pending", "none"]
+    assert list(table["held_out"]) == [True, False, True, False, False, False]
+    with pytest.raises(TableError, match="status = 'ok': must be one of .*--ignore status"):
+        complete(pd.DataFrame({"status": ["ok"]}))
+    with pytest.raises(TableError, match="held_out = 'test': must be true or false"):
+        complete(pd.DataFrame({"held_out": ["test"]}))
 
 
 def test_adopt_takes_anyones_table_and_states_its_defaults():

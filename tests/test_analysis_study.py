@@ -9,8 +9,10 @@ from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, plante
 from analysis import json_values
 from analysis.compute import FlopRule, efficient_runs, fit_flop_rule
 from analysis.fit import FitError
+from analysis.intervals import Resampling
 from analysis.laws import CHINCHILLA, LOSS_FRONTIER
-from analysis.studies import Study, fit_table, frontier_exponents, optimum, predict
+from analysis.runs_table import TableError
+from analysis.studies import Study, fit_table, fitted_rows, frontier_exponents, optimum, predict
 
 VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
 
@@ -150,3 +152,12 @@ def test_wrong_questions_are_refused(study):
         optimum(study, -1)
     with pytest.raises(FitError, match="tokens = 0.0: must be positive"):
         predict(study, {"params": 1e6, "tokens": 0})
+
+
+def test_checkpoints_of_runs_are_fitted_when_drawn_by_run():
+    table = planted_table().assign(run=[f"run-{i % 6}" for i in range(18)])
+    study = fit_table(table, bootstraps=20, resampling=Resampling(by="run"))
+    assert len(study.law.fit.used) == 18 and "groups of equal run" in study.law.method
+    assert len(fitted_rows(table, study)) == 18
+    with pytest.raises(TableError, match="run = 'run-0': stands in more than one row. Fix: .*--resample-by run"):
+        fit_table(table, bootstraps=20)

@@ -36,7 +36,7 @@ def test_predictive_intervals_cover_at_four_times_the_largest_budget():
         noise = 10 ** generator.uniform(np.log10(0.003), -2)
         table = planted_table(noise=noise, sizes=5 + seed % 2, seed=seed)
         result = fit(CHINCHILLA, table)
-        spread = predictive(CHINCHILLA, table, result, bootstraps=192, seed=seed)
+        spread = predictive(result, select(CHINCHILLA, table)[0], bootstraps=192, seed=seed)
         interval = predictive_interval(CHINCHILLA, result, spread, unseen, 0.9, seed)
         measured = planted_loss(**unseen) * np.exp(noise * generator.standard_normal())
         inside += interval.contains(measured)
@@ -55,7 +55,7 @@ def test_intervals_of_constants_cover():
     for seed in range(tables):
         table = planted_table(noise=10 ** generator.uniform(np.log10(0.003), -2), sizes=5 + seed % 2, seed=seed)
         found = estimate(CHINCHILLA, table, bootstraps=192, seed=seed)
-        profiles = profile(found.fit, table, 0.9)
+        profiles = profile(found.fit, select(CHINCHILLA, table)[0], 0.9)
         for name, value in TRUTH.items():
             inside[name] += found.intervals[name].contains(value)
             profiled[name] += profiles[name].low <= value <= profiles[name].high
@@ -90,7 +90,7 @@ def test_a_constant_that_the_points_do_not_determine_is_flagged():
 def test_noise_free_points_give_intervals_without_width():
     table = planted_table(noise=0.0)
     result = fit(CHINCHILLA, table)
-    spread = predictive(CHINCHILLA, table, result, bootstraps=50)
+    spread = predictive(result, select(CHINCHILLA, table)[0], bootstraps=50)
     interval = predictive_interval(CHINCHILLA, result, spread, {"params": 1e6, "tokens": 1e7}, 0.9)
     assert interval.value == pytest.approx(planted_loss(1e6, 1e7), rel=1e-8)
     assert interval.high - interval.low < 1e-7
@@ -199,3 +199,19 @@ def test_a_start_off_the_bounds_is_the_nearest_with_an_effect(sign):
     assert sign * (moved[index] - theta[index]) >= 1.0
     effect = [np.sqrt(np.mean(target_jacobian(CHINCHILLA, at, inputs)[:, index] ** 2)) for at in (theta, moved)]
     assert effect[0] < 0.1 * 0.01 <= effect[1]
+
+
+@pytest.mark.parametrize("size", [1e-150, 1.0, 1e190])
+def test_an_interval_does_not_depend_on_the_size_of_a_constant(size):
+    generator = np.random.default_rng(0)
+    draws, jackknife = generator.lognormal(size=500), generator.lognormal(size=12)
+    plain, scaled = bca_interval(1.0, draws, jackknife, 0.9), bca_interval(size, size * draws, size * jackknife, 0.9)
+    assert (scaled.low, scaled.high) == pytest.approx((size * plain.low, size * plain.high), rel=1e-9)
+
+
+def test_infinite_draws_and_jackknives_still_give_an_interval():
+    """Seven runs may leave a constant so free that some refits overflow."""
+    draws = np.concatenate([np.arange(1.0, 81.0), np.full(20, np.inf)])
+    found = bca_interval(40.0, draws, np.array([1.0, np.inf, 3.0]), 0.9)
+    assert np.isfinite(found.low) and found.high == np.inf
+    assert bca_interval(0.0, np.zeros(50), np.zeros(5), 0.9) == Interval(0.0, 0.0, 0.0)

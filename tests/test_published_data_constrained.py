@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from published_tables import published_table
 
-from analysis.fit import HUBER
+from analysis.fit import HUBER, select
 from analysis.fit.objectives import total
 from analysis.intervals import estimate, profile
 from analysis.laws import evaluate, find
@@ -51,7 +51,7 @@ def test_a_lower_minimum_is_found_and_neither_constant_is_well_determined():
     assert found.fit.values == pytest.approx({"R_D": 95.365, "R_N": 1.7059}, rel=1e-4)
     assert found.fit.starts_at_optimum < found.fit.starts
     assert set(found.weakly_identified) == {"R_D", "R_N"}
-    profiles = profile(found.fit, table)
+    profiles = profile(found.fit, select(found.fit.law, table)[0])
     assert profiles["R_D"].low == pytest.approx(7.001, abs=0.01) and not profiles["R_D"].closed_above
     assert profiles["R_N"].low == pytest.approx(0.558, abs=0.001)
     assert profiles["R_N"].high == pytest.approx(11.59, abs=0.01)

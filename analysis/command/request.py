@@ -11,7 +11,7 @@ import tyro
 from analysis import json_values
 from analysis.fit import OBJECTIVES, FitError, Objective
 from analysis.laws import Law, find
-from analysis.runs_table import COLUMNS, adopt, read_file, write_atomically
+from analysis.runs_table import COLUMNS, RELIED_ON, adopt, complete, read_file, write_atomically
 from analysis.studies import Study, fit_table
 
 Assignments = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
@@ -26,14 +26,25 @@ class Source:
     column: Annotated[Assignments, tyro.conf.arg(metavar="NAME=COLUMN")] = ()
     """Column of the file that holds an input or the output of the law, or a column of the runs table (flops,
     budget_flops, run, status, held_out, ...). Names that agree need not be given."""
+    ignore: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN")] = ()
+    """Columns of the file to leave unread, although their names are those of columns of the runs table."""
 
     def read(self, needed: Sequence[str]) -> pd.DataFrame:
-        """The runs table that the file holds, with the columns `needed`."""
+        """The runs table that the file holds, with the columns `needed`.
+
+        A column that is neither needed nor mapped nor relied on by every fit is kept as it is, whatever it holds.
+        """
         frame = read_file(self.table)
-        known = dict.fromkeys([*needed, *(column.name for column in COLUMNS)])
-        columns = {name: name for name in known if name in frame.columns} | pairs("--column", self.column)
-        columns |= {name: name for name in needed if name not in columns and name != "flops"}
-        return adopt(frame, columns, needed)
+        absent = [name for name in self.ignore if name not in frame.columns]
+        if absent:
+            raise FitError(f"--ignore {absent[0]}: no such column; present: {', '.join(map(str, frame.columns))}.")
+        frame = frame.drop(columns=list(self.ignore))
+        mapped = pairs("--column", self.column)
+        asked = {name: name for name in (*needed, *RELIED_ON) if name in frame.columns} | mapped
+        asked |= {name: name for name in needed if name not in asked and name != "flops"}
+        table = adopt(frame, asked, needed)
+        unasked = [c.name for c in COLUMNS if c.name in frame.columns and c.name not in table.columns]
+        return complete(table.assign(**{name: frame[name].to_numpy() for name in unasked}), needed)
 
 
 @dataclass(frozen=True)

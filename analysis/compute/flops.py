@@ -71,8 +71,6 @@ def fit_flop_rule(params: np.ndarray, tokens: np.ndarray, flops: np.ndarray) -> 
 
 def _of_table(table: pd.DataFrame) -> FlopRule:
     params, tokens = _columns(table, "table", "params", "tokens")
-    if "flops" not in table.columns:
-        return SIX_ND
     return fit_flop_rule(params, tokens, *_columns(table, "table", "flops"))
 
 
@@ -112,9 +110,9 @@ CONVENTIONS: dict[str, Callable[[pd.DataFrame], FlopRule]] = {
 
 
 def flop_rule(convention: str, table: pd.DataFrame) -> FlopRule:
-    """The rule of a named convention for the runs in `table`, or the rule written out as `6.2 * params^0.98`.
+    """The rule of a named convention for the runs in a complete `table`, or one written out as `6.2 * params^0.98`.
 
-    table: as the table counts (column flops; 6nd without it). 6nd: 6 * params * tokens. kaplan: 6 * (params -
+    table: as the table counts, in its column flops. 6nd: 6 * params * tokens. kaplan: 6 * (params -
     embedding_params) * tokens. attention: 6nd plus full attention scores, from depth, width and sequence_length.
     Raises FitError for an unknown name or a missing column.
     """
@@ -134,15 +132,19 @@ def flop_rule(convention: str, table: pd.DataFrame) -> FlopRule:
 
 
 def _columns(table: pd.DataFrame, convention: str, *names: str) -> list[np.ndarray]:
+    found = []
     for name in names:
-        values = table[name].to_numpy(np.float64, na_value=np.nan) if name in table.columns else np.array([np.nan])
+        values = pd.to_numeric(table.get(name, pd.Series([np.nan])), errors="coerce").to_numpy(
+            np.float64, na_value=np.nan
+        )
         if not (np.isfinite(values) & (values > 0)).all():
-            state = "has a value that is not positive and finite" if name in table.columns else "is missing"
+            state = "has a value that is not positive and finite" if name in table else "is missing"
             raise FitError(
                 f"flop rule = {convention!r}: column {name!r} {state}. Fix: fill it in for every fitted run, or use "
                 "the rule 6nd."
             )
-    return [table[name].to_numpy(np.float64) for name in names]
+        found.append(values)
+    return found
 
 
 def _power_law(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from scipy.interpolate import Akima1DInterpolator
 from analysis.fit import FitError, LeftOut, select
 from analysis.intervals import Interval, check_resampling, percentile_interval
 from analysis.laws import CHINCHILLA
+from analysis.runs_table import complete
 
 FEWEST_SIZES = 3
 FEWEST_VALLEYS = 3
@@ -89,11 +90,12 @@ def fit_interpolated(
 
 def _valleys(table: pd.DataFrame) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """flops, params in ascending order and the lowest loss of each, budget by budget."""
-    if "budget_flops" not in table.columns or table["budget_flops"].isna().all():
+    table = complete(table)
+    if table["budget_flops"].isna().all():
         raise FitError("budget_flops: no run states its budget. Fix: fill the column, or name yours.")
-    names = table["run"].astype(str) if "run" in table.columns else [f"row {i}" for i in range(len(table))]
-    used = pd.Index(names).isin(select(CHINCHILLA, table)[0].runs)
-    best = table[used].astype({"budget_flops": "float64"}).groupby(["budget_flops", "params"])["loss_nats"].min()
+    points, _ = select(CHINCHILLA, table)
+    used = {"budget_flops": table["budget_flops"].iloc[points.rows].to_numpy(), "params": points.inputs["params"]}
+    best = pd.DataFrame(used).assign(loss_nats=points.output).groupby(["budget_flops", "params"])["loss_nats"].min()
     return [
         (flops, group.index.get_level_values("params").to_numpy(np.float64), group.to_numpy(np.float64))
         for flops, group in best.groupby(level="budget_flops")

@@ -15,6 +15,7 @@ from analysis.fit.batched import solve
 from analysis.intervals import Estimate, Interval, check_resampling, percentile_interval, with_intervals
 from analysis.intervals.resampling import bootstrap_weights
 from analysis.laws import CHINCHILLA, FRONTIER, LOSS_FRONTIER, Law
+from analysis.runs_table import complete
 
 FEWEST_SIZES = 3  # a parabola has three coefficients
 FEWEST_VALLEYS = 3  # one more than the two constants of a power law
@@ -81,7 +82,7 @@ def fit_isoflop(table: pd.DataFrame, *, level: float = 0.9, bootstraps: int = 10
     optimum.
     """
     check_resampling(level, bootstraps)
-    budgets, left_out = _usable_budgets(table)
+    budgets, left_out = _usable_budgets(complete(table))
     if len(budgets) < FEWEST_VALLEYS:
         reasons = "; ".join(f"{item.run}: {item.reason}" for item in left_out)
         raise FitError(
@@ -122,15 +123,13 @@ def fit_isoflop(table: pd.DataFrame, *, level: float = 0.9, bootstraps: int = 10
 
 def _usable_budgets(table: pd.DataFrame) -> tuple[list[_Budget], list[LeftOut]]:
     """Budgets whose parabola has a minimum, and the others with the reason."""
-    if "budget_flops" not in table.columns or table["budget_flops"].isna().all():
+    if table["budget_flops"].isna().all():
         raise FitError(
             "budget_flops: no run states its budget. Fix: fill the column, or name yours, as --column "
             "budget_flops=YOURS."
         )
     points, _ = select(CHINCHILLA, table)
-    names = [str(run) for run in table["run"]] if "run" in table.columns else [f"row {i}" for i in range(len(table))]
-    budget_of_run = dict(zip(names, table["budget_flops"].astype("float64"), strict=True))
-    flops_N = np.array([budget_of_run[run] for run in points.runs])
+    flops_N = table["budget_flops"].to_numpy(np.float64)[points.rows]
     budgets, left_out = [], []
     for run, flops in zip(points.runs, flops_N, strict=True):
         if np.isnan(flops):

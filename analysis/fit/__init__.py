@@ -4,6 +4,6 @@
 from; an objective is one entry of `objectives.OBJECTIVES`.
 """
 
-from analysis.fit.fitting import Fit, fit
+from analysis.fit.fitting import Fit, fit, fit_points
 from analysis.fit.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective
-from analysis.fit.points import FitError, LeftOut, Points, select
+from analysis.fit.points import FitError, LeftOut, Points, left_out, reasons_left_out, select

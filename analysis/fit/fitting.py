@@ -53,7 +53,11 @@ def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
     Raises FitError when fewer points than parameters + 1 are usable, when an input is constant and its effect cannot be
     told from a constant, or when several inputs are powers of one another.
     """
-    points, left_out = select(law, table)
+    return fit_points(law, *select(law, table), objective)
+
+
+def fit_points(law: Law, points: Points, left_out: tuple[LeftOut, ...], objective: Objective = HUBER) -> Fit:
+    """`fit` for points that are already selected."""
     check_identifiable(law, points, left_out)
     found, starts, at_optimum = search(law, points, objective)
     best = int(np.nanargmin(found.value))
@@ -120,5 +124,6 @@ __all__ = [
     "Objective",
     "Points",
     "fit",
+    "fit_points",
     "select",
 ]

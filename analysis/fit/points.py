@@ -1,11 +1,19 @@
-"""The points of a runs table that a law can be fitted to, and every other row with the reason it is left out."""
+"""The points of a runs table that a law can be fitted to, and every other row with the reason it is left out.
 
+What a usable row is, is said here alone: `reasons_left_out`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis.laws import Law
+from analysis.runs_table import complete
+
+Rule = Literal["positive and finite", "finite and at least zero", "finite"]
 
 
 class FitError(ValueError):
@@ -22,47 +30,61 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Points:
-    """What is fitted: inputs and measured output, each (points,), the runs' names and their rows in the table."""
+    """What is fitted: inputs and measured output, each (points,), the runs' names, and their rows' numbers."""
 
     inputs: dict[str, np.ndarray]
     output: np.ndarray
     runs: tuple[str, ...]
     rows: np.ndarray
 
+    def where(self, chosen: np.ndarray) -> "Points":
+        """The points at which `chosen` (points,) is true."""
+        inputs = {name: values[chosen] for name, values in self.inputs.items()}
+        runs = tuple(run for run, is_chosen in zip(self.runs, chosen, strict=True) if is_chosen)
+        return Points(inputs, self.output[chosen], runs, self.rows[chosen])
+
 
 def select(law: Law, table: pd.DataFrame) -> tuple[Points, tuple[LeftOut, ...]]:
     """The rows a fit of `law` may use, and every other row with the reason it is left out.
 
-    A row is used when it is not held out, its status is done, the law's inputs and output are numbers it can take
-    (finite; positive unless the law says otherwise), and it is not an exact copy of an earlier row. Raises FitError
-    when a column of the law is missing or twice there.
+    A row is used when `reasons_left_out` has nothing to say of it: the law's inputs and output must be positive, unless
+    the law says otherwise. table: any; it is completed first. Raises FitError when a column of the law is missing or
+    twice there, TableError as `complete` does.
     """
+    table = complete(table)
     _check_columns(law, table)
+    reasons = reasons_left_out(table, {name: _rule(law, name) for name in (law.output, *law.inputs)})
+    used = np.flatnonzero(reasons == "")
+    names = table["run"].astype(str).to_numpy()
+    inputs, output = {name: _numbers(table[name])[used] for name in law.inputs}, _numbers(table[law.output])[used]
+    return Points(inputs, output, tuple(names[used]), used), left_out(table, reasons)
+
+
+def reasons_left_out(table: pd.DataFrame, rules: Mapping[str, Rule]) -> np.ndarray:
+    """Why each row of a complete table is left out of a fit that reads the columns `rules`: (rows,), "" if it is not.
+
+    A row is used when it is not held out, its status is done, it keeps every rule, and it is not an exact copy of an
+    earlier row. rules: what the values of a column must be.
+    """
     reasons = np.full(len(table), "", dtype=object)
 
     def leave_out(rows: np.ndarray, text) -> None:
         for i in np.flatnonzero(rows & (reasons == "")):
             reasons[i] = text(i)
 
-    if "held_out" in table.columns:
-        leave_out(table["held_out"].fillna(False).astype(bool).to_numpy(), lambda i: "held out")
-    if "status" in table.columns:
-        leave_out(table["status"].fillna("unknown").ne("done").to_numpy(), lambda i: _status_reason(table.iloc[i]))
-    columns = {name: _numbers(table[name]) for name in (law.output, *law.inputs)}
-    for name, values in columns.items():
-        rule, allowed = _rule(law, name, values)
-        leave_out(~allowed, lambda i, name=name, rule=rule: _value_reason(name, table[name].iloc[i], rule))
+    leave_out(table["held_out"].to_numpy(bool), lambda i: "held out")
+    leave_out(table["status"].fillna("unknown").ne("done").to_numpy(bool), lambda i: _status_reason(table.iloc[i]))
+    for name, rule in rules.items():
+        kept = _keeps(rule, _numbers(table[name]))
+        leave_out(~kept, lambda i, name=name, rule=rule: _value_reason(name, table[name].iloc[i], rule))
     leave_out(_copies(table), lambda i: "exact copy of an earlier row")
-    names = [str(name) for name in table["run"]] if "run" in table.columns else [f"row {i}" for i in range(len(table))]
-    used = reasons == ""
-    left_out = tuple(LeftOut(names[i], reasons[i]) for i in np.flatnonzero(~used))
-    points = Points(
-        {name: columns[name][used] for name in law.inputs},
-        columns[law.output][used],
-        tuple(names[i] for i in np.flatnonzero(used)),
-        np.flatnonzero(used),
-    )
-    return points, left_out
+    return reasons
+
+
+def left_out(table: pd.DataFrame, reasons: np.ndarray) -> tuple[LeftOut, ...]:
+    """The rows of a complete table that `reasons_left_out` names."""
+    runs = table["run"].astype(str).to_numpy()
+    return tuple(LeftOut(runs[i], reasons[i]) for i in np.flatnonzero(reasons != ""))
 
 
 def _check_columns(law: Law, table: pd.DataFrame) -> None:
@@ -88,14 +110,15 @@ def _numbers(column: pd.Series) -> np.ndarray:
     return pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
-def _rule(law: Law, name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
-    """What a column's values must be, in words, and which of them are."""
-    finite = np.isfinite(values)
+def _rule(law: Law, name: str) -> Rule:
     if name == law.output and law.residual == "linear":
-        return "finite", finite
-    if name in law.may_be_zero:
-        return "finite and at least zero", finite & (values >= 0)
-    return "positive and finite", finite & (values > 0)
+        return "finite"
+    return "finite and at least zero" if name in law.may_be_zero else "positive and finite"
+
+
+def _keeps(rule: Rule, values: np.ndarray) -> np.ndarray:
+    lowest = {"finite": values > -np.inf, "finite and at least zero": values >= 0, "positive and finite": values > 0}
+    return np.isfinite(values) & lowest[rule]
 
 
 def _value_reason(name: str, value: object, rule: str) -> str:

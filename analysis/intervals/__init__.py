@@ -8,6 +8,7 @@ from analysis.intervals.bootstrap import (
     Interval,
     Predictive,
     bca_interval,
+    bootstrapped,
     check_resampling,
     estimate,
     percentile_interval,

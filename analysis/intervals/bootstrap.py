@@ -13,19 +13,20 @@ An unseen run gets a predictive interval from a bootstrap of studentised residua
 in every resample, as Student's t does for the normal mean.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit, select
+from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit_points, select
 from analysis.fit.batched import solve, target_jacobian
 from analysis.fit.starts import off_bounds
 from analysis.intervals.one_step import MOST_REFITTED_POINTS, one_step_draws
 from analysis.intervals.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
 from analysis.laws import Law, evaluate
+from analysis.runs_table import complete
 
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
 WEAK_CONDITION = 1e8
@@ -94,8 +95,13 @@ class Predictive:
 
 def percentile_interval(value: float, draws: np.ndarray, level: float) -> Interval:
     """The central `level` share of the draws, e.g. level = 0.9 from the 5th to the 95th percentile."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high))
+    return Interval(float(value), *quantiles(draws, [(1 - level) / 2, (1 + level) / 2]))
+
+
+def quantiles(draws: np.ndarray, shares: Sequence[float]) -> list[float]:
+    """Quantiles of the draws, between two of them; draws themselves where some are infinite."""
+    method = "linear" if np.isfinite(draws).all() else "inverted_cdf"
+    return np.quantile(draws, shares, method=method).tolist()
 
 
 def bca_interval(value: float, draws: np.ndarray, jackknife: np.ndarray, level: float) -> Interval:
@@ -107,11 +113,24 @@ def bca_interval(value: float, draws: np.ndarray, jackknife: np.ndarray, level: 
         return percentile_interval(value, draws, level)
     below = (np.sum(draws < value) + 0.5 * np.sum(draws == value)) / len(draws)
     shift = scipy.stats.norm.ppf(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
-    pull = jackknife.mean() - jackknife
-    acceleration = np.sum(pull**3) / (6 * np.sum(pull**2) ** 1.5) if np.any(pull) else 0.0
+    acceleration = _acceleration(jackknife)
     ends = shift + scipy.stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(draws, scipy.stats.norm.cdf(shift + ends / np.maximum(1 - acceleration * ends, 0.1)))
-    return Interval(float(value), float(low), float(high))
+    shares = scipy.stats.norm.cdf(shift + ends / np.maximum(1 - acceleration * ends, 0.1))
+    return Interval(float(value), *quantiles(draws, shares))
+
+
+def _acceleration(jackknife: np.ndarray) -> float:
+    """Skewness / 6 of the jackknife's pulls, which has no unit: a constant near 1e190 or 1e-120 has one like any."""
+    largest = np.max(np.abs(jackknife))
+    if largest == 0.0:
+        return 0.0
+    share = np.clip(jackknife, -np.finfo(float).max, np.finfo(float).max) / min(largest, np.finfo(float).max)
+    pull = share.mean() - share
+    widest = np.max(np.abs(pull))
+    if widest == 0.0:
+        return 0.0
+    pull = pull / widest
+    return float(np.sum(pull**3) / (6 * np.sum(pull**2) ** 1.5))
 
 
 def estimate(
@@ -130,8 +149,26 @@ def estimate(
     the table does not allow.
     """
     check_resampling(level, bootstraps)
-    result = fit(law, table, objective)
-    points, _ = select(law, table)
+    table = complete(table)
+    points, left_out = select(law, table)
+    result = fit_points(law, points, left_out, objective)
+    settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
+    return bootstrapped(result, points, table, resampling=resampling, **settings)
+
+
+def bootstrapped(
+    result: Fit,
+    points: Points,
+    table: pd.DataFrame,
+    *,
+    level: float,
+    bootstraps: int,
+    seed: int,
+    resampling: Resampling,
+) -> Estimate:
+    """`estimate` for a fit that is already made; `points` were selected from `table`."""
+    check_resampling(level, bootstraps)
+    law = result.law
     units = resampling.units(table, points)
     strata = resampling.strata(table, points, units)
     method = f"BCa from {bootstraps} bootstrap resamples of {resampling}, seed {seed}"
@@ -173,12 +210,12 @@ def with_intervals(
     return Estimate(result, intervals, weak, method, draws, jackknife)
 
 
-def predictive(law: Law, table: pd.DataFrame, result: Fit, *, bootstraps: int = 1000, seed: int = 0) -> Predictive:
-    """Refit `law` to its own prediction plus resampled studentised residuals, `bootstraps` times.
+def predictive(result: Fit, points: Points, *, bootstraps: int = 1000, seed: int = 0) -> Predictive:
+    """Refit the law to its own prediction plus resampled studentised residuals, `bootstraps` times.
 
     In a large table the constants are drawn by `one_step`, and the noise of a run is all that an interval holds.
     """
-    points, _ = select(law, table)
+    law = result.law
     fitted = law.target(evaluate(law, result.array(), points.inputs))
     residuals = law.target(points.output) - fitted
     if len(residuals) > MOST_REFITTED_POINTS:

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import scipy.stats
 
-from analysis.fit import Fit, Points, select
+from analysis.fit import Fit, Points
 from analysis.fit.batched import solve, target_jacobian, values_at
 from analysis.intervals.one_step import MOST_REFITTED_POINTS
 from analysis.laws import Law, Parameter, evaluate
@@ -51,10 +50,9 @@ class Profile:
         return self.closed_below and self.closed_above
 
 
-def profile(result: Fit, table: pd.DataFrame, level: float = 0.9) -> dict[str, Profile]:
-    """The profile of each fitted constant, with its interval at `level`; `table` is the one that was fitted."""
+def profile(result: Fit, points: Points, level: float = 0.9) -> dict[str, Profile]:
+    """The profile of each fitted constant, with its interval at `level`; `points` are those that were fitted."""
     law = result.law
-    points, _ = select(law, table)
     best_P, count = law.pack(result.array()), len(law.parameters)
     residuals = law.target(points.output) - law.target(evaluate(law, result.array(), points.inputs))
     freedom = len(residuals) - count

@@ -27,7 +27,10 @@ class Resampling:
         return f"{unit} within each {self.within}" if self.within else unit
 
     def units(self, table: pd.DataFrame, points: Points) -> np.ndarray:
-        """The number of the unit that each point belongs to. Raises FitError where there are fewer than 3 units."""
+        """The number of the unit that each point of a complete table belongs to: (points,).
+
+        Raises FitError where there are fewer than 3 units.
+        """
         if not self.by:
             return np.arange(len(points.runs))
         units = _codes(table, points, self.by)

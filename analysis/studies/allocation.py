@@ -191,9 +191,7 @@ def interval_at(study: Study, found: np.ndarray) -> Interval:
     draws, jackknife = np.split(found[1:], [len(study.law.draws)])
     if np.isfinite(found).all():
         return bca_interval(float(found[0]), draws, jackknife, study.level)
-    ends = [(1 - study.level) / 2, (1 + study.level) / 2]
-    low, high = np.quantile(draws[~np.isnan(draws)], ends, method="inverted_cdf")
-    return Interval(float(found[0]), float(low), float(high))
+    return percentile_interval(found[0], draws[~np.isnan(draws)], study.level)
 
 
 def _by_valleys(study: Study, flops: float) -> Optimum:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import HUBER, Fit, FitError, Objective, fit, select
+from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit_points, select
 from analysis.intervals import check_resampling, predictive, predictive_interval
 from analysis.laws import Law, evaluate
-from analysis.runs_table import rows_of, unit_of
+from analysis.runs_table import complete, unit_of
 from analysis.studies.study import Study
 
 DEFAULT_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the points, fitted below each cut
@@ -79,9 +79,9 @@ def backtest(
     fit and something to score.
     """
     check_resampling(level, bootstraps)
+    table = complete(table)
     points, _ = select(law, table)
-    rows = rows_of(table, points.runs)
-    at = _positions(rows, by)
+    at = _positions(table.iloc[points.rows], by)
     cuts = sorted({float(cut) for cut in cuts} or _default_cuts(at))
     found = []
     for cut in cuts:
@@ -91,7 +91,7 @@ def backtest(
                 f"cut = {cut:g}: {int(below.sum())} of {len(at)} runs lie below it in {by}, which spans {at.min():g} "
                 f"to {at.max():g}. Fix: cut inside."
             )
-        found.append(_cut(law, rows, at, cut, objective, level=level, bootstraps=bootstraps, seed=seed))
+        found.append(_cut(law, points, at, cut, objective, level=level, bootstraps=bootstraps, seed=seed))
     if all(cut.reason for cut in found):
         raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}")
     return Backtest(law, objective, by, law.output, unit_of(law.output), level, bootstraps, seed, tuple(found))
@@ -109,21 +109,21 @@ def backtest_of(study: Study, table: pd.DataFrame) -> Backtest | None:
 
 def _cut(
     law: Law,
-    rows: pd.DataFrame,
+    points: Points,
     at: np.ndarray,
     cut: float,
     objective: Objective,
     **resampling: float,
 ) -> Cut:
     below = at < cut
-    shown, unseen = rows[below], select(law, rows[~below])[0]
+    shown, unseen = points.where(below), points.where(~below)
     empty = np.array([])
     try:
-        result = fit(law, shown, objective)
+        result = fit_points(law, shown, (), objective)
     except FitError as error:
         nothing = {name: float("nan") for name in ("mean_absolute_error", "mean_relative_error", "bias", "hit_rate")}
         return Cut(cut, int(below.sum()), str(error), {}, (), *[empty] * 5, **nothing, furthest=_furthest(at, below))
-    low, high = _intervals(law, shown, result, unseen.inputs, **resampling)
+    low, high = _intervals(result, shown, unseen.inputs, **resampling)
     predicted = evaluate(law, result.array(), unseen.inputs)
     error = predicted - unseen.output
     with np.errstate(divide="ignore"):
@@ -148,9 +148,9 @@ def _cut(
 
 
 def _intervals(
-    law: Law, shown: pd.DataFrame, result: Fit, inputs: dict, level: float, bootstraps: int, seed: int
+    result: Fit, shown: Points, inputs: dict, level: float, bootstraps: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    spread = predictive(law, shown, result, bootstraps=bootstraps, seed=seed)
+    law, spread = result.law, predictive(result, shown, bootstraps=bootstraps, seed=seed)
     intervals = [
         predictive_interval(law, result, spread, dict(zip(law.inputs, point, strict=True)), level, seed)
         for point in zip(*(inputs[name] for name in law.inputs), strict=True)
@@ -167,8 +167,6 @@ def _default_cuts(at: np.ndarray) -> set[float]:
 
 
 def _positions(rows: pd.DataFrame, by: str) -> np.ndarray:
-    if by == "flops" and "flops" not in rows.columns and {"params", "tokens"} <= set(rows.columns):
-        return (6.0 * rows["params"] * rows["tokens"]).to_numpy(np.float64)
     if by not in rows.columns:
         present = ", ".join(map(str, rows.columns))
         raise FitError(f"by = {by!r}: no such column; present: {present}. Fix: cut by one of these.")

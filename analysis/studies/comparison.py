@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import LEAST_SQUARES, FitError, LeftOut
+from analysis.fit import LEAST_SQUARES, FitError, LeftOut, left_out, reasons_left_out
 from analysis.intervals import Estimate, estimate
 from analysis.laws import find
-from analysis.runs_table import validate
+from analysis.runs_table import check_run_names, complete
 
 MEASURES = ("loss_nats", "bits_per_byte", "token_accuracy", "exact_match")
+NEEDED = ("family", "learning_rate", "flops", "params", "loss_nats")
 FEWEST_BUDGETS = 3  # one more than the two constants of a power law
 
 
@@ -69,14 +70,22 @@ def compare(
 ) -> Comparison:
     """Compare the families of a runs table. Needs `family`, `learning_rate`, `flops`, `params` and `loss_nats`.
 
-    Runs that are not done, or whose loss is no positive number, are left out with the reason. The law is a power law of
+    Runs that are held out or not done, or whose loss, learning rate, params or flops are not positive numbers, are left
+    out with the reason. The law is a power law of
     loss against flops (Kaplan et al. 2020, equation 1.3), by least squares on log loss over the best rate's runs at
     each budget. law: one to fit to all families' best runs together, in the same way; its inputs must be columns.
     Raises FitError when no run is done, LawError for an unknown law.
     """
-    table = validate(table, ("family", "learning_rate", "flops", "params", "loss_nats"))
+    measured = [name for name in table.columns if str(name).startswith((*MEASURES, "active_params"))]
+    table = complete(table, (*NEEDED, *measured))
+    if table["family"].isna().any():
+        run = table["run"][table["family"].isna()].iloc[0]
+        raise FitError(f"family of run {run!r}: is missing. Fix: fill it in.")
+    check_run_names(table["run"])
+    reasons = reasons_left_out(table, dict.fromkeys(NEEDED[1:], "positive and finite"))
     families = tuple(
-        _family(str(name), rows, level, bootstraps, seed) for name, rows in table.groupby("family", sort=False)
+        _family(str(name), rows, reasons[rows.index], level, bootstraps, seed)
+        for name, rows in table.groupby("family", sort=False)
     )
     if not any(family.cells for family in families):
         raise FitError("status: no run of any family is done. Fix: train the runs first.")
@@ -85,45 +94,34 @@ def compare(
     return Comparison(families, level, *_joint(law, table, families, level, bootstraps, seed))
 
 
-def _family(name: str, rows: pd.DataFrame, level: float, bootstraps: int, seed: int) -> Family:
-    status = rows["status"] if "status" in rows.columns else pd.Series("done", rows.index)
-    usable = status.eq("done") & np.isfinite(rows["loss_nats"]) & (rows["loss_nats"] > 0)
-    names = (
-        rows["run"].astype(str) if "run" in rows.columns else pd.Series([f"row {i}" for i in rows.index], rows.index)
-    )
-    left_out = tuple(
-        LeftOut(names[i], f"status {status[i]}" if status[i] != "done" else f"loss_nats = {rows['loss_nats'][i]:g}")
-        for i in rows.index[~usable]
-    )
-    done = rows[usable].assign(run=names[usable])
-    budgets = done["budget_flops"] if "budget_flops" in done.columns else pd.Series(np.nan, done.index)
+def _family(name: str, rows: pd.DataFrame, reasons: np.ndarray, level: float, bootstraps: int, seed: int) -> Family:
+    done, unused = rows[reasons == ""], left_out(rows, reasons)
     cells = tuple(
         _cell(None if np.isnan(budget) else float(budget), alike)
-        for budget, alike in done.groupby(budgets.fillna(np.nan), dropna=False)
+        for budget, alike in done.groupby("budget_flops", dropna=False)
     )
     if len(cells) < FEWEST_BUDGETS:
         note = f"{len(cells)} budgets; a power law of compute needs at least {FEWEST_BUDGETS}"
-        return Family(name, cells, None, note, left_out)
+        return Family(name, cells, None, note, unused)
     best = done[done["run"].isin([run for cell in cells for run in cell.runs])]
     try:
         law = estimate(
             find("kaplan_compute"), best, objective=LEAST_SQUARES, level=level, bootstraps=bootstraps, seed=seed
         )
     except FitError as error:
-        return Family(name, cells, None, str(error), left_out)
-    return Family(name, cells, law, "", left_out)
+        return Family(name, cells, None, str(error), unused)
+    return Family(name, cells, law, "", unused)
 
 
 def _joint(
     law: str, table: pd.DataFrame, families: tuple[Family, ...], level: float, bootstraps: int, seed: int
 ) -> tuple[Estimate | None, str]:
     best = [run for family in families for cell in family.cells for run in cell.runs]
-    names = table["run"].astype(str) if "run" in table.columns else pd.Series([f"row {i}" for i in table.index])
-    chosen = table[names.isin(best).to_numpy()]
     definition = find(law)
+    chosen = complete(table[table["run"].isin(best)], (*definition.inputs, definition.output))
     try:
         settings = {"objective": LEAST_SQUARES, "level": level, "bootstraps": bootstraps, "seed": seed}
-        return estimate(definition, validate(chosen, (*definition.inputs, definition.output)), **settings), ""
+        return estimate(definition, chosen, **settings), ""
     except FitError as error:
         return None, str(error)
 
@@ -133,7 +131,7 @@ def _cell(budget: float | None, rows: pd.DataFrame) -> Cell:
     rate = float(by_rate.idxmin())
     best = rows[rows["learning_rate"] == rate]
     columns = [c for c in rows.columns if c.startswith(MEASURES) and best[c].notna().all()]
-    active = best["active_params"] if "active_params" in best.columns else best["params"]
+    active = best.get("active_params", best["params"])
     return Cell(
         budget_flops=budget,
         learning_rate=rate,

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import FitError
+from analysis.fit import FitError, reasons_left_out
+from analysis.runs_table import complete
 
 CELL = ("params", "tokens")
 AXES = ("learning_rate", "batch_tokens")
@@ -106,12 +107,8 @@ def _usable(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     for name in (*names, "loss_nats"):
         if name not in table.columns:
             raise FitError(f"table: missing column {name!r}; present: {', '.join(table.columns)}. Fix: add it.")
-    numbers = table[[*names, "loss_nats"]].astype("float64")
-    usable = np.isfinite(numbers).all(axis=1) & (numbers > 0).all(axis=1)
-    if "status" in table.columns:
-        usable &= table["status"].eq("done").fillna(False).astype(bool)
-    if "held_out" in table.columns:
-        usable &= ~table["held_out"].astype(bool)
+    table = complete(table, (*names, "loss_nats"))
+    usable = reasons_left_out(table, dict.fromkeys((*names, "loss_nats"), "positive and finite")) == ""
     if not usable.any():
         raise FitError(f"table: no finished row has positive {', '.join(names)} and loss_nats. Fix: fill them in.")
     return table[usable]
@@ -136,7 +133,7 @@ def _bowl(cell: dict[str, float], group: pd.DataFrame, axes: list[str], bandwidt
     return Bowl(
         cell={name: float(value) for name, value in cell.items()},
         runs=len(group),
-        best_run=str(group["run"].iloc[lowest]) if "run" in group.columns else f"row {group.index[lowest]}",
+        best_run=str(group["run"].iloc[lowest]),
         best_loss_nats=float(np.exp(log_loss[lowest])),
         optimum=dict(zip(axes, map(float, np.exp(place * width)), strict=True)),
         loss_nats=float(np.exp(value)),

@@ -10,10 +10,20 @@ import pandas as pd
 from analysis import json_values
 from analysis.compute import FlopRule, IsoFlop, Reach, fit_flop_rule, fit_isoflop
 from analysis.compute.frontier import given_inputs
-from analysis.fit import HUBER, FitError, LeftOut, Objective, select
-from analysis.intervals import POINTS, Estimate, Predictive, Profile, Resampling, estimate, predictive, profile
+from analysis.fit import HUBER, FitError, LeftOut, Objective, fit_points, select
+from analysis.intervals import (
+    POINTS,
+    Estimate,
+    Predictive,
+    Profile,
+    Resampling,
+    bootstrapped,
+    check_resampling,
+    predictive,
+    profile,
+)
 from analysis.laws import CHINCHILLA, Law
-from analysis.runs_table import digest, rows_of, validate
+from analysis.runs_table import check_run_names, complete, digest
 
 
 @dataclass(frozen=True)
@@ -85,25 +95,28 @@ def fit_table(
 ) -> Study:
     """Fit the parametric law and, where budgets are stated, approach 2, each with bootstrap intervals.
 
-    Only the columns of the law are needed; `status`, `held_out`, `budget_flops` and `flops` are used where present
-    (without `flops`, runs are priced at 6 * params * tokens). Raises TableError or FitError for a table that does not
-    determine the law; a run that cannot be used is listed in `left_out` instead. resampling: what the bootstrap of the
-    law draws. given: for optima, a value of each of the law's inputs besides params and tokens.
+    Only the columns of the law are needed; `runs_table.complete` says how others are filled in. Several rows of one run
+    are refused unless `resampling` draws by run. Raises TableError or FitError for a table that does not determine the
+    law; a run that cannot be used is listed in `left_out` instead. resampling: what the bootstrap of the law draws.
+    given: for optima, a value of each of the law's inputs besides params and tokens.
     """
-    table = validate(table, (*law.inputs, law.output))
+    table = complete(table, (*law.inputs, law.output))
+    if resampling.by != "run":
+        check_run_names(table["run"])
     _check_one_family(table)
     if not far_factor >= 1:
         raise FitError(f"far_factor = {far_factor:g}: must be at least 1. Fix: use 10.")
     settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
-    points, _ = select(law, table)
-    _check_budgets(law, table, points.runs)
-    fitted = estimate(law, table, objective=objective, resampling=resampling, **settings)
-    spread = predictive(law, table, fitted.fit, bootstraps=bootstraps, seed=seed)
+    check_resampling(level, bootstraps)
+    points, left_out = select(law, table)
+    rows = table.iloc[points.rows]
+    _check_budgets(law, rows["budget_flops"])
+    result = fit_points(law, points, left_out, objective)
     ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
     ranges[law.output] = (float(points.output.min()), float(points.output.max()))
     isoflop, note, rule, largest = None, f"law {law.name!r} has no params and tokens", None, float("nan")
     if {"params", "tokens"} <= set(law.inputs):
-        flops, largest = _prices(table, points.runs, points.inputs)
+        flops, largest = _prices(rows)
         rule = fit_flop_rule(points.inputs["params"], points.inputs["tokens"], flops)
         try:
             isoflop, note = fit_isoflop(table, **settings), ""
@@ -112,9 +125,9 @@ def fit_table(
     elif "flops" in law.inputs:
         largest = ranges["flops"][1]
     return Study(
-        law=fitted,
-        profiles=profile(fitted.fit, table, level),
-        predictive=spread,
+        law=bootstrapped(result, points, table, resampling=resampling, **settings),
+        profiles=profile(result, points, level),
+        predictive=predictive(result, points, bootstraps=bootstraps, seed=seed),
         isoflop=isoflop,
         isoflop_note=note,
         flop_rule=rule,
@@ -156,11 +169,9 @@ def reach(study: Study, inputs: Mapping[str, float]) -> Reach:
 
 
 def fitted_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The rows of the runs that the law was fitted to, with their FLOPs (6 * params * tokens where not stated)."""
-    runs = rows_of(table, study.law.fit.used)
-    if "flops" not in runs.columns and {"params", "tokens"} <= set(runs.columns):
-        runs["flops"] = 6.0 * runs["params"] * runs["tokens"]
-    return runs
+    """The rows of the study's table that its law was fitted to, completed, in the order of the fit's `used`."""
+    table = complete(table)
+    return table.iloc[select(study.law.fit.law, table)[0].rows].reset_index(drop=True)
 
 
 def _given(law: Law, given: Mapping[str, float]) -> dict[str, float]:
@@ -186,36 +197,28 @@ def _times_outside(value: float, low: float, high: float) -> float:
     return low / value if 0 < value < low else 1.0
 
 
-def _prices(table: pd.DataFrame, runs: tuple[str, ...], inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
+def _prices(rows: pd.DataFrame) -> tuple[np.ndarray, float]:
     """FLOPs of each fitted run, and the largest budget (largest run where no budget is stated)."""
-    rows = rows_of(table, runs)
-    flops = 6.0 * inputs["params"] * inputs["tokens"]
-    if "flops" in table.columns:
-        stated = rows["flops"].to_numpy(np.float64)
-        if not (np.isfinite(stated) & (stated > 0)).all():
-            wrong = runs[int(np.flatnonzero(~(np.isfinite(stated) & (stated > 0)))[0])]
-            raise FitError(
-                f"flops of run {wrong!r}: must be positive and finite. Fix: fill it in, or drop the column "
-                "to price every run at 6 * params * tokens."
-            )
-        flops = stated
-    budgets = rows["budget_flops"].to_numpy(np.float64) if "budget_flops" in table.columns else np.array([np.nan])
+    flops, budgets = rows["flops"].to_numpy(np.float64), rows["budget_flops"].to_numpy(np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(flops) & (flops > 0)))
+    if len(wrong):
+        raise FitError(
+            f"flops of run {rows['run'].iloc[wrong[0]]!r}: must be positive and finite. Fix: fill it in, or drop the "
+            "column to price every run at 6 * params * tokens."
+        )
     return flops, float(flops.max() if np.isnan(budgets).all() else np.nanmax(budgets))
 
 
 def _check_one_family(table: pd.DataFrame) -> None:
-    families = sorted(set(table["family"].dropna())) if "family" in table.columns else []
+    families = sorted(set(table["family"].dropna()))
     if len(families) > 1:
         raise FitError(
             f"family = {', '.join(map(repr, families))}: one law describes one family. Fix: fit each on its own rows."
         )
 
 
-def _check_budgets(law: Law, table: pd.DataFrame, runs: tuple[str, ...]) -> None:
-    if "params" not in law.inputs or "budget_flops" not in table.columns or not runs:
-        return
-    budgets = rows_of(table, runs)["budget_flops"]
-    if budgets.notna().all() and budgets.nunique() == 1:
+def _check_budgets(law: Law, budgets: pd.Series) -> None:
+    if "params" in law.inputs and budgets.notna().all() and budgets.nunique() == 1:
         raise FitError(
             f"budget_flops = {budgets.iloc[0]:g} in every usable run: one compute budget cannot tell params "
             "from tokens at another. Fix: add runs at a second budget."

@@ -41,8 +41,8 @@ def intervals(table, objective, seed):
     units = np.arange(len(points.runs))
     weights = bootstrap_weights(np.random.default_rng(seed), units, np.zeros(len(units), int), BOOTSTRAPS)
     draws, jackknife = refit(law, result, points, weights), refit(law, result, points, jackknife_weights(units))
-    residual_draws = predictive(law, table, result, bootstraps=BOOTSTRAPS, seed=seed).draws
-    profiles = profile(result, table, LEVEL)
+    residual_draws = predictive(result, points, bootstraps=BOOTSTRAPS, seed=seed).draws
+    profiles = profile(result, points, LEVEL)
     found = {}
     for i, name in enumerate(law.names):
         value, truth = result.values[name], TRUTH[name]

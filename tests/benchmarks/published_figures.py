@@ -17,7 +17,7 @@ import test_published_experts as experts
 import test_published_hyperparameters as hyperparameters
 
 from analysis.datasets import SETTING, load
-from analysis.fit import LEAST_SQUARES, fit
+from analysis.fit import LEAST_SQUARES, fit, select
 from analysis.intervals import Estimate, profile
 from analysis.studies import excess_loss, fit_bowls, optima_table
 
@@ -64,7 +64,7 @@ def show_data_constrained() -> None:
     print("\nData-constrained: objective and R_D*, R_N*, published and refitted; 90 % profile intervals")
     print(f"  published {constrained.huber(table, constrained.PUBLISHED):.8f} {constrained.PUBLISHED}")
     print(f"  refitted  {found.objective_value:.8f} {found.values}")
-    for name, curve in profile(found, table).items():
+    for name, curve in profile(found, select(found.law, table)[0]).items():
         print(f"  {name}: {curve.low:.4g} to {curve.high:.4g}{'' if curve.closed_above else ' and beyond'}")
 
 
