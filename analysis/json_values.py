@@ -9,6 +9,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,13 +42,14 @@ def to_dict(value: Any) -> Any:
     return value
 
 
-def from_dict(kind: Any, data: Any, path: str = "") -> Any:
+def from_dict(kind: Any, data: Any, path: str = "", laws: Sequence[Law] = ()) -> Any:
     """Inverse of `to_dict` for a value of the declared type `kind`.
 
-    Raises FileError naming a field that is wrong, LawError for a law that is not known here or another one.
+    laws: the caller's own, next to those of the package; a file that names another is refused, since reading it must
+    run no code. Raises FileError naming a field that is wrong, LawError for a law that is unknown or another one.
     """
     if kind is Law:
-        return described(data)
+        return described(data, laws)
     if dataclasses.is_dataclass(kind):
         if not isinstance(data, dict):
             raise FileError(f"{path or kind.__name__} = {data!r}: must be an object. Fix: write the file again.")
@@ -57,19 +59,19 @@ def from_dict(kind: Any, data: Any, path: str = "") -> Any:
             wrong = sorted(set(data) ^ names)[0]
             problem = "unknown" if wrong in data else "missing"
             raise FileError(f"{path or kind.__name__}: field {wrong!r} is {problem}. Fix: write the file again.")
-        return kind(**{name: from_dict(hints[name], data[name], f"{path}.{name}".lstrip(".")) for name in data})
+        return kind(**{name: from_dict(hints[name], data[name], f"{path}.{name}".lstrip("."), laws) for name in data})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return None if data is None else from_dict(next(k for k in inner if k is not type(None)), data, path)
+        return None if data is None else from_dict(next(k for k in inner if k is not type(None)), data, path, laws)
     if origin is tuple:
         if not isinstance(data, list):
             raise FileError(f"{path} = {data!r}: must be a list. Fix: write the file again.")
         kinds = [inner[0]] * len(data) if inner[-1] is Ellipsis else inner
-        return tuple(from_dict(k, item, path) for k, item in zip(kinds, data, strict=True))
+        return tuple(from_dict(k, item, path, laws) for k, item in zip(kinds, data, strict=True))
     if origin is dict:
         if not isinstance(data, dict):
             raise FileError(f"{path} = {data!r}: must be an object. Fix: write the file again.")
-        return {key: from_dict(inner[1], item, f"{path}.{key}") for key, item in data.items()}
+        return {key: from_dict(inner[1], item, f"{path}.{key}", laws) for key, item in data.items()}
     try:
         return np.array(data, np.float64) if kind is np.ndarray else kind(data)
     except (TypeError, ValueError):

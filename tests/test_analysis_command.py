@@ -16,7 +16,7 @@ from analysis.command.fit import fit
 from analysis.command.predict import predict
 from analysis.command.score import score
 from analysis.fit import FitError
-from analysis.laws import LAWS, LawError, evaluate, find
+from analysis.laws import LAWS, LawError, evaluate, load
 from analysis.runs_table import TableError
 from analysis.studies import PredictionError, Study, prediction
 
@@ -131,7 +131,7 @@ RATIO = Law(
 def test_a_law_of_the_users_own_file(tmp_path, capsys):
     (tmp_path / "own.py").write_text(OWN_LAW)
     source = (foreign(tmp_path), *NAMES, *FEW, "--law", f"{tmp_path / 'own.py'}:RATIO")
-    assert find(source[-1]) is find(source[-1])
+    assert load(source[-1]) is load(source[-1])
     run(fit, *source)
     run(predict, *source, "--at", "params=1e6", "tokens=1e7", "--out", tmp_path / "p.json")
     run(score, tmp_path / "p.json", "--measured", "2.5")

@@ -10,7 +10,7 @@ from planted_tables import TRUTH, planted_table
 from analysis import json_values
 from analysis.fit import HUBER_LIKELIHOOD, Fit, fit, select
 from analysis.intervals import profile
-from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, evaluate, find, power
+from analysis.laws import CHINCHILLA, Law, LawError, Parameter, describe, described, evaluate, find, power
 from analysis.report import write_study
 from analysis.studies import Study, backtest_of, fit_table, predict
 
@@ -93,7 +93,7 @@ SATURATING = Law(
 )
 
 
-def test_a_law_of_ones_own_needs_no_list(tmp_path, monkeypatch):
+def test_a_law_of_ones_own_needs_no_list(tmp_path):
     """tokens^(-k / ln 10) is Chinchilla's term in tokens: fit, intervals, back-test and report must agree with it."""
     table = planted_table(noise=0.003)
     own, known = (fit_table(table, law=law, bootstraps=50) for law in (SATURATING, CHINCHILLA))
@@ -106,10 +106,19 @@ def test_a_law_of_ones_own_needs_no_list(tmp_path, monkeypatch):
     assert scored == pytest.approx([cut.bias for cut in backtest_of(known, table).cuts if not cut.reason], rel=1e-6)
     write_study(tmp_path, table, own)
     saved = json.loads((tmp_path / "law.json").read_text())
-    with pytest.raises(LawError, match="law = 'saturating': no such law"):
-        json_values.from_dict(Study, saved)
-    monkeypatch.setitem(LAWS, "saturating", SATURATING)
-    assert json_values.from_dict(Study, saved).law.fit == own.law.fit
+    with pytest.raises(LawError, match="law = 'saturating': no law of this package.* Fix: hand the law in"):
+        Study.from_dict(saved)
+    assert Study.from_dict(saved, laws=[SATURATING]).law.fit == own.law.fit
+
+
+def test_reading_a_result_runs_no_file_that_it_names(tmp_path):
+    (tmp_path / "theirs.py").write_text("raise SystemExit('ran')")
+    saved = {**describe(CHINCHILLA), "name": f"{tmp_path / 'theirs.py'}:LAW"}
+    for read in (described, lambda data: json_values.from_dict(Law, data)):
+        with pytest.raises(LawError, match="no law of this package, and a file loads no code"):
+            read(saved)
+    with pytest.raises(LawError, match="no such law"):
+        find(saved["name"])
 
 
 def test_a_law_in_a_file_is_told_from_another_of_its_name():

@@ -6,9 +6,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from analysis.command import show
 from analysis.command.request import Merged, Request, Source, write_json
-from analysis.studies import backtesting as backtests
 
 
 def backtest(
@@ -32,10 +30,16 @@ def backtest(
         json: file that gets every cut and every scored run, as JSON.
         figures: folder that gets the figure, as PNG and PDF.
     """
-    law = request.chosen_law()
-    found = backtests.backtest(
-        law,
-        request.read(source, by),
+    from analysis import backend, studies
+    from analysis.command import show
+    from analysis.runs_table import check_run_names
+
+    backend.configure_command()
+    table = request.read(source, by)
+    check_run_names(table["run"])
+    found = studies.backtest(
+        request.chosen_law(),
+        table,
         by=by,
         cuts=cuts,
         objective=request.chosen_objective(),

@@ -1,18 +1,15 @@
 """`isoflop fit`: a law, its intervals, what was left out, and what the law calls optimal."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 
-from analysis.command import show
 from analysis.command.request import Assignments, Merged, Request, Source, numbers, pairs, write_json
-from analysis.compute import flop_rule
-from analysis.fit import FitError
-from analysis.intervals import Estimate, Resampling, estimate
-from analysis.laws import find
-from analysis.studies import backtest_of, fitted_rows
+
+if TYPE_CHECKING:
+    from analysis.intervals import Estimate
 
 HyperparameterLaws = Annotated[Assignments, tyro.conf.arg(metavar="LAW=TABLE")]
 
@@ -56,6 +53,14 @@ def fit(
         target_loss: quality in nats per token for which the cheapest run is found, training and serving together.
         inference_tokens: tokens served over that run's life.
     """
+    from analysis import backend
+    from analysis.command import show
+    from analysis.compute import flop_rule
+    from analysis.fit import FitError
+    from analysis.intervals import Resampling
+    from analysis.studies import backtest_of, fitted_rows
+
+    backend.configure_command()
     if (target_loss is None) != (inference_tokens is None):
         raise FitError("target_loss and inference_tokens: belong together. Fix: give both, or neither.")
     console, table = Console(), request.read(source, resample_by, resample_within)
@@ -83,10 +88,13 @@ def fit(
             console.print(f"wrote {path}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
-def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int) -> list[Estimate]:
+def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int) -> "list[Estimate]":
+    from analysis.intervals import estimate
+    from analysis.laws import load
+
     found = []
     for name, path in pairs("--hyperparameters", groups).items():
-        law = find(name)
+        law = load(name)
         table = Source(Path(path)).read((*law.inputs, law.output))
         settings = {"level": request.level, "bootstraps": bootstraps, "seed": request.seed}
         found.append(estimate(law, table, objective=request.chosen_objective(), **settings))

@@ -3,18 +3,17 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import pandas as pd
 import tyro
 from rich.console import Console
 
-from analysis.command import show
 from analysis.command.request import Assignments, Merged, Request, Source, numbers
-from analysis.fit import FitError
-from analysis.laws import Law
-from analysis.studies import optimum, prediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.laws import Law
 
 
 def predict(
@@ -43,6 +42,14 @@ def predict(
         bootstraps: number of resamples.
         far_factor: say so where the run lies further than this many times beyond the fitted ones.
     """
+    import numpy as np
+
+    from analysis import backend
+    from analysis.command import show
+    from analysis.fit import FitError
+    from analysis.studies import optimum, prediction
+
+    backend.configure_command()
     law, inputs = request.chosen_law(), numbers("--at", at)
     table = request.read(source)
     named = table["run"].astype(str) == run
@@ -71,15 +78,19 @@ def predict(
     Console().print(f"written to {out} at {found.written}", style="dim", highlight=False, soft_wrap=True)
 
 
-def _besides(law: Law, inputs: Mapping[str, float], flops: float | None) -> dict[str, float]:
+def _besides(law: "Law", inputs: Mapping[str, float], flops: float | None) -> dict[str, float]:
     """What an optimum is told besides its budget: the law's further inputs."""
     if flops is None:
         return {}
     return {name: value for name, value in inputs.items() if name not in ("params", "tokens")}
 
 
-def _inputs_of(law: Law, row: pd.DataFrame, given: Mapping[str, float]) -> dict[str, float]:
+def _inputs_of(law: "Law", row: "pd.DataFrame", given: Mapping[str, float]) -> dict[str, float]:
     """A run's inputs from its row; what is given for one that the row leaves open is taken."""
+    import numpy as np
+
+    from analysis.fit import FitError
+
     stated = {name: float(row[name].iloc[0]) for name in law.inputs if np.isfinite(float(row[name].iloc[0]))}
     for name in set(stated) & set(given):
         if not np.isclose(stated[name], given[name], rtol=1e-9):

@@ -1,18 +1,21 @@
-"""What the verbs on a table have in common: which file, which law, which column holds what."""
+"""What the verbs on a table have in common: which file, which law, which column holds what.
+
+Read by the command line before it is known what to do, so whatever computes is imported where it is needed.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import tyro
 
-from analysis import json_values
-from analysis.fit import OBJECTIVES, FitError, Objective
-from analysis.laws import Law, find
-from analysis.runs_table import COLUMNS, RELIED_ON, adopt, complete, read_file, write_atomically
-from analysis.studies import Study, fit_table
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.fit import Objective
+    from analysis.laws import Law
+    from analysis.studies import Study
 
 Assignments = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 
@@ -29,11 +32,14 @@ class Source:
     ignore: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN")] = ()
     """Columns of the file to leave unread, although their names are those of columns of the runs table."""
 
-    def read(self, needed: Sequence[str]) -> pd.DataFrame:
+    def read(self, needed: Sequence[str]) -> "pd.DataFrame":
         """The runs table that the file holds, with the columns `needed`.
 
         A column that is neither needed nor mapped nor relied on by every fit is kept as it is, whatever it holds.
         """
+        from analysis.fit import FitError
+        from analysis.runs_table import COLUMNS, RELIED_ON, adopt, complete, read_file
+
         frame = read_file(self.table)
         absent = [name for name in self.ignore if name not in frame.columns]
         if absent:
@@ -64,12 +70,16 @@ class Request:
     seed: int = 0
     """Seed of the resamples."""
 
-    def chosen_law(self) -> Law:
-        """The law with its held constants. Raises LawError for a name there is none of."""
-        return find(self.law).fix(**numbers("--fix", self.fix))
+    def chosen_law(self) -> "Law":
+        """The law with its held constants. Raises LawError for an unknown name."""
+        from analysis.laws import load
 
-    def chosen_objective(self) -> Objective:
+        return load(self.law).fix(**numbers("--fix", self.fix))
+
+    def chosen_objective(self) -> "Objective":
         """The objective of that name, with the delta asked for. Raises FitError for an unknown one."""
+        from analysis.fit import OBJECTIVES, FitError, Objective
+
         if self.objective not in OBJECTIVES:
             raise FitError(f"objective = {self.objective!r}: must be one of {', '.join(OBJECTIVES)}. Fix: choose one.")
         named = OBJECTIVES[self.objective]
@@ -81,13 +91,15 @@ class Request:
             raise FitError(f"delta = {self.delta:g}: must be positive. Fix: use 1e-3.")
         return Objective(named.name, self.delta)
 
-    def read(self, source: Source, *also: str) -> pd.DataFrame:
+    def read(self, source: Source, *also: str) -> "pd.DataFrame":
         """The runs table that a source holds for this law, with the further columns `also`, of which "" is none."""
         law = self.chosen_law()
         return source.read((*law.inputs, law.output, *(name for name in also if name not in ("", "flops"))))
 
-    def study(self, table: pd.DataFrame, **settings: Any) -> Study:
+    def study(self, table: "pd.DataFrame", **settings: Any) -> "Study":
         """The law fitted to a table, with its intervals."""
+        from analysis.studies import fit_table
+
         return fit_table(
             table,
             law=self.chosen_law(),
@@ -103,6 +115,8 @@ Merged = tyro.conf.arg(name="")
 
 def pairs(option: str, groups: Iterable[Iterable[str]]) -> dict[str, str]:
     """NAME=TEXT assignments as a dict. Raises FitError for one that is none, or a name that is given twice."""
+    from analysis.fit import FitError
+
     found: dict[str, str] = {}
     for assignment in (assignment for group in groups for assignment in group):
         name, equals, text = assignment.partition("=")
@@ -116,6 +130,8 @@ def pairs(option: str, groups: Iterable[Iterable[str]]) -> dict[str, str]:
 
 def numbers(option: str, groups: Iterable[Iterable[str]]) -> dict[str, float]:
     """NAME=NUMBER assignments as a dict. Raises FitError as `pairs` does, or for a value that is not a number."""
+    from analysis.fit import FitError
+
     found = {}
     for name, text in pairs(option, groups).items():
         try:
@@ -127,6 +143,9 @@ def numbers(option: str, groups: Iterable[Iterable[str]]) -> dict[str, float]:
 
 def write_json(path: Path | None, value: Any) -> None:
     """Write a value's JSON to `path`, whose folders are made; nothing without a path."""
+    from analysis import json_values
+    from analysis.runs_table import write_atomically
+
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json_values.dumps(value).encode())

@@ -1,15 +1,17 @@
 """`isoflop score`: a prediction that was written down, beside what was measured."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import pandas as pd
 import tyro
 from rich.console import Console
 
 from analysis.command.request import Assignments, Source, write_json
-from analysis.studies import Prediction, PredictionError, prediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.studies import Prediction
 
 SAME_INPUTS = 0.01  # relative: a run's tokens are rounded to whole steps
 
@@ -33,6 +35,8 @@ def score(
         run: name of the run in the table, where it is not the name in the prediction.
         json: file that gets the score, as JSON.
     """
+    from analysis.studies import PredictionError, prediction
+
     found = prediction.read(file)
     if (measured is None) == (table is None):
         raise PredictionError("measured and table: give what was measured in one way. Fix: --measured or --table.")
@@ -46,8 +50,13 @@ def score(
     write_json(json, scored)
 
 
-def _measured(found: Prediction, rows: pd.DataFrame, run: str) -> float:
+def _measured(found: "Prediction", rows: "pd.DataFrame", run: str) -> float:
     """The output of the run in a table. Raises PredictionError unless exactly one row is that run."""
+    import numpy as np
+    import pandas as pd
+
+    from analysis.studies import PredictionError
+
     same = pd.Series(True, rows.index)
     for name, value in found.inputs.items():
         same &= np.isclose(rows[name].astype("float64"), value, rtol=SAME_INPUTS, atol=0.0)

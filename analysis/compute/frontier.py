@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from analysis.backend import float64_on_cpu
 from analysis.compute.flops import FlopRule
 from analysis.laws import Law
 
@@ -69,14 +70,14 @@ def efficient_runs(law: Law, values: np.ndarray, rule: FlopRule, flops: float) -
     (flops / coefficient)^(1 / 2), or below the rule's smallest_params, ends at that edge.
     """
     values = np.asarray(values, np.float64)
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         found = _efficient(law, jnp.asarray(values), rule_terms(rule), float(flops))
         return tuple(np.asarray(array) for array in found)
 
 
 def paired(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """The law (draws,) with each draw's constants (draws, parameters) at that draw's own inputs (draws,)."""
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         constants = dict(zip(law.names, jnp.asarray(values, jnp.float64).T, strict=True))
         return np.asarray(law.predict(constants, {name: jnp.asarray(inputs[name], jnp.float64) for name in law.inputs}))
 
@@ -84,7 +85,7 @@ def paired(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np
 def tokens_for_loss(law: Law, values: np.ndarray, params: np.ndarray, loss: np.ndarray) -> np.ndarray:
     """Tokens (draws,) that bring a size down to a loss; infinite where that size never gets there."""
     arrays = (np.asarray(array, np.float64) for array in (values, params, loss))
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         return np.asarray(_tokens_for_loss(law, *map(jnp.asarray, arrays)))
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import Akima1DInterpolator
 
 from analysis.fit import FitError, LeftOut, select
 from analysis.intervals import Interval, check_resampling, percentile_interval
@@ -104,6 +103,8 @@ def _valleys(table: pd.DataFrame) -> list[tuple[float, np.ndarray, np.ndarray]]:
 
 def _minima(params: np.ndarray, loss: np.ndarray, noise_DN: np.ndarray) -> tuple[np.ndarray, str]:
     """log(params) of the minimum in each draw that has one inside, or why the valley is of no use."""
+    from scipy.interpolate import Akima1DInterpolator  # half a second that most commands do not need
+
     logs = np.log(params)
     grid = np.linspace(logs[0], logs[-1], (len(logs) - 1) * POINTS_PER_GAP)
     losses_N = np.vstack([loss, loss + noise_DN])  # without noise first

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from analysis.backend import float64_on_cpu
 from analysis.compute.flops import FlopRule
 from analysis.compute.frontier import (
     LARGEST_LOG_TOKENS,
@@ -36,7 +37,7 @@ def cheapest_runs(
     """
     values = np.asarray(values, np.float64)
     losses = np.broadcast_to(np.asarray(loss, np.float64), len(values))
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         log_params, log_tokens = _cheapest(
             law, jnp.asarray(values), rule_terms(rule), jnp.asarray(losses), float(inference_tokens)
         )

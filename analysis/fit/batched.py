@@ -11,11 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 
+from analysis.backend import float64_on_cpu
 from analysis.cores import usable_cores
-from analysis.fit.newton import RELATIVE_GAIN, ROUGH_GAIN, minimise
-from analysis.fit.objectives import Objective, total
+from analysis.fit.newton import RELATIVE_GAIN, ROUGH_GAIN, Minimum, minimise
+from analysis.fit.objectives import OBJECTIVES, Objective, total
 from analysis.fit.points import Points
 from analysis.laws import Law
 
@@ -60,9 +60,7 @@ def solve(
     padded_points = -(-points // 32) * 32
     chunk = max(LANE_POINTS // padded_points, 1)
     column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
-    deltas_BS = np.tile(objective.deltas(near), (lanes, 1))
-    gains_S = np.full(deltas_BS.shape[1], ROUGH_GAIN if near else RELATIVE_GAIN)
-    gains_S[-1] = RELATIVE_GAIN
+    stages, deltas_BS, gains_S = _stages(objective, near, lanes)
     if sharp_B is not None:
         deltas_BS[sharp_B] = deltas_BS[sharp_B, -1:]
     arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
@@ -72,9 +70,9 @@ def solve(
         lane[lane >= lanes] = 0
         weights = np.where(np.arange(padded_points) < points, weights_BN[lane][:, column], 0.0)
         target = target_BN[lane][:, column]
-        with jax.enable_x64(True):  # holds for one thread
+        with float64_on_cpu():  # holds for one thread
             lane_arguments = (starts_BP[lane], free_BP[lane], target, weights, deltas_BS[lane])
-            found = _solve(law, objective.free_scale, arrays, gains_S, max_steps, *lane_arguments)
+            found = _solve(law, objective.free_scale, arrays, stages, gains_S, max_steps, *lane_arguments)
             return tuple(np.asarray(part) for part in found)
 
     # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
@@ -86,9 +84,33 @@ def solve(
     return Solution(theta[:, :-1], value, gradient, objective.scale(theta[:, -1]))
 
 
+def _stages(objective: Objective, near: bool, lanes: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """How many stages of smoothing there are, and their deltas (lanes, S) and gains (S,).
+
+    S is that of the longest smoothing that objectives of this kind have, filled up with the last stage, so that near
+    and far searches are one compiled program, which takes seconds to compile.
+    """
+    deltas = objective.deltas(near)
+    most = max(len(other.deltas(False)) for other in OBJECTIVES.values() if other.free_scale == objective.free_scale)
+    gains_S = np.full(most, ROUGH_GAIN if near else RELATIVE_GAIN)
+    gains_S[len(deltas) - 1 :] = RELATIVE_GAIN
+    filled = np.concatenate([deltas, np.full(most - len(deltas), deltas[-1])])
+    return len(deltas), np.tile(filled, (lanes, 1)), gains_S
+
+
 @functools.partial(jax.jit, static_argnames=("law", "free_scale"))
 def _solve(
-    law: Law, free_scale: bool, inputs: dict, gains_S, max_steps, starts_BP, free_BP, target_BN, weights_BN, deltas_BS
+    law: Law,
+    free_scale: bool,
+    inputs: dict,
+    stages: int,
+    gains_S,
+    max_steps,
+    starts_BP,
+    free_BP,
+    target_BN,
+    weights_BN,
+    deltas_BS,
 ) -> tuple:
     def one_lane(start_P, free_P, target_N, weights_N, deltas_S):
         if free_scale:
@@ -103,14 +125,16 @@ def _solve(
             held = 0.5 * jnp.sum((1.0 - free_P) * (theta_P - start_P) ** 2)
             return total(residual, weights_N, delta, moved[-1] if free_scale else None) + held
 
-        def smooth_then_sharpen(carry, stage):
-            delta, gain = stage
-            found = minimise(lambda theta: objective(theta, delta), *carry, gain, max_steps)
-            return (found.theta, found.curvature), (found.value, found.gradient)
+        def smooth_then_sharpen(stage, before: Minimum) -> Minimum:
+            delta = deltas_S[stage]
+            return minimise(
+                lambda theta: objective(theta, delta), before.theta, before.curvature, gains_S[stage], max_steps
+            )
 
-        start = (start_P, jnp.zeros_like(start_P))
-        (theta_P, _), (values, gradients) = jax.lax.scan(smooth_then_sharpen, start, (deltas_S, gains_S))
-        return theta_P, values[-1], gradients[-1]
+        nothing = jnp.zeros_like(start_P)
+        start = Minimum(start_P, jnp.zeros((), start_P.dtype), nothing, nothing, jnp.zeros((), jnp.int32))
+        end = jax.lax.fori_loop(0, stages, smooth_then_sharpen, start)
+        return end.theta, end.value, end.gradient
 
     return jax.vmap(one_lane)(starts_BP, free_BP, target_BN, weights_BN, deltas_BS)
 
@@ -119,7 +143,7 @@ def values_at(law: Law, points: Points, theta_BP: np.ndarray, objective: Objecti
     """The objective (B,) at constants that are not solved for: theta_BP in the solver's variables."""
     target, delta = law.target(points.output), objective.deltas(near=True)[-1]
     weights, spread = np.ones_like(target), [] if scale is None else [objective.log_spread(scale)]
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         inputs = {name: jnp.asarray(values) for name, values in points.inputs.items()}
         lanes = (jnp.asarray(np.append(theta, spread)) for theta in theta_BP)
         return np.array([_value(law, objective.free_scale, lane, inputs, target, weights, delta) for lane in lanes])
@@ -133,12 +157,14 @@ def go_on_by_bfgs(
     A Huber sum of small delta is nearly one of absolute values, and Newton's steps shrink at every kink that they
     cross; BFGS with a line search gets on there (Lewis and Overton 2013, Mathematical Programming 141).
     """
+    import scipy.optimize  # half a second that few fits need
+
     padded = -(-len(target_N) // 32) * 32  # as in `solve`
     row = np.minimum(np.arange(padded), len(target_N) - 1)
     weights, delta = (np.arange(padded) < len(target_N)).astype(float), objective.deltas(near=True)[-1]
     variables = ends.theta if ends.scale is None else np.column_stack([ends.theta, objective.log_spread(ends.scale)])
     variables, value, gradient = variables.copy(), ends.value.copy(), ends.gradient.copy()
-    with jax.enable_x64(True), np.errstate(all="ignore"):  # a step out of the law's domain is NaN, and is taken back
+    with float64_on_cpu(), np.errstate(all="ignore"):  # a step out of the law's domain is NaN, and is taken back
         arrays = {name: jnp.asarray(inputs[name][row], jnp.float64) for name in law.inputs}
         target = jnp.asarray(target_N[row])
 
@@ -168,7 +194,7 @@ _value_and_gradient = jax.jit(jax.value_and_grad(_value_of, argnums=2), static_a
 
 def target_jacobian(law: Law, theta_P: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """Derivatives of the law, on the scale of its residuals, by each of the solver's variables: (points, P)."""
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         arrays = {name: jnp.asarray(inputs[name], jnp.float64) for name in law.inputs}
         return np.asarray(_target_jacobian(law, jnp.asarray(theta_P), arrays))
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy.special
 
 from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit_points, select
 from analysis.fit.batched import solve, target_jacobian
@@ -112,10 +112,10 @@ def bca_interval(value: float, draws: np.ndarray, jackknife: np.ndarray, level: 
     if len(jackknife) == 0:
         return percentile_interval(value, draws, level)
     below = (np.sum(draws < value) + 0.5 * np.sum(draws == value)) / len(draws)
-    shift = scipy.stats.norm.ppf(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
+    shift = scipy.special.ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
     acceleration = _acceleration(jackknife)
-    ends = shift + scipy.stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    shares = scipy.stats.norm.cdf(shift + ends / np.maximum(1 - acceleration * ends, 0.1))
+    ends = shift + scipy.special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    shares = scipy.special.ndtr(shift + ends / np.maximum(1 - acceleration * ends, 0.1))
     return Interval(float(value), *quantiles(draws, shares))
 
 

@@ -11,11 +11,11 @@ solved for but follow the local linear law.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
+import scipy.special
 
+from analysis.backend import float64_on_cpu
 from analysis.fit import Fit, Points
 from analysis.fit.batched import solve, target_jacobian, values_at
 from analysis.intervals.one_step import MOST_REFITTED_POINTS
@@ -58,7 +58,7 @@ def profile(result: Fit, points: Points, level: float = 0.9) -> dict[str, Profil
     freedom = len(residuals) - count
     spread = _spread(result, residuals, freedom)
     errors_P, moves = _directions(target_jacobian(law, best_P, points.inputs), spread)
-    per_rise, threshold = 2 * _deviance_per_rise(result, spread), float(scipy.stats.f.ppf(level, 1, freedom))
+    per_rise, threshold = 2 * _deviance_per_rise(result, spread), float(scipy.special.fdtri(1, freedom, level))
     tried = list((best_P + _held_steps(law, errors_P)).T)
     curves = [_Curve(best_P[[i]], result.array()[[i]], np.zeros(1)) for i in range(count)]
     for _ in range(1 + REFINEMENTS):
@@ -103,7 +103,7 @@ class _Curve(NamedTuple):
     deviance: np.ndarray
 
     def with_more(self, parameter: Parameter, variable: np.ndarray, deviance: np.ndarray) -> "_Curve":
-        with jax.enable_x64(True):
+        with float64_on_cpu():
             value = np.asarray(parameter.natural(jnp.asarray(variable, jnp.float64)))
         parts = [np.concatenate(both) for both in zip(self, (variable, value, deviance), strict=True)]
         order = np.argsort(parts[1], kind="stable")
@@ -170,6 +170,6 @@ def _deviance_per_rise(result: Fit, spread: float) -> float:
     if result.objective.delta is None:
         return 1.0 / spread**2
     width = result.objective.delta * scale / spread  # where psi turns flat, in standard deviations
-    inside = 2 * scipy.stats.norm.cdf(width) - 1
-    square = inside - 2 * width * scipy.stats.norm.pdf(width) + width**2 * (1 - inside)
+    inside = 2 * scipy.special.ndtr(width) - 1
+    square = inside - 2 * width * np.exp(-(width**2) / 2) / np.sqrt(2 * np.pi) + width**2 * (1 - inside)
     return inside / square * (scale / spread) ** 2

@@ -2,7 +2,7 @@
 
 from analysis.laws.definition import Law, LawError, Parameter, evaluate, power
 from analysis.laws.loss import CHINCHILLA, FRONTIER, LOSS_FRONTIER
-from analysis.laws.names import LAWS, describe, described, find
+from analysis.laws.names import LAWS, describe, described, find, load
 
 __all__ = [
     "CHINCHILLA",
@@ -16,5 +16,6 @@ __all__ = [
     "described",
     "evaluate",
     "find",
+    "load",
     "power",
 ]

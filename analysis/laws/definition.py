@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from analysis.backend import float64_on_cpu
+
 LARGEST_LOGARITHM = 690.0  # exp of it still fits in float64, and so does its inverse
 
 
@@ -122,7 +124,7 @@ class Law:
 
     def natural(self, theta: np.ndarray) -> np.ndarray:
         """Inverse of `pack`."""
-        with jax.enable_x64(True):
+        with float64_on_cpu():
             theta = jnp.asarray(theta, jnp.float64)
             return np.stack([np.asarray(p.natural(theta[..., i])) for i, p in enumerate(self.parameters)], axis=-1)
 
@@ -154,7 +156,7 @@ class _Held:
 def evaluate(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """The law in float64. values: (..., parameters); inputs: each (points,) or a scalar. Returns (..., points)."""
     points = np.broadcast_shapes(*(np.shape(inputs[name]) for name in law.inputs)) or (1,)
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         columns = np.moveaxis(np.asarray(values, np.float64)[..., None], -2, 0)
         shape = (1,) * (columns.ndim - 2) + points
         arrays = {

@@ -1,8 +1,13 @@
-"""Laws by name: those that come with the package, and those that a user's own Python file defines."""
+"""Laws by name: those that come with the package, and those that a user's own Python file defines.
+
+A file that holds results names its law and never brings code: `load`, which runs a Python file, is for the command line
+alone.
+"""
 
 import difflib
 import functools
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,19 +25,23 @@ LAWS = {law.name: law for group in GROUPS for law in group}
 
 
 def find(name: str) -> Law:
-    """The law of that name, or the one that a Python file defines: `FILE.py:NAME`, as in my_laws.py:SATURATING.
-
-    Raises LawError naming the nearest names, or what is wrong with the file.
-    """
-    path, colon, variable = name.rpartition(":")
-    if colon:
-        return _in_file(Path(path), variable)
+    """The law of that name in `LAWS`. Raises LawError naming the nearest names."""
     if name not in LAWS:
         near = difflib.get_close_matches(name, LAWS, n=3, cutoff=0.3) or list(LAWS)
         raise LawError(
-            f"law = {name!r}: no such law. Fix: use one of {', '.join(near)}, or FILE.py:NAME for one of your own."
+            f"law = {name!r}: no such law. Fix: use one of {', '.join(near)}, or --law FILE.py:NAME for your own."
         )
     return LAWS[name]
+
+
+def load(name: str) -> Law:
+    """The law of that name, or the one that a Python file defines: `FILE.py:NAME`, as in my_laws.py:SATURATING.
+
+    Runs that file: only for what a user has typed. Raises LawError naming the nearest names, or what is wrong with the
+    file.
+    """
+    path, colon, variable = name.rpartition(":")
+    return _in_file(Path(path), variable) if colon else find(name)
 
 
 def describe(law: Law) -> dict[str, Any]:
@@ -40,19 +49,25 @@ def describe(law: Law) -> dict[str, Any]:
     return {"name": law.name, "formula": law.formula, "residual": law.residual, "fixed": dict(law.fixed)}
 
 
-def described(data: Any) -> Law:
-    """Inverse of `describe` for a law in `LAWS`, where a user may put their own.
+def described(data: Any, laws: Sequence[Law] = ()) -> Law:
+    """Inverse of `describe` for a law in `LAWS`, or for one of the caller's own `laws`; nothing is loaded.
 
-    Raises LawError for one that is not there, or that has another formula than the file says.
+    Raises LawError for one that is in neither, or that has another formula than the file says.
     """
     if not isinstance(data, dict) or set(data) != {"name", "formula", "residual", "fixed"}:
         raise LawError(f"law = {data!r}: must have name, formula, residual and fixed. Fix: write the file again.")
-    law = find(data["name"])
+    known = {**LAWS, **{law.name: law for law in laws}}
+    if str(data["name"]) not in known:
+        raise LawError(
+            f"law = {data['name']!r}: no law of this package, and a file loads no code. Fix: hand the law in, as "
+            "Study.from_dict(data, laws=[LAW])."
+        )
+    law = known[str(data["name"])]
     for field in ("formula", "residual"):
         if getattr(law, field) != data[field]:
             raise LawError(
                 f"{field} of law {law.name!r}: the file has {data[field]!r}, and the law of that name here "
-                f"{getattr(law, field)!r}. Fix: fit again, or put the file's own law in analysis.laws.LAWS."
+                f"{getattr(law, field)!r}. Fix: fit again, or hand in the file's own law."
             )
     return law.fix(**data["fixed"])
 

@@ -137,7 +137,7 @@ def cost_of_departing(
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     factors = [_positive("factor", factor, "give multiples of the optimal params, as 0.5") for factor in factors]
     penalties, multiples = departures(law, values, rule, flops, np.array(factors))
-    best = efficient_runs(law, values[:1], rule, flops)[0][0]
+    best = efficient_runs(law, values, rule, flops)[0][0]
     return tuple(
         Departure(
             factor,

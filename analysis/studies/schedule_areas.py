@@ -1,7 +1,6 @@
 """What a learning-rate schedule has done so far: the areas that the law `annealing` reads (Tissue et al. 2024)."""
 
 import numpy as np
-from scipy.signal import lfilter
 
 FORGETTING = 0.999  # their lambda
 
@@ -20,6 +19,8 @@ def schedule_areas(learning_rates: np.ndarray, forgetting: float = FORGETTING) -
         raise ValueError("learning_rates: must be a list of finite numbers, none negative. Fix: give one a step.")
     if not 0 <= forgetting < 1:
         raise ValueError(f"forgetting = {forgetting:g}: must lie in [0, 1). Fix: use {FORGETTING:g}.")
+    from scipy.signal import lfilter  # a second that a fit does not need
+
     given_up = -np.diff(rates, prepend=rates[0])
     momentum = lfilter([1.0], [1.0, -forgetting], given_up)
     return np.cumsum(rates), np.cumsum(momentum)

@@ -1,6 +1,6 @@
 """A study: everything that is learnt from one runs table by fitting a law to it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +76,12 @@ class Study:
         return json_values.to_dict(self)
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> "Study":
-        """Inverse of `to_dict`. Raises FileError naming a field that is missing or unknown."""
-        return json_values.from_dict(Study, data)
+    def from_dict(data: dict[str, Any], laws: Sequence[Law] = ()) -> "Study":
+        """Inverse of `to_dict`. laws: your own, where the study's is none of the package's; no code is loaded.
+
+        Raises FileError naming a field that is missing or unknown, LawError for an unknown law.
+        """
+        return json_values.from_dict(Study, data, laws=laws)
 
 
 def fit_table(

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return tyro.extras.subcommand_cli_from_dict(DATA_VERBS, prog=group, description=description, args=rest) or 0
         return (
             tyro.extras.subcommand_cli_from_dict(
-                _verbs(arguments), prog="isoflop", description="From a question about scale to a law.", args=arguments
+                _verbs(), prog="isoflop", description="From a question about scale to a law.", args=arguments
             )
             or 0
         )
@@ -149,17 +149,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MACHINE_FAULT if isinstance(error, MachineError) else USAGE_ERROR
 
 
-def _verbs(arguments: Sequence[str]) -> dict[str, Callable]:
-    """Every verb; without those on a table, whose import takes a second, when one on an experiment is asked for."""
-    verbs = {"plan": plan, "run": run, "status": status, "report": report, "data": data}
-    if arguments and arguments[0] in verbs:
-        return verbs
+def _verbs() -> dict[str, Callable]:
     from analysis.command.backtest import backtest
     from analysis.command.fit import fit
     from analysis.command.predict import predict
     from analysis.command.score import score
 
-    return {**verbs, "fit": fit, "predict": predict, "score": score, "backtest": backtest}
+    experiment_verbs = {"plan": plan, "run": run, "status": status, "report": report, "data": data}
+    return {**experiment_verbs, "fit": fit, "predict": predict, "score": score, "backtest": backtest}
 
 
 def _complain(message: str) -> None:
