@@ -41,9 +41,9 @@ def fit(
         json: file that gets everything that was found, as JSON.
         figures: folder that gets study.md, law.json and the figures, each as PNG and PDF.
         bootstraps: number of resamples.
-        resample_by: column whose equal values are resampled together, such as the run of several checkpoints; single
-            points if not given.
-        resample_within: column whose equal values each keep their number of resampled points, such as budget_flops.
+        resample_by: cluster by this column: its equal values are resampled together, such as the checkpoints of a run;
+            single points if not given.
+        resample_within: stratify by this column (e.g. budget_flops): each stratum keeps its number of points.
         budgets: compute budgets in FLOP to find the optimum at, next to the largest fitted and ten times that.
         flops: how optima count FLOPs: table, 6nd, kaplan (without embeddings), attention, or a rule such as
             '6.2 * params^0.98'.

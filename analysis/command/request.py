@@ -25,7 +25,7 @@ class Source:
     """A table of runs and the columns that a law reads in it."""
 
     table: tyro.conf.Positional[Path]
-    """CSV or Parquet file, one row a run."""
+    """CSV or Parquet file, one row per run."""
     column: Annotated[Assignments, tyro.conf.arg(metavar="NAME=COLUMN")] = ()
     """Column of the file that holds an input or the output of the law, or a column of the runs table (flops,
     budget_flops, run, status, held_out, ...). Names that agree need not be given."""
@@ -92,7 +92,7 @@ class Request:
         return Objective(named.name, self.delta)
 
     def read(self, source: Source, *also: str) -> "pd.DataFrame":
-        """The runs table that a source holds for this law, with the further columns `also`, of which "" is none."""
+        """The runs table that a source holds for this law, with the further columns `also`; "" names none."""
         law = self.chosen_law()
         return source.read((*law.inputs, law.output, *(name for name in also if name not in ("", "flops"))))
 

@@ -93,7 +93,7 @@ def _kaplan(table: pd.DataFrame) -> FlopRule:
 
 
 def _attention(table: pd.DataFrame) -> FlopRule:
-    """6 * params + 12 * depth * width * sequence_length FLOPs a token (Chowdhery et al. 2022, PaLM, appendix B)."""
+    """6 * params + 12 * depth * width * sequence_length FLOPs per token (Chowdhery et al. 2022, PaLM, appendix B)."""
     names = ("params", "tokens", "depth", "width", "sequence_length")
     params, tokens, depth, width, length = _columns(table, "attention", *names)
     scores = 12.0 * depth * width * length
@@ -125,7 +125,7 @@ def flop_rule(convention: str, table: pd.DataFrame) -> FlopRule:
         rule = None
     if rule is None or not (rule.coefficient > 0 and rule.params_exponent > 0):
         raise FitError(
-            f"flop rule = {convention!r}: must be one of {', '.join(CONVENTIONS)}, or FLOPs a token such as "
+            f"flop rule = {convention!r}: must be one of {', '.join(CONVENTIONS)}, or FLOPs per token such as "
             "'6.2 * params^0.98' with positive numbers. Fix: choose one."
         )
     return rule

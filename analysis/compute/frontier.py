@@ -39,7 +39,7 @@ class Reach:
             return ""
         return (
             f"extrapolates {self.factor:.3g} times beyond the fitted {self.quantity}, more than {self.far:g}: no run "
-            "says that the law still holds there, and the interval assumes that it does"
+            "tests the law this far out, and the interval assumes that it still holds"
         )
 
 
@@ -108,7 +108,7 @@ def departures(
 
 
 def log_per_token(terms: jax.Array, log_params: jax.Array) -> jax.Array:
-    """log of a rule's training FLOPs a token, from `_terms` of it."""
+    """log of a rule's training FLOPs per token, from `rule_terms` of it."""
     main = jnp.log(terms[0]) + terms[1] * log_params
     return main + jnp.log1p(terms[2] / terms[0] * jnp.exp((terms[3] - terms[1]) * log_params))
 

@@ -59,7 +59,7 @@ def _cheapest(
             by_params, by_tokens = jax.grad(lambda u, v: loss_at(law, values_P, u, v), (0, 1))(log_params, log_tokens)
             per_token_slope = jax.grad(lambda u: log_per_token(terms, u))(log_params)
             # Serving weighs as inference_tokens / 3 more tokens that do not change with the size. Both terms of
-            # d total / d log(params) are divided by the FLOPs a token and by the tokens, which may be huge.
+            # d total / d log(params) are divided by the FLOPs per token and by the tokens, which may be huge.
             served = FORWARD_SHARE * inference_tokens * jnp.exp(-log_tokens)
             slope = per_token_slope * (1 + served) - by_params / by_tokens
             reached = log_tokens < LARGEST_LOG_TOKENS - 1

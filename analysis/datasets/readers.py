@@ -225,7 +225,7 @@ def beyond_chinchilla(runs: pd.DataFrame) -> pd.DataFrame:
 def supercollapse(
     c5m_runs: pd.DataFrame, c5m_history: pd.DataFrame, mlp_runs: pd.DataFrame, mlp_history: pd.DataFrame
 ) -> pd.DataFrame:
-    """Learning curves of 40 transformers on CIFAR-5M and 56 networks on power-law features, one row a run and step.
+    """Learning curves of 40 transformers on CIFAR-5M and 56 networks on power-law features, one row per run and step.
 
     Their `compute` is 6 * params * tokens in units of 1e15, with 1024 tokens an image (c5m) and one an example (mlp).
     The mlp loss is a squared error: it stands in `test_loss` alone.

@@ -1,7 +1,7 @@
 """Run tables of published scaling-law papers, as runs tables: found through one setting, never shipped.
 
 The measurements belong to their authors. Put the files where the environment variable ISOFLOP_SCALING_DATA (or the
-argument `folder`) says, one folder a data set; `load` reads them into the schema of `runs_table.py` plus columns of
+argument `folder`) says, one folder per data set; `load` reads them into the schema of `runs_table.py` plus columns of
 their own, and says where to get what is not there. `SOURCES` holds origin, paper and licence as data.
 """
 
@@ -80,7 +80,7 @@ SOURCES = {
             "Porian et al. 2024, arXiv:2406.19146",
             "MIT",
             {
-                "isoflop_points.csv": "orig_n, orig_t and orig_loss of data/summary_df*.pickle.xz, one row a run and "
+                "isoflop_points.csv": "orig_n, orig_t and orig_loss of data/summary_df*.pickle.xz, one row per run and "
                 "budget, with columns dataset, hparams, warmup, decay, param_count, val, flops, n, tokens, loss",
                 "published_exponents.csv": "their exponents with bootstrap intervals from the same files, with columns "
                 "dataset to val as above, then a_bs_median_weighted, ci_lo, ci_hi",
@@ -132,7 +132,7 @@ SOURCES = {
             {"runs.csv": "file, params, fwd_flops_per_token of the 16 ladder runs"}
             | {f"{run}.csv.gz": "the run's log of the same name, compressed" for run in readers.OLMO_RUNS},
             readers.olmo_ladder,
-            "One row a checkpoint; `last` marks the end of a run, whose name is in `ladder_run`. loss_nats is on C4; "
+            "One row per checkpoint; `last` marks the end of a run, whose name is in `ladder_run`. loss_nats is on C4; "
             "task_loss_<task> is bits per byte of the correct answers.",
         ),
         Source(
@@ -182,13 +182,13 @@ SOURCES = {
             "Qiu et al. 2025, arXiv:2507.02119",
             NO_LICENCE,
             {
-                "c5m_runs.csv": "one row a run of the CIFAR-5M transformers: run, D, P, lr, B, schedule, seed",
+                "c5m_runs.csv": "one row per run of the CIFAR-5M transformers: run, D, P, lr, B, schedule, seed",
                 "c5m_history.csv.gz": "their learning curves: run, step, compute, test_loss, lr; compressed",
                 "mlp_runs.csv": "the same for the power-law features",
                 "mlp_history.csv.gz": "the same for the power-law features; compressed",
             },
             readers.supercollapse,
-            "One row a run and step of a learning curve, named in `curve`; `family` is c5m or mlp.",
+            "One row per run and step of a learning curve, named in `curve`; `family` is c5m or mlp.",
         ),
     )
 }
@@ -205,7 +205,7 @@ def source(name: str) -> Source:
 def load(name: str, folder: Path | str | None = None) -> pd.DataFrame:
     """The published table as a validated runs table: schema columns, then columns of its own.
 
-    folder: holds one folder a data set; without it, the setting ISOFLOP_SCALING_DATA. Raises DatasetError that says
+    folder: holds one folder per data set; without it, the setting ISOFLOP_SCALING_DATA. Raises DatasetError that says
     what to get from where when the setting, a file or a column of it is missing.
     """
     wanted = source(name)

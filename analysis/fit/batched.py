@@ -1,4 +1,4 @@
-"""Minimise a law's objective in many lanes at once: starting points of one table, or resamples of it.
+"""Minimise a law's objective for a batch of problems at once: starting points of one table, or resamples of it.
 
 Importing this module leaves jax's default precision alone: float64 holds inside its functions only.
 """
@@ -19,13 +19,13 @@ from analysis.fit.objectives import OBJECTIVES, Objective, total
 from analysis.fit.points import Points
 from analysis.laws import Law
 
-LANE_POINTS = 2**9  # lanes times points solved together: small enough for the cache, and finished lanes leave early
+BATCH_POINTS = 2**9  # problems times points solved together: fits the cache, and finished problems leave early
 MOST_STEPS = 1000  # of Newton's method at each delta: tens, but in narrow valleys
 BFGS_GAIN, MOST_BFGS_STEPS = 1e-9, 2000  # the largest derivative it stops at, as a share of the value; its steps
 
 
 class Solution(NamedTuple):
-    """Where each lane ended: theta (B, P), value (B,), gradient (B, P), scale (B,) or None where it is not free."""
+    """Where each problem ended: theta (B, P), value (B,), gradient (B, P), scale (B,) or None where it is not free."""
 
     theta: np.ndarray
     value: np.ndarray
@@ -45,47 +45,46 @@ def solve(
     sharp_B: np.ndarray | None = None,
     max_steps: int = MOST_STEPS,
 ) -> Solution:
-    """Minimise the objective in every lane at once: B lanes, each with its own targets, weights and start.
+    """Minimise the objective of B problems at once, each with its own targets, weights and start.
 
-    A lane is a starting point or a resampled table. target_BN: what `law.target` gives for the measured output. A
-    variable stays where it started in the lanes in which `free_BP` is zero. near: the starts are an optimum of almost
-    the same problem, as in a bootstrap, and less smoothing finds the new one, whose minima need not be exact: from far
-    away a search that ends early may end in a valley. sharp_B: lanes without any smoothing. max_steps: of Newton's
-    method at each delta.
+    A problem is a starting point or a resampled table. target_BN: what `law.target` gives for the measured output. A
+    variable stays where it started in the problems in which `free_BP` is zero. near: warm start from the optimum of a
+    nearby problem (bootstrap refit), with fewer smoothing stages and looser tolerance; from far away a search that ends
+    early may end in a valley. sharp_B: problems without any smoothing. max_steps: of Newton's method at each delta.
     """
-    lanes, points = weights_BN.shape
+    problems, points = weights_BN.shape
     free_BP = np.ones_like(starts_BP) if free_BP is None else free_BP
-    # Every call to `_solve` has the same shape for tables of similar size, whatever the number of lanes: missing points
-    # weigh nothing and missing lanes copy lane 0. So a law is compiled once for its fit and all its resamples.
+    # Every call to `_solve` has the same shape for tables of similar size, whatever the size of the batch: padded
+    # points weigh nothing and padded problems copy problem 0. A law is thus compiled once for all resamples.
     padded_points = -(-points // 32) * 32
-    chunk = max(LANE_POINTS // padded_points, 1)
+    chunk = max(BATCH_POINTS // padded_points, 1)
     column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
-    stages, deltas_BS, gains_S = _stages(objective, near, lanes)
+    stages, deltas_BS, gains_S = _stages(objective, near, problems)
     if sharp_B is not None:
         deltas_BS[sharp_B] = deltas_BS[sharp_B, -1:]
     arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
 
     def solve_chunk(first: int) -> tuple[np.ndarray, ...]:
-        lane = np.arange(first, first + chunk)
-        lane[lane >= lanes] = 0
-        weights = np.where(np.arange(padded_points) < points, weights_BN[lane][:, column], 0.0)
-        target = target_BN[lane][:, column]
+        chosen = np.arange(first, first + chunk)
+        chosen[chosen >= problems] = 0
+        weights = np.where(np.arange(padded_points) < points, weights_BN[chosen][:, column], 0.0)
+        target = target_BN[chosen][:, column]
         with float64_on_cpu():  # holds for one thread
-            lane_arguments = (starts_BP[lane], free_BP[lane], target, weights, deltas_BS[lane])
-            found = _solve(law, objective.free_scale, arrays, stages, gains_S, max_steps, *lane_arguments)
+            arguments = (starts_BP[chosen], free_BP[chosen], target, weights, deltas_BS[chosen])
+            found = _solve(law, objective.free_scale, arrays, stages, gains_S, max_steps, *arguments)
             return tuple(np.asarray(part) for part in found)
 
     # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
     with ThreadPoolExecutor(len(usable_cores())) as threads:
-        found = list(threads.map(solve_chunk, range(0, lanes, chunk)))
-    theta, value, gradient = (np.concatenate(parts)[:lanes] for parts in zip(*found, strict=True))
+        found = list(threads.map(solve_chunk, range(0, problems, chunk)))
+    theta, value, gradient = (np.concatenate(parts)[:problems] for parts in zip(*found, strict=True))
     if not objective.free_scale:
         return Solution(theta, value, gradient, None)
     return Solution(theta[:, :-1], value, gradient, objective.scale(theta[:, -1]))
 
 
-def _stages(objective: Objective, near: bool, lanes: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """How many stages of smoothing there are, and their deltas (lanes, S) and gains (S,).
+def _stages(objective: Objective, near: bool, problems: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """How many stages of smoothing there are, and their deltas (problems, S) and gains (S,).
 
     S is that of the longest smoothing that objectives of this kind have, filled up with the last stage, so that near
     and far searches are one compiled program, which takes seconds to compile.
@@ -95,7 +94,7 @@ def _stages(objective: Objective, near: bool, lanes: int) -> tuple[int, np.ndarr
     gains_S = np.full(most, ROUGH_GAIN if near else RELATIVE_GAIN)
     gains_S[len(deltas) - 1 :] = RELATIVE_GAIN
     filled = np.concatenate([deltas, np.full(most - len(deltas), deltas[-1])])
-    return len(deltas), np.tile(filled, (lanes, 1)), gains_S
+    return len(deltas), np.tile(filled, (problems, 1)), gains_S
 
 
 @functools.partial(jax.jit, static_argnames=("law", "free_scale"))
@@ -112,7 +111,7 @@ def _solve(
     weights_BN,
     deltas_BS,
 ) -> tuple:
-    def one_lane(start_P, free_P, target_N, weights_N, deltas_S):
+    def one_problem(start_P, free_P, target_N, weights_N, deltas_S):
         if free_scale:
             square = weights_N * (law.predict_target(start_P, inputs) - target_N) ** 2
             spread = jnp.sqrt(jnp.sum(square) / jnp.sum(weights_N)) + 1e-12
@@ -136,7 +135,7 @@ def _solve(
         end = jax.lax.fori_loop(0, stages, smooth_then_sharpen, start)
         return end.theta, end.value, end.gradient
 
-    return jax.vmap(one_lane)(starts_BP, free_BP, target_BN, weights_BN, deltas_BS)
+    return jax.vmap(one_problem)(starts_BP, free_BP, target_BN, weights_BN, deltas_BS)
 
 
 def values_at(law: Law, points: Points, theta_BP: np.ndarray, objective: Objective, scale: float | None) -> np.ndarray:
@@ -145,8 +144,8 @@ def values_at(law: Law, points: Points, theta_BP: np.ndarray, objective: Objecti
     weights, spread = np.ones_like(target), [] if scale is None else [objective.log_spread(scale)]
     with float64_on_cpu():
         inputs = {name: jnp.asarray(values) for name, values in points.inputs.items()}
-        lanes = (jnp.asarray(np.append(theta, spread)) for theta in theta_BP)
-        return np.array([_value(law, objective.free_scale, lane, inputs, target, weights, delta) for lane in lanes])
+        candidates = (jnp.asarray(np.append(theta, spread)) for theta in theta_BP)
+        return np.array([_value(law, objective.free_scale, one, inputs, target, weights, delta) for one in candidates])
 
 
 def go_on_by_bfgs(

@@ -94,13 +94,13 @@ def _finish(problem: _Problem, found: Solution) -> Solution:
     return _with(found, lowest, ends)
 
 
-def _with(found: Solution, lanes: np.ndarray, ended: Solution) -> Solution:
-    """`found` with `lanes` replaced where they ended lower."""
-    lower = ended.value < found.value[lanes]
+def _with(found: Solution, chosen: np.ndarray, ended: Solution) -> Solution:
+    """`found` with `chosen` replaced where they ended lower."""
+    lower = ended.value < found.value[chosen]
     parts = []
     for old, new in zip(found, ended, strict=True):
         if old is not None:
             old = old.copy()
-            old[lanes[lower]] = new[lower]
+            old[chosen[lower]] = new[lower]
         parts.append(old)
     return Solution(*parts)

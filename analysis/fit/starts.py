@@ -72,10 +72,10 @@ def starts_along_valley(theta_P: np.ndarray, jacobian_NP: np.ndarray, residual_s
 
 
 def off_bounds(law: Law, theta_P: np.ndarray, inputs: dict[str, np.ndarray], residual_scale: float) -> np.ndarray:
-    """theta_P with every bounded constant that has no effect there moved by the fewest e-folds at which it has one.
+    """theta_P with each bounded parameter whose gradient has vanished moved until the residuals respond again.
 
-    A constant at its bound, or so large that it no longer counts, has a derivative of nothing by its logarithm, and no
-    search that starts there finds out whether other data want it elsewhere.
+    At its bound, or so large that its term no longer counts, a parameter has a zero derivative with respect to its
+    logarithm: a search that starts there cannot find out whether other data want it elsewhere.
     """
     moved_P, least = theta_P.copy(), LEAST_EFFECT * residual_scale
 

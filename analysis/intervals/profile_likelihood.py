@@ -77,18 +77,18 @@ def profile(result: Fit, points: Points, level: float = 0.9) -> dict[str, Profil
 def _held_values(
     result: Fit, points: Points, best_P: np.ndarray, moves: np.ndarray, constant_L: np.ndarray, variable_L: np.ndarray
 ) -> np.ndarray:
-    """The objective (L,) with one constant held in each lane, and the others at their best for that."""
-    law, lanes = result.law, np.arange(len(constant_L))
+    """The objective (L,) with one constant held in each problem, and the others at their best for that."""
+    law, problems = result.law, np.arange(len(constant_L))
     step_L = variable_L - best_P[constant_L]
     along = best_P + np.clip(step_L[:, None] * moves[constant_L], -FARTHEST, FARTHEST)
-    along[lanes, constant_L] = variable_L
+    along[problems, constant_L] = variable_L
     if len(points.runs) > MOST_REFITTED_POINTS:
         return values_at(law, points, along, result.objective, result.scale)
     # Far away the linear law may lead astray, and near by it is the better start: the lower of the two counts.
-    alone = np.tile(best_P, (len(lanes), 1))
-    alone[lanes, constant_L] = variable_L
+    alone = np.tile(best_P, (len(problems), 1))
+    alone[problems, constant_L] = variable_L
     free = np.ones_like(alone)
-    free[lanes, constant_L] = 0.0
+    free[problems, constant_L] = 0.0
     starts, free, target = np.concatenate([along, alone]), np.concatenate([free, free]), law.target(points.output)
     targets, weights = (np.broadcast_to(row, (len(starts), len(target))) for row in (target, 1.0))
     found = solve(law, points.inputs, targets, weights, starts, result.objective, free)

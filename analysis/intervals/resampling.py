@@ -14,9 +14,9 @@ MOST_LEFT_OUT = 200  # parts that the jackknife leaves out in turn; with more un
 class Resampling:
     """How points are drawn with replacement.
 
-    by: a column whose equal values are drawn together, for points that are not independent (checkpoints of one run,
-    runs of one seed); "" draws single points. within: a column whose equal values each keep their number of draws, for
-    a design that a repetition would keep (budgets); "" draws from all points.
+    by: cluster by this column, whose equal values are drawn together, for points that are not independent (checkpoints
+    of one run, runs of one seed); "" draws single points. within: stratify by this column (e.g. budget_flops); each
+    stratum keeps its number of draws; "" draws from all points.
     """
 
     by: str = ""

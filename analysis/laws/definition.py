@@ -19,7 +19,7 @@ LARGEST_LOGARITHM = 690.0  # exp of it still fits in float64, and so does its in
 
 
 class LawError(ValueError):
-    """A law, or a parameter of one, is asked for that there is none of; the message names the nearest."""
+    """Unknown law or parameter, or a value outside its bounds; the message lists the nearest names."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Collapse:
 
 
 def collapse(history: pd.DataFrame, floor: float | None = None, grid: np.ndarray | None = None) -> Collapse:
-    """Normalise the curves of `history`, one row a measurement: run, size, seed, compute (FLOP) and loss.
+    """Normalise the curves of `history`, one row per measurement: run, size, seed, compute (FLOP) and loss.
 
     floor: the irreducible loss; by default the one a power law of the runs' last losses in compute leaves, which takes
     at least four sizes. grid: shares of the compute, from above 0 to 1. Raises FitError for a missing column, fewer
@@ -63,9 +63,7 @@ def collapse(history: pd.DataFrame, floor: float | None = None, grid: np.ndarray
         floor = _floor(runs)
     lowest = min(float(run["loss"].min()) for run in runs)
     if not floor < lowest:
-        raise FitError(
-            f"floor = {floor:g}: must lie below every loss, of which {lowest:g} is the least. Fix: lower it."
-        )
+        raise FitError(f"floor = {floor:g}: must lie below every loss; the smallest is {lowest:g}. Fix: lower it.")
     above = np.stack([np.interp(grid * run["compute"].iloc[-1], run["compute"], run["loss"]) for run in runs]) - floor
     ends = np.array([float(run["loss"].iloc[-1]) for run in runs]) - floor
     normalised = above / ends[:, None]

@@ -37,7 +37,7 @@ def smoothed(
 ) -> pd.DataFrame:
     """Checkpoints of one task: `task_loss` and `accuracy` as means over the last `window` checkpoints of each run.
 
-    table: one row a checkpoint, with columns task_loss_<task> and accuracy_<task>; `by` names the run a checkpoint
+    table: one row per checkpoint, with columns task_loss_<task> and accuracy_<task>; `by` names the run a checkpoint
     belongs to and `order` how far it had come. The first `skip` of each run is left away, and `last` marks its end.
     Raises FitError for a missing column or a window or skip outside its range.
     """

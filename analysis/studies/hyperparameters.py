@@ -3,7 +3,7 @@
 A cell holds the runs that differ in hyperparameters alone (say one size and length under many learning rates and batch
 sizes). Near its bottom the loss is fitted as a quadratic in the logarithms of the hyperparameters, by least squares
 weighted towards the bottom (local regression: Cleveland and Devlin 1988): that asks for no shape far away, where the
-bowl is steeper on one side than on the other. `optima_table` then has one row a cell, and any law of
+bowl is steeper on one side than on the other. `optima_table` then has one row per cell, and any law of
 `laws/hyperparameters.py` fits it with intervals:
 
     optima = optima_table(fit_bowls(table))
@@ -60,7 +60,7 @@ def fit_bowls(
 
 
 def optima_table(bowls: Sequence[Bowl]) -> pd.DataFrame:
-    """A runs table with one row a cell: what the cell holds equal, its optimum and the loss there.
+    """A runs table with one row per cell: what the cell holds equal, its optimum and the loss there.
 
     Cells without an optimum stand in it as failed, with the reason, so that a fit names them as left out.
     """

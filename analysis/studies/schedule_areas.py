@@ -16,7 +16,7 @@ def schedule_areas(learning_rates: np.ndarray, forgetting: float = FORGETTING) -
     """
     rates = np.asarray(learning_rates, np.float64)
     if rates.ndim != 1 or rates.size == 0 or not np.isfinite(rates).all() or (rates < 0).any():
-        raise ValueError("learning_rates: must be a list of finite numbers, none negative. Fix: give one a step.")
+        raise ValueError("learning_rates: must be a list of finite numbers, none negative. Fix: give one per step.")
     if not 0 <= forgetting < 1:
         raise ValueError(f"forgetting = {forgetting:g}: must lie in [0, 1). Fix: use {FORGETTING:g}.")
     from scipy.signal import lfilter  # a second that a fit does not need
