@@ -35,6 +35,8 @@ Result      Two seeds, jax 0.10.2. Held-out nats per token at the best rate, mea
             transformer of isoflop_transformer.py is at 1.43 after 6.5e12 FLOPs).
             These steps were budgeted by what each program executed. By the model's work, which budgets mean since,
             rwkv7 has 30 to 49 % and mamba2 12 to 21 % more of them, h3, s4, mamba and hybrid 2 to 17 % fewer.
+            Measured on one packed stream of both sources. Rows are drawn from a token file per source since, and another
+            hash says which documents are held out: other windows, other held-out text, no new measurement yet.
 """
 
 from research.config import (
