@@ -23,7 +23,18 @@ from research.config import (
     short_number,
 )
 from research.plan import run_cost
-from research.runs import ClaimError, RunFolder, Status, collect, open_run, write_atomically
+from research.runs import (
+    ClaimError,
+    LockError,
+    RunFolder,
+    Status,
+    check_locks,
+    collect,
+    folder,
+    one_at_a_time,
+    open_run,
+    write_atomically,
+)
 
 CONFIG = RunConfig(experiment="exp", budget_flops=1.2e11, model=ModelConfig(width=64, depth=4))
 
@@ -114,6 +125,30 @@ def test_claim_is_for_one_process_and_ends_with_it(tmp_path):
     holder.join()
     with folder.claim():
         assert folder.claim_path.read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_block_for_one_process_at_a_time(tmp_path):
+    order = []
+
+    def second():
+        with one_at_a_time(tmp_path):
+            order.append("second")
+
+    with one_at_a_time(tmp_path):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]
+
+
+def test_locks_are_found_missing(tmp_path, monkeypatch):
+    check_locks(tmp_path)
+    monkeypatch.setattr(folder.fcntl, "flock", lambda *arguments: os.lseek(-1, 0, 0))  # raises an OSError
+    with pytest.raises(LockError, match=r"cannot lock files \(flock: Bad file descriptor\).*Fix: set --runs-dir"):
+        check_locks(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path):

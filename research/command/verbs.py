@@ -16,7 +16,7 @@ from research.execution.engine import Engine
 from research.execution.faults import MachineError
 from research.execution.sweep import new_sweep
 from research.plan import load, run_cost, select
-from research.runs import RunFolder, Status, check_locks, folder_of, prediction
+from research.runs import RunFolder, Status, check_locks, folder_of, one_at_a_time, prediction
 from research.runs.text import check_text
 from research.runs.timings import phase
 
@@ -75,7 +75,9 @@ def run(request: Request, console: Console, make_engine: MakeEngine, retry_faile
     configs = experiment.runs()
     _check_held_out(experiment, configs)
     chosen = select(_known_runs(experiment, request.runs_dir), request.only)
-    (request.runs_dir / experiment.name).mkdir(parents=True, exist_ok=True)
+    experiment_dir = request.runs_dir / experiment.name
+    experiment_dir.mkdir(parents=True, exist_ok=True)
+    check_locks(experiment_dir)
     sweep = [config for config in chosen if not config.held_out]
     held_out_flops = experiment.held_out_flops if request.only is None else None
     console.print(plan_table(sweep, _title(experiment), held_out_flops))
@@ -88,12 +90,14 @@ def run(request: Request, console: Console, make_engine: MakeEngine, retry_faile
     finished = [train("sweep", sweep)]
     fitted = conclusion.fit(experiment, request.runs_dir)
     if request.only is None:
-        held_out = conclusion.predict_held_out(experiment, request.runs_dir, fitted, console)
+        with one_at_a_time(experiment_dir):  # the next process finds the prediction and keeps it
+            held_out = conclusion.predict_held_out(experiment, request.runs_dir, fitted, console)
         finished.append(held_out is not None or experiment.held_out_flops is None)
         finished.append(train("held_out", [held_out.config] if held_out else []))
     else:
         finished.append(train("held_out", [config for config in chosen if config.held_out]))
-    conclusion.write_report(experiment, request.runs_dir, fitted, console)
+    with one_at_a_time(experiment_dir):
+        conclusion.write_report(experiment, request.runs_dir, fitted, console)
     return 0 if all(finished) else 1
 
 
@@ -126,7 +130,6 @@ def _train(
 ) -> None:
     """Prepare the data of `todo` and train it, showing it as part of `configs`; records what both took."""
     experiment_dir = runs_dir / todo[0].experiment
-    check_locks(experiment_dir)
     engine = make_engine(experiment_dir, len(configs))
     with phase(experiment_dir, "prepare"):
         _prepare(todo, runs_dir, console)

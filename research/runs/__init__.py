@@ -12,6 +12,7 @@ from research.runs.folder import (
     Status,
     check_locks,
     folder_of,
+    one_at_a_time,
     open_run,
     write_atomically,
 )

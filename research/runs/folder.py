@@ -206,6 +206,14 @@ def check_locks(folder: Path) -> None:
             ) from error
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """A block that one process at a time is in, of those that ask about `folder`; the others wait."""
+    with open(folder / ".lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _verify(folder: RunFolder, config: RunConfig) -> None:
     advice = f"Fix: move {folder.path} away, or use another --runs-dir."
     if not folder.config_path.exists():
