@@ -7,7 +7,6 @@ column names of a table that this project did not make. Files are CSV and Parque
 
 import difflib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Literal
 
 import pandas as pd
 
+from analysis.files import write_atomically
+from analysis.lifecycle import PHASES, Status
 from analysis.table_files import TableError, read_file
 
-STATUSES = ("pending", "running", "partial", "done", "failed")
 # What other trackers call a run's end, such as the states of Weights & Biases.
 STATUS_WORDS = {
     **dict.fromkeys(("finished", "completed", "complete", "succeeded", "success"), "done"),
@@ -53,7 +53,7 @@ COLUMNS = (
     Column("experiment", "string", "", "experiment the run belongs to", required=True),
     Column("family", "string", "", "architecture family; one law is fitted per family"),
     Column("fingerprint", "string", "", "digest of everything that decides the run's numbers"),
-    Column("status", "string", "", "pending, running, partial, done or failed", required=True),
+    Column("status", "string", "", f"one of {', '.join(Status)}", required=True),
     Column("held_out", "bool", "", "kept away from every fit", required=True),
     Column("seed", "integer", "", "seed of initialisation and data order"),
     Column("budget_flops", "number", "FLOP", "compute budget the run was planned for", required=True),
@@ -106,12 +106,7 @@ COLUMNS = (
     Column("task_loss_<task>", "number", "bits per byte", "loss of one task's correct answers"),
     Column("accuracy_<task>", "number", "1", "share of one task's questions answered as it asks"),
     Column("train_loss_nats", "number", "nats per token", "training loss at the end of the run"),
-    Column("start_seconds", "number", "s", "start of the process and set-up of the run, compilation aside"),
-    Column("compile_seconds", "number", "s", "tracing and compilation"),
-    Column("train_seconds", "number", "s", "inside training steps"),
-    Column("data_seconds", "number", "s", "waiting for batches"),
-    Column("evaluation_seconds", "number", "s", "held-out evaluation"),
-    Column("checkpoint_seconds", "number", "s", "saving and restoring checkpoints"),
+    *(Column(f"{phase}_seconds", "number", "s", meaning) for phase, meaning in PHASES.items()),
     Column("wall_seconds", "number", "s", "whole run, from start to result"),
     Column("matmul_flops_per_second", "number", "FLOP/s", "best matrix-product rate measured in the run's process"),
     Column("backend", "string", "", "cpu, gpu or tpu"),
@@ -208,19 +203,6 @@ def write(table: pd.DataFrame, stem: Path | str) -> list[Path]:
     return [csv_path, parquet_path]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` in one step: a temporary file beside it, flushed to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def adopt(
     frame: pd.DataFrame, columns: Mapping[str, str], needed: Sequence[str] = ("params", "tokens", "loss_nats")
 ) -> pd.DataFrame:
@@ -302,14 +284,14 @@ def _status(value: object) -> object:
     if pd.isna(value):
         return pd.NA
     word = str(value).strip().lower()
-    return word if word in STATUSES else STATUS_WORDS.get(word, value)
+    return word if word in set(Status) else STATUS_WORDS.get(word, value)
 
 
 def _check_statuses(statuses: pd.Series) -> None:
-    unknown = sorted(set(statuses.dropna()) - set(STATUSES))
+    unknown = sorted(set(statuses.dropna()) - set(Status))
     if unknown:
         raise TableError(
-            f"status = {unknown[0]!r}: must be one of {', '.join(STATUSES)}. Fix: rename it, or drop the "
+            f"status = {unknown[0]!r}: must be one of {', '.join(Status)}. Fix: rename it, or drop the "
             "column (--ignore status)."
         )
 

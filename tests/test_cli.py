@@ -18,7 +18,7 @@ from fake_isoflop import pretend
 from analysis import runs_table
 from research.command import cli, conclusion, verbs
 from research.execution import local
-from research.runs import Status, folder_of, prediction, timings
+from research.runs import PHASES, Status, folder_of, prediction, timings
 
 TESTS = Path(__file__).parent
 EXPERIMENT = """
@@ -64,6 +64,12 @@ def command(monkeypatch, tmp_path, experiment):
         return cli.main([verb, experiment, "--runs-dir", str(tmp_path / "runs"), *arguments])
 
     return run
+
+
+def plan_folder(runs_dir: Path, label: str = "default") -> Path:
+    """Of the only plan whose key begins with `label`."""
+    (folder,) = (runs_dir / "tiny" / "plans").glob(f"{label}-????????????")
+    return folder
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
@@ -169,26 +175,35 @@ def test_the_whole_street_and_again(command, tmp_path, capsys, monkeypatch):
     written_for = []
     write = prediction.write
 
-    def write_and_look(runs_dir, config, *rest):
-        written_for.append(folder_of(runs_dir, config).status())
-        return write(runs_dir, config, *rest)
+    def write_and_look(plan, config, *rest):
+        written_for.append(folder_of(plan.runs_dir, config).status())
+        return write(plan, config, *rest)
 
     monkeypatch.setattr(prediction, "write", write_and_look)
     assert command("run") == 0
     printed = capsys.readouterr().out
-    folder = tmp_path / "runs" / "tiny"
+    folder = plan_folder(tmp_path / "runs")
+    assert f"Written to {folder}:" in printed
     table = runs_table.read(folder / "runs.parquet")
     assert list(table["status"]) == ["done"] * 11 and table["held_out"].sum() == 1
     pd.testing.assert_frame_equal(table, runs_table.read(folder / "runs.csv"), check_dtype=False)
     assert written_for == [Status.PENDING]  # the prediction came before the run
     assert "11 of 11 runs are done." in printed and "Held out: predicted" in printed and "measured" in printed
-    assert {path.name for path in folder.iterdir()} >= {"law.json", "report.md", "figures", "timings.jsonl"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "law.json",
+        "report.md",
+        "figures",
+        "timings.jsonl",
+        "plan.json",
+    }
     stored = json.loads((folder / "prediction.json").read_text())
     assert stored["run"] == table.loc[table["held_out"], "run"].item() and not stored["measured_before"]
     phases = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
     assert [p["phase"] for p in phases] == ["prepare", "sweep", "fit", "prepare", "held_out", "report"]
 
-    before = {path: path.read_bytes() for path in (*folder.glob("*/metrics.jsonl"), folder / "prediction.json")}
+    runs = tmp_path / "runs" / "tiny"
+    before = {path: path.read_bytes() for path in (*runs.glob("*/metrics.jsonl"), folder / "prediction.json")}
+    assert len(before) == 12
     assert command("run") == 0
     assert "preparing data" not in capsys.readouterr().out  # nothing to train, so nothing to prepare
     assert {path: path.read_bytes() for path in before} == before
@@ -198,7 +213,7 @@ def test_the_whole_street_and_again(command, tmp_path, capsys, monkeypatch):
     assert "5 of 10 runs done" in capsys.readouterr().out  # another plan: the held-out run is not its
 
     # A table that changed afterwards: a new prediction, which says that it came too late to be one.
-    result_path = next(folder.glob("transformer-1e10-w8-*/result.json"))
+    result_path = next(runs.glob("transformer-1e10-w8-*/result.json"))
     result_path.write_text(json.dumps({**json.loads(result_path.read_text()), "loss_nats": 9.0}))
     assert command("run") == 0
     assert len(list(folder.glob("prediction-*.json"))) == 1
@@ -210,9 +225,10 @@ def test_only_some_runs_and_a_report_of_what_is_there(command, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "2 of 10 runs are done; 8 pending." in printed and "No law was fitted." in printed
     assert set(sessions(tmp_path / "runs").values()) == {1} and len(sessions(tmp_path / "runs")) == 2
-    assert not (tmp_path / "runs" / "tiny" / "prediction.json").exists()
+    folder = plan_folder(tmp_path / "runs")
+    assert not (folder / "prediction.json").exists()
     assert command("report") == 0
-    report = (tmp_path / "runs" / "tiny" / "report.md").read_text()
+    report = (folder / "report.md").read_text()
     assert "No law was fitted." in report and report.count("| pending |") == 8
     assert len(sessions(tmp_path / "runs")) == 2
 
@@ -226,11 +242,12 @@ def test_failed_runs_are_retried_only_when_asked(command, tmp_path, capsys):
     (folder / "broken").unlink()
     assert command("run", "--only", "transformer-1e10-w8-d1-seed0") == 1  # still not everything is done
     assert "1 failed before and stay so; --retry-failed" in capsys.readouterr().out
-    table = runs_table.read(folder / "runs.csv")
+    table = runs_table.read(plan_folder(tmp_path / "runs") / "runs.csv")
     assert table.loc[table["status"] == "failed", "failure_reason"].item() == "ValueError: broken"
     assert command("run", "--only", "transformer-1e10-w8-d1-seed0", "--retry-failed") == 0
     assert sessions(tmp_path / "runs").popitem()[1] == 1
-    assert runs_table.read(folder / "runs.csv")["status"].tolist().count("done") == 1
+    table = runs_table.read(plan_folder(tmp_path / "runs") / "runs.csv")
+    assert table["status"].tolist().count("done") == 1
 
 
 def test_ctrl_c_and_again(experiment, tmp_path):
@@ -251,7 +268,7 @@ def test_ctrl_c_and_again(experiment, tmp_path):
     first = sessions(runs_dir)
     done = [path.parent.name for path in runs_dir.glob("tiny/*/result.json")]
     assert len(done) == 1 and len(first) == 2
-    assert json.loads((runs_dir / "tiny" / "timings.jsonl").read_text().splitlines()[-1])["phase"] == "sweep"
+    assert json.loads((plan_folder(runs_dir) / "timings.jsonl").read_text().splitlines()[-1])["phase"] == "sweep"
     again = subprocess.run([*script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
     second = sessions(runs_dir)
@@ -271,25 +288,43 @@ def test_a_reader_that_leaves_is_no_error(arguments, experiment):
 
 
 def test_account_of_time(tmp_path):
-    with timings.phase(tmp_path, "sweep") as notes:
-        notes.update(workers=2, worker_start_seconds=3.0)
-    record = timings.read_phases(tmp_path)[0]
-    (tmp_path / "timings.jsonl").write_text(json.dumps({**record, "seconds": 20.0}) + "\n")
-    phases = {f"{name}_seconds": [1.0, 2.0, np.nan] for name in timings.RUN_PHASES}
+    path = tmp_path / "timings.jsonl"
+    with timings.phase(path, "sweep") as notes:
+        notes.update(workers=2, worker_start_seconds=3.0, runs=["a", "b", "c"])
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "seconds": 20.0}) + "\n")
+    phases = {f"{name}_seconds": [1.0, 2.0, np.nan, 4.0] for name in PHASES}
     rates = {
-        "flops": [3e10, 5e10, 9e99],
-        "executed_flops": [4e10, 6e10, np.nan],
-        "matmul_flops_per_second": [1e10, 2e10, np.nan],
+        "flops": [3e10, 5e10, 9e99, 9e99],
+        "executed_flops": [4e10, 6e10, np.nan, 9e99],
+        "matmul_flops_per_second": [1e10, 2e10, np.nan, 1e10],
     }
-    table = pd.DataFrame({"status": ["done", "done", "failed"], **rates, **phases})
-    account = timings.account(tmp_path, table)
+    # d is done, but in the sweep of another plan
+    table = pd.DataFrame({"run": [*"abcd"], "status": ["done", "done", "failed", "done"], **rates, **phases})
+    account = timings.account(path, table)
     assert account["wall_seconds"] == 20.0 and account["run_seconds"] == 40.0  # two workers
-    assert account["phase_seconds"] == {**dict.fromkeys(timings.RUN_PHASES, 3.0), "start": 6.0}
+    assert account["phase_seconds"] == {**dict.fromkeys(PHASES, 3.0), "start": 6.0}
     assert account["model_flops"] == 8e10 and account["executed_flops"] == 1e11
     assert account["ideal_share"] == (4 + 3) / 40
     # Two workers, each at the rate that executes all of 1e11 FLOPs in 4 + 3 seconds.
     np.testing.assert_allclose(account["matmul_flops_per_second"], 2 * 1e11 / 7)
-    assert timings.account(tmp_path, table[table["status"] == "failed"]) is None
+    assert timings.account(path, table[table["status"] == "failed"]) is None
+
+
+def test_plans_of_one_experiment_keep_their_own_reports_and_share_their_runs(command, tmp_path):
+    assert command("run", "--only", "*-1e10-*") == 0
+    default = plan_folder(tmp_path / "runs")
+    before = {path: path.read_bytes() for path in default.rglob("*") if path.is_file()}
+    assert command("run", "--set", "budgets=1e10", "min_sizes=3", "held_out_factor=none") == 0
+    other = plan_folder(tmp_path / "runs", "budgets-min_sizes-held_out_factor")
+    assert {path: path.read_bytes() for path in before} == before
+    assert set(sessions(tmp_path / "runs").values()) == {1}
+    assert len(runs_table.read(other / "runs.csv")) == 5 and len(runs_table.read(default / "runs.csv")) == 10
+    assert json.loads((other / "plan.json").read_text())["plan"]["budgets"] == [1e10]
+    # The same plan by another way, or with a question in other words, is the same plan.
+    assert command("report", "--set", "held_out_factor=none", "min_sizes=3", "budgets=[1e10]", "question=What?") == 0
+    assert command("report", "--set", "min_sizes=4") == 0
+    assert sorted((tmp_path / "runs" / "tiny" / "plans").iterdir()) == sorted([default, other])
 
 
 def test_without_locks_nothing_is_trained(command, tmp_path, capsys, monkeypatch):
@@ -300,7 +335,7 @@ def test_without_locks_nothing_is_trained(command, tmp_path, capsys, monkeypatch
     assert command("run") == 2
     error = capsys.readouterr().err
     assert "cannot lock files (flock: Function not implemented)" in error and "Fix: set --runs-dir" in error
-    assert len(error.splitlines()) == 1 and not list((tmp_path / "runs" / "tiny").iterdir())
+    assert len(error.splitlines()) == 1 and [p.name for p in (tmp_path / "runs" / "tiny").iterdir()] == ["plans"]
 
 
 def test_faults_of_the_machine_end_the_command_and_mark_no_run(command, tmp_path, capsys):
@@ -308,7 +343,7 @@ def test_faults_of_the_machine_end_the_command_and_mark_no_run(command, tmp_path
     assert command("run", "--set", "base.family=refused", "--only", "*-w8-*") == 1
     error = capsys.readouterr().err
     assert "the machine refused twice" in error and "Input/output error" in error and len(error.splitlines()) == 1
-    assert not list(tmp_path.glob("runs/tiny/*/failure.json")) and not list(tmp_path.glob("runs/tiny/report.md"))
+    assert not list(tmp_path.glob("runs/tiny/*/failure.json")) and not list(tmp_path.glob("runs/tiny/plans/*/report.md"))
 
 
 def test_full_disk_is_said_so(command, capsys):

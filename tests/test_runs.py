@@ -3,12 +3,14 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from dataclasses import replace
 
 import pytest
 
+from analysis.files import write_atomically
 from research.config import (
     ConfigError,
     DataConfig,
@@ -25,6 +27,7 @@ from research.config import (
 from research.plan import run_cost
 from research.runs import (
     ClaimError,
+    DamagedFileError,
     LockError,
     RunFolder,
     Status,
@@ -33,8 +36,8 @@ from research.runs import (
     folder,
     one_at_a_time,
     open_run,
-    write_atomically,
 )
+from research.runs.records import append_line, read_last_line, read_lines
 
 CONFIG = RunConfig(experiment="exp", budget_flops=1.2e11, model=ModelConfig(width=64, depth=4))
 
@@ -153,9 +156,9 @@ def test_locks_are_found_missing(tmp_path, monkeypatch):
 
 def test_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path):
     path = tmp_path / "file.json"
-    write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "new \ud800")  # cannot be encoded: fails in the middle of writing
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "text")  # no bytes: fails in the middle of writing
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -184,3 +187,75 @@ def test_table_has_a_row_for_every_planned_run(tmp_path):
     assert table["failure_step"].iloc[1] == 7 and table["failure_reason"].iloc[1] == "loss_nats = nan at step 7"
     assert (table["params"] == run_cost(done).params).all() and (table["flops"] == run_cost(done).flops).all()
     assert "not_a_column" not in table and "traceback" not in table and "flops_per_step" not in table
+
+
+DAMAGED = {
+    "": "is empty",
+    "\0\0\0": "is empty",
+    '{"loss_nats": 2.5': "is damaged, Expecting",
+    "[2.5]": r"must hold a JSON object, and holds \[2.5\]",
+    '{"loss_nats": NaN}': "is damaged, NaN is no number of JSON",
+    '{"loss_nats": null}': "is damaged, loss_nats = None is no number",
+    '{"loss_nats": 2.5, "devices": "two"}': "is damaged, devices = 'two' is no number",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_result_fails_its_run_alone_and_is_mended_by_a_retry(tmp_path, text):
+    damaged, good = (replace(CONFIG, training=TrainingConfig(seed=seed)) for seed in range(2))
+    folder = open_run(tmp_path, damaged)
+    folder.result_path.write_text(text)
+    open_run(tmp_path, good).write_result({"loss_nats": 2.5})
+    table = collect([damaged, good], tmp_path)
+    assert list(table["status"]) == ["failed", "done"] and table["loss_nats"].isna().tolist() == [True, False]
+    reason = table["failure_reason"].iloc[0]
+    assert re.search(f"^{folder.result_path}: {DAMAGED[text]}.*Fix: .*--retry-failed", reason)
+    folder.forget_failure()
+    assert folder.status() == Status.PENDING
+    assert (folder.path / "result-before.json").read_text() == text
+
+
+def test_a_damaged_failure_is_a_failure(tmp_path):
+    folder = open_run(tmp_path, CONFIG)
+    folder.failure_path.write_bytes(b"\xff{}")
+    status, outcome = folder.outcome()
+    assert status == Status.FAILED and "failure.json: is damaged, byte 0 is no UTF-8" in outcome["failure_reason"]
+
+
+def test_no_result_is_written_that_json_cannot_hold(tmp_path):
+    folder = open_run(tmp_path, CONFIG)
+    with pytest.raises(DamagedFileError, match=r"result.json: exact_match = nan is no measurement"):
+        folder.write_result({"loss_nats": 2.5, "exact_match": float("nan")})
+    assert folder.status() == Status.PENDING and not list(folder.path.glob("*result*"))
+
+
+def test_a_damaged_config_is_written_again(tmp_path, caplog):
+    folder = open_run(tmp_path, CONFIG)
+    whole = folder.config_path.read_text()
+    folder.config_path.write_text(whole[:100])
+    open_run(tmp_path, CONFIG)
+    assert f"{folder.config_path}: is damaged, " in caplog.text and "written again" in caplog.text
+    assert folder.config_path.read_text() == whole
+
+
+def test_lines_are_kept_around_one_that_a_full_disk_cut(tmp_path, caplog):
+    path = tmp_path / "timings.jsonl"
+    append_line(path, {"kind": "a", "step": 1})
+    path.write_text(path.read_text() + '{"kind": "a", "st')
+    append_line(path, {"kind": "a", "step": 3})
+    path.write_text(path.read_text() + '{"kind": "b"}\n{"kind": "a", "step": 5')
+    assert [line["step"] for line in read_lines(path, ("step",))] == [1, 3]
+    messages = [f"{path}: line {number} is damaged and left out" for number in (2, 4)]
+    assert [record.getMessage() for record in caplog.records] == messages
+    assert read_last_line(path, "a", ("step",)) == {"kind": "a", "step": 3}
+    assert read_lines(tmp_path / "absent") == [] and read_last_line(tmp_path / "absent", "a", ()) is None
+
+
+@pytest.mark.parametrize("after", [0, 1, 41, 1000])
+def test_the_last_line_is_found_however_much_follows(tmp_path, after):
+    """4096 bytes are read first: the line may lie within them, across their beginning, or before it."""
+    path = tmp_path / "metrics.jsonl"
+    wanted = {"kind": "train", "step": 7, "note": "x" * 90}
+    lines = [{"kind": "train", "step": 6}, wanted, *[{"kind": "evaluation", "note": "y" * 60}] * after]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_last_line(path, "train", ("step",)) == wanted

@@ -19,11 +19,11 @@ from synthetic_tokens import synthetic_examples, tiny_run
 from research.config import CheckpointConfig, ConfigError, LoggingConfig, MeshConfig, RunConfig, to_json
 from research.evaluation.held_out import held_out_measures
 from research.plan import executed_cost
-from research.runs import RunFolder, Status, open_run
+from research.runs import PHASES, RunFolder, Status, open_run
 from research.sharding import batch_sharding, make_mesh
 from research.training import metrics
 from research.training.checkpoint import Checkpoints, CorruptCheckpointError, _checksums
-from research.training.loop import PHASES, train
+from research.training.loop import train
 from research.training.objective import language_modelling
 from research.training.step import gradients, make_program
 
@@ -68,7 +68,7 @@ def test_a_run_leaves_a_complete_result(straight, config):
     assert result["train_loss_nats"] < lines[1]["loss_nats"] - 0.3  # of the last step, and the first
     assert result["loss_nats"] == pytest.approx(0.7 * result["loss_nats_prose"] + 0.3 * result["loss_nats_code"])
     assert result["bits_per_byte_prose"] == pytest.approx(result["loss_nats_prose"] / np.log(2))  # one byte a token
-    assert result["wall_seconds"] == pytest.approx(sum(result[phase] for phase in PHASES))
+    assert result["wall_seconds"] == pytest.approx(sum(result[f"{phase}_seconds"] for phase in PHASES))
     assert result["executed_flops"] == executed_cost(config, "cpu").executed_flops > result["elementwise_flops"]
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, config.training.steps + 1))
 
@@ -181,7 +181,7 @@ def test_lines_that_are_no_json_are_left_out_by_name(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"kind": "train", "step": 1}\n{"kind": "tr\xff\n{"kind": "train", "step": 2}\n{"kind": "tra')
     assert [line["step"] for line in metrics.read(path)] == [1, 2]
-    assert f"{path} line 2 is no JSON object" in caplog.text
+    assert f"{path}: line 2 is damaged and left out" in caplog.text
 
 
 def test_another_vocabulary_is_refused(tmp_path):

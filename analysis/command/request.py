@@ -144,7 +144,7 @@ def numbers(option: str, groups: Iterable[Iterable[str]]) -> dict[str, float]:
 def write_json(path: Path | None, value: Any) -> None:
     """Write a value's JSON to `path`, whose folders are made; nothing without a path."""
     from analysis import json_values
-    from analysis.runs_table import write_atomically
+    from analysis.files import write_atomically
 
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

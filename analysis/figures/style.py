@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
+from analysis.files import write_atomically
 from analysis.intervals import Interval
 
 WIDTH_INCHES = {"one": 3.35, "two": 6.9}
@@ -53,9 +55,11 @@ def save(figure: Figure, stem: Path | str) -> list[Path]:
     """Write `<stem>.png` and `<stem>.pdf`, without dates, so that the same study gives the same bytes."""
     paths = [Path(f"{stem}.png"), Path(f"{stem}.pdf")]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.style.context(STYLE):
-        figure.savefig(paths[0])
-        figure.savefig(paths[1], metadata={"CreationDate": None})
+    for path, metadata in zip(paths, ({}, {"CreationDate": None})):
+        content = io.BytesIO()
+        with matplotlib.style.context(STYLE):
+            figure.savefig(content, format=path.suffix[1:], metadata=metadata)
+        write_atomically(path, content.getvalue())
     return paths
 
 

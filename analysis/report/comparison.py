@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from analysis import figures, json_values
+from analysis.files import write_atomically
 from analysis.report.study import constants
-from analysis.runs_table import write_atomically
 from analysis.studies import Cell, Comparison, Family, by_length
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from analysis import figures, json_values
+from analysis.files import write_atomically
 from analysis.intervals import Estimate
 from analysis.report import beyond_the_runs
 from analysis.report.captions import Drawing, drawings_of
-from analysis.runs_table import unit_of, write_atomically
+from analysis.runs_table import unit_of
 from analysis.studies import Backtest, Prediction, Score, Study, frontier_exponents
 
 OVERHEAD = ("start", "data", "evaluation", "checkpoint")

@@ -15,9 +15,10 @@ import numpy as np
 
 from analysis import json_values
 from analysis.compute import Reach
+from analysis.files import write_atomically
 from analysis.fit import FitError
 from analysis.intervals import predictive_interval
-from analysis.runs_table import unit_of, write_atomically
+from analysis.runs_table import unit_of
 from analysis.studies.study import Study, reach
 
 

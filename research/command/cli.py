@@ -19,6 +19,7 @@ from rich.console import Console
 MACHINE_FAULT = 1  # exit codes; a verb itself returns 0 if everything asked for is done, or 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
+PIPE_WIDTH = 1000  # columns of output that no terminal shows
 TRAIN_EXTRA = ("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "seqio", "sentencepiece", "tensorboardX")
 
 
@@ -47,7 +48,7 @@ def plan(request: AskedFor) -> int:
     """Print an experiment's runs and what they cost; trains nothing."""
     from research.command import verbs
 
-    return verbs.plan(request, Console())
+    return verbs.plan(request, _console())
 
 
 def run(
@@ -67,35 +68,39 @@ def run(
     from research.execution import local
 
     check(workers is None or workers >= 1, "--workers", workers, "must be at least 1", "leave it out for one per core")
-    return verbs.run(request, Console(), partial(local.LocalEngine, workers=workers), retry_failed)
+    return verbs.run(request, _console(), partial(local.LocalEngine, workers=workers), retry_failed)
 
 
 def status(request: AskedFor) -> int:
     """Print how far every run is; trains nothing."""
     from research.command import verbs
 
-    return verbs.status(request, Console())
+    return verbs.status(request, _console())
 
 
-def report(request: AskedFor) -> int:
-    """Write table, law, figures and report from what is done; trains nothing."""
+def report(request: AskedFor, out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None) -> int:
+    """Write table, law, figures and report from what is done; trains nothing.
+
+    Args:
+        out: Where to write them; the plan's own folder if not given.
+    """
     from research.command import verbs
 
-    return verbs.report(request, Console())
+    return verbs.report(request, _console(), out)
 
 
 def data_prepare(request: AskedFor) -> int:
     """Build the token files of an experiment that are not there, and print where they are; trains nothing."""
     from research.command import data
 
-    return data.prepare_data(request, Console())
+    return data.prepare_data(request, _console())
 
 
 def data_describe(request: AskedFor) -> int:
     """Print what is in the token files of an experiment: documents, bytes, tokens, shares, what was left out."""
     from research.command import data
 
-    return data.describe_data(request, Console())
+    return data.describe_data(request, _console())
 
 
 def data() -> int:
@@ -157,6 +162,12 @@ def _verbs() -> dict[str, Callable]:
 
     experiment_verbs = {"plan": plan, "run": run, "status": status, "report": report, "data": data}
     return {**experiment_verbs, "fit": fit, "predict": predict, "score": score, "backtest": backtest}
+
+
+def _console() -> Console:
+    """Standard output; a pipe or a file has no width, so nothing is cut there unless COLUMNS asks for it."""
+    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console() if is_narrow else Console(width=PIPE_WIDTH)
 
 
 def _complain(message: str) -> None:

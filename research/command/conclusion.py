@@ -3,7 +3,6 @@
 import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import jax
 import pandas
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import runs_table
+from analysis.files import write_atomically
 from analysis.fit import FitError
 from analysis.laws import find
 from analysis.report import write_comparison, write_study
@@ -28,10 +28,10 @@ from analysis.studies import (
     score,
 )
 from research.config import run_name, short_number
-from research.plan import run_cost
-from research.runs import Status, collect, prediction
+from research.plan import Experiment, run_cost
+from research.runs import PlanFolder, Status, collect, prediction
 from research.runs.prediction import HeldOut
-from research.runs.timings import account, phase
+from research.runs.timings import Account, account
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,31 +44,32 @@ class Fitted:
     comparison: Comparison | None = None
 
 
-def check_law(experiment: Any) -> None:
+def check_law(experiment: Experiment) -> None:
     """Raise LawError now if the law asked for is not known, and not when everything has been trained."""
     if experiment.law is not None:
         find(experiment.law)
 
 
-def fit(experiment: Any, runs_dir: Path) -> Fitted:
+def fit(plan: PlanFolder) -> Fitted:
     """Fit the law to what is done of the planned runs."""
     # The workers may have the accelerator to themselves only if this process, which fits on the CPU, does not take it.
     jax.config.update("jax_platforms", "cpu")
-    table = collect(experiment.runs(), runs_dir)
-    with phase(runs_dir / experiment.name, "fit"):
-        try:
-            if table["family"].nunique() > 1:
-                return Fitted(table, None, "Several families are compared instead.", compare(table, law=experiment.law))
-            return Fitted(table, fit_table(table))
-        except FitError as error:
-            return Fitted(table, None, str(error))
+    table = collect(plan.configs, plan.runs_dir)
+    try:
+        if table["family"].nunique() > 1:
+            comparison = compare(table, law=plan.experiment.law)
+            return Fitted(table, None, "Several families are compared instead.", comparison)
+        return Fitted(table, fit_table(table))
+    except FitError as error:
+        return Fitted(table, None, str(error))
 
 
-def predict_held_out(experiment: Any, runs_dir: Path, fitted: Fitted, console: Console) -> HeldOut | None:
+def predict_held_out(plan: PlanFolder, fitted: Fitted, console: Console) -> HeldOut | None:
     """Write down what the law says of the held-out run, before it is trained; returns it, or None if there is none.
 
     A prediction that was made from the same table is kept as it is. None is made from an unfinished sweep.
     """
+    experiment = plan.experiment
     if experiment.held_out_flops is None:
         return None
     unfinished = fitted.table[~fitted.table["status"].isin([Status.DONE, Status.FAILED])]
@@ -76,7 +77,7 @@ def predict_held_out(experiment: Any, runs_dir: Path, fitted: Fitted, console: C
         reason = f"{len(unfinished)} runs are unfinished" if len(unfinished) else "there is no fit"
         console.print(f"The held-out run waits: {reason}.", style="yellow")
         return None
-    kept = prediction.of_experiment(experiment, runs_dir)
+    kept = prediction.of_plan(plan)
     if kept is not None and kept.prediction.table_digest == fitted.study.table_digest:
         return kept
     best = optimum(fitted.study, experiment.held_out_flops)
@@ -89,41 +90,51 @@ def predict_held_out(experiment: Any, runs_dir: Path, fitted: Fitted, console: C
         highlight=False,
         soft_wrap=True,
     )
-    return prediction.write(runs_dir, config, predicted, best.params.value)
+    return prediction.write(plan, config, predicted, best.params.value)
 
 
-def write_report(experiment: Any, runs_dir: Path, fitted: Fitted, console: Console) -> None:
-    """Write the table and everything that follows from it into the experiment's folder, and print the gist."""
-    experiment_dir = runs_dir / experiment.name
-    held_out = prediction.of_experiment(experiment, runs_dir)
-    table = collect([*experiment.runs(), *([held_out.config] if held_out else [])], runs_dir)
-    timings = account(experiment_dir, table)
-    with phase(experiment_dir, "report"):
-        paths = runs_table.write(table, experiment_dir / "runs")
-        if fitted.comparison is not None:
-            paths += write_comparison(experiment_dir, experiment.name, experiment.question, fitted.comparison)
-        elif fitted.study is None:
-            paths.append(_write_report_without_fit(experiment, experiment_dir, table, fitted.why_not))
-        else:
-            scored = (_score(held_out, table) or held_out.prediction) if held_out else None
-            past = backtest_of(fitted.study, fitted.table)
-            paths += write_study(experiment_dir, table, fitted.study, scored, timings, past)
+def write_report(plan: PlanFolder, fitted: Fitted, console: Console, folder: Path | None) -> None:
+    """Write the table and everything that follows from it into `folder`, and print the gist; None: print it only."""
+    held_out = prediction.of_plan(plan)
+    table = fitted.table
+    if held_out is not None:
+        table = pandas.concat([table, collect([held_out.config], plan.runs_dir)], ignore_index=True)
+    timings = account(plan.timings_path, table)
+    paths = [] if folder is None else _write(plan.experiment, fitted, held_out, table, timings, folder)
     _print_gist(fitted, held_out, table, console)
     if timings:
         console.print(_timings_table(timings))
-    console.print(f"Written to {experiment_dir}:", style="dim", soft_wrap=True)
-    console.print(
-        "  " + " ".join(str(path.relative_to(experiment_dir)) for path in paths), style="dim", highlight=False
-    )
+    if folder is not None:
+        console.print(f"Written to {folder}:", style="dim", soft_wrap=True)
+        names = " ".join(str(path.relative_to(folder)) for path in paths)
+        console.print(f"  {names}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _write(
+    experiment: Experiment,
+    fitted: Fitted,
+    held_out: HeldOut | None,
+    table: pandas.DataFrame,
+    timings: Account | None,
+    folder: Path,
+) -> list[Path]:
+    paths = runs_table.write(table, folder / "runs")
+    if fitted.comparison is not None:
+        return paths + write_comparison(folder, experiment.name, experiment.question, fitted.comparison)
+    if fitted.study is None:
+        return [*paths, _write_report_without_fit(experiment, folder, table, fitted.why_not)]
+    scored = (_score(held_out, table) or held_out.prediction) if held_out else None
+    past = backtest_of(fitted.study, fitted.table)
+    return paths + write_study(folder, table, fitted.study, scored, timings, past)
 
 
 def _score(held_out: HeldOut, table: pandas.DataFrame) -> Score | None:
     """The prediction beside the held-out run's loss, None as long as there is none."""
-    loss = table.loc[table["held_out"] & (table["status"] == Status.DONE), "loss_nats"]
+    loss = table.loc[table["held_out"] & (table["status"] == Status.DONE), "loss_nats"].dropna()
     return None if loss.empty else score(held_out.prediction, float(loss.iloc[0]))
 
 
-def _write_report_without_fit(experiment: Any, experiment_dir: Path, table: pandas.DataFrame, why_not: str) -> Path:
+def _write_report_without_fit(experiment: Experiment, folder: Path, table: pandas.DataFrame, why_not: str) -> Path:
     shown = table[["run", "status", "params", "tokens", "loss_nats"]]
     rows = ["| " + " | ".join(str(value) for value in row) + " |" for row in shown.itertuples(index=False)]
     lines = [
@@ -141,8 +152,8 @@ def _write_report_without_fit(experiment: Any, experiment_dir: Path, table: pand
         "|---|---|---|---|---|",
         *rows,
     ]
-    path = experiment_dir / "report.md"
-    runs_table.write_atomically(path, ("\n".join(lines) + "\n").encode())
+    path = folder / "report.md"
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
     return path
 
 
@@ -157,7 +168,9 @@ def _print_gist(fitted: Fitted, held_out: HeldOut | None, table: pandas.DataFram
     elif fitted.study is None:
         console.print(f"No law was fitted. {fitted.why_not}", style="yellow", markup=False, soft_wrap=True)
     if held_out is not None:
-        verdict = _score(held_out, table) or f"predicted {held_out.prediction}; not measured yet."
+        failed = table["held_out"].iloc[-1] and table["status"].iloc[-1] == Status.FAILED
+        state = "the run failed, so the prediction is not tested" if failed else "not measured yet"
+        verdict = _score(held_out, table) or f"predicted {held_out.prediction}; {state}."
         console.print(f"Held out: {verdict}", style="bold", highlight=False, soft_wrap=True)
 
 
@@ -186,7 +199,7 @@ def _comparison_table(comparison: Comparison) -> Table:
     return table
 
 
-def _timings_table(timings: dict[str, Any]) -> Table:
+def _timings_table(timings: Account) -> Table:
     """Where the workers' time went."""
     table = Table(
         title="Workers' time", title_justify="left", caption_justify="left", header_style="bold", show_footer=True,
@@ -197,7 +210,7 @@ def _timings_table(timings: dict[str, Any]) -> Table:
     table.add_column("share", justify="right")
     phases, total = timings["phase_seconds"], timings["run_seconds"]
     lines = {"training steps": phases["train"]}
-    lines |= {name: phases[name] for name in ("start", "compile", "data", "evaluation", "checkpoint")}
+    lines |= {name: seconds for name, seconds in phases.items() if name != "train"}
     lines |= {"no run, or one that is not done": max(0.0, total - sum(phases.values()))}
     for name, seconds in lines.items():
         table.add_row(name, f"{seconds:.1f}", f"{seconds / total:.1%}")

@@ -1,15 +1,14 @@
 """The tables that `isoflop plan` and `isoflop status` print."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import reduce
 from itertools import groupby
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from research.command.progress import STATUS_STYLES, duration, short_count
-from research.config import RunConfig, run_label, short_number
+from research.command.text_table import Column, TextTable
+from research.config import RunConfig, distinct_labels, short_number, short_values, varying_fields
 from research.plan import run_cost
 from research.runs import Status, folder_of
 
@@ -25,30 +24,38 @@ PLAN_COLUMNS = (
 )
 
 
-def plan_table(configs: Sequence[RunConfig], title: str, held_out_flops: float | None) -> Table:
-    """One line a run, a gap between families and budgets, the total cost below."""
-    table = _table(title)
+def plan_table(configs: Sequence[RunConfig], title: str, held_out_flops: float | None) -> TextTable:
+    """One line per run, a gap between families and budgets, the total cost below.
+
+    Where runs would look the same, a column for each field in which they differ is added.
+    """
+    shown = [_plan_row(config) for config in configs]
+    extra = _fields_that_tell_apart(configs, shown)
     families = {config.family for config in configs}
-    if len(families) > 1:
-        table.add_column("family", no_wrap=True)
-    for name in PLAN_COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
-    for (family, _), alike in groupby(configs, key=lambda config: (config.family, config.budget_flops)):
-        for config in alike:
-            table.add_row(*([family] if len(families) > 1 else []), *_plan_row(config))
-        table.add_section()
+    columns = [Column("family", is_number=False)] * (len(families) > 1)
+    columns += [Column(name) for name in (*PLAN_COLUMNS, *(name.rpartition(".")[2] for name in extra))]
+    further = list(zip(*(short_values(_values(configs, name)) for name in extra))) or [()] * len(configs)
+    rows: list[tuple[str, ...] | None] = []
+    lines = zip(configs, shown, further)
+    for _, alike in groupby(lines, key=lambda line: (line[0].family, line[0].budget_flops)):
+        if rows:
+            rows.append(None)
+        for config, row, more in alike:
+            rows.append((*([config.family] if len(families) > 1 else []), *row, *more))
     total = sum(run_cost(config).flops for config in configs) + (held_out_flops or 0.0)
-    table.caption = f"{len(configs)} runs"
+    caption = f"{len(configs)} runs"
     if held_out_flops is not None:
-        table.add_row(short_number(held_out_flops), *["-"] * 6, short_number(held_out_flops), style="cyan")
-        table.caption += " and, last line, a held-out one: after the fit, at the size the fit calls best"
-    table.caption += f"\n{short_number(total)} training FLOPs in all"
-    return table
+        held_out = [short_number(held_out_flops), *["-"] * 6, short_number(held_out_flops), *["-"] * len(extra)]
+        cells = [*["-"] * (len(families) > 1), *held_out]
+        rows += [None, tuple((cell, "cyan") for cell in cells)]
+        caption += " and, last line, a held-out one: after the fit, at the size the fit calls best"
+    caption += f"\n{short_number(total)} training FLOPs in all"
+    return TextTable(tuple(columns), tuple(rows), title, caption)
 
 
-def _plan_row(config: RunConfig) -> list[str]:
+def _plan_row(config: RunConfig) -> tuple[str, ...]:
     cost = run_cost(config)
-    return [
+    return (
         "-" if config.budget_flops is None else short_number(config.budget_flops),
         f"{config.model.width} x {config.model.depth}",
         short_count(cost.params),
@@ -57,44 +64,50 @@ def _plan_row(config: RunConfig) -> list[str]:
         f"{config.training.steps:,}",
         f"{config.optimizer.learning_rate:.3g}",
         short_number(cost.flops),
-    ]
-
-
-def status_table(configs: Iterable[RunConfig], runs_dir: Path) -> Table:
-    """One line a run: what its files say."""
-    table = _table()
-    for name in ("run", "status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("step", "loss\nnats/token", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
-    statuses = []
-    for config in configs:
-        folder = folder_of(runs_dir, config)
-        status, result = folder.status(), folder.result()
-        statuses.append(status)
-        step, training_loss = folder.last_step()
-        loss = result.get("loss_nats", training_loss)
-        seconds = result.get("wall_seconds")
-        remark = result.get("failure_reason", "held out" if config.held_out else "")
-        table.add_row(
-            run_label(config),
-            Text(status, style=STATUS_STYLES[status]),
-            f"{step:,}/{config.training.steps:,}",
-            "" if loss is None else f"{loss:.4f}",
-            "" if seconds is None else duration(seconds),
-            Text(remark, style="dim"),
-        )
-    table.caption = f"{statuses.count(Status.DONE)} of {len(statuses)} runs done"
-    return table
-
-
-def _table(title: str | None = None) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        caption_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
     )
+
+
+def _fields_that_tell_apart(configs: Sequence[RunConfig], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The dotted fields in which runs differ whose rows are the same."""
+    alike = defaultdict(list)
+    for config, row in zip(configs, rows):
+        alike[config.family, row].append(config)
+    return list(dict.fromkeys(name for group in alike.values() for name, _ in varying_fields(group)))
+
+
+def _values(configs: Sequence[RunConfig], name: str) -> list:
+    """The dotted field `name` of each; None below a section that is None."""
+    parts = name.split(".")
+    return [reduce(lambda value, part: getattr(value, part, None), parts, config) for config in configs]
+
+
+def status_table(configs: Sequence[RunConfig], runs_dir: Path) -> TextTable:
+    """One line per run: what its files say."""
+    columns = (
+        Column("run", is_number=False, may_be_cut=True),
+        Column("status", is_number=False),
+        Column("step"),
+        Column("loss\nnats/token"),
+        Column("time"),
+        Column("", is_number=False, may_be_cut=True),
+    )
+    rows, done = [], 0
+    for config, label in zip(configs, distinct_labels(configs)):
+        folder = folder_of(runs_dir, config)
+        status, outcome = folder.outcome()
+        done += status == Status.DONE
+        step, training_loss = (config.training.steps, None) if status == Status.DONE else folder.last_step()
+        loss = outcome.get("loss_nats", training_loss)
+        seconds = outcome.get("wall_seconds")
+        remark = outcome.get("failure_reason", "held out" if config.held_out else "")
+        rows.append(
+            (
+                label,
+                (status, STATUS_STYLES[status]),
+                f"{step:,}/{config.training.steps:,}",
+                "" if loss is None else f"{loss:.4f}",
+                "" if seconds is None else duration(seconds),
+                (" ".join(remark.split()), "dim"),
+            )
+        )
+    return TextTable(columns, tuple(rows), caption=f"{done} of {len(rows)} runs done")

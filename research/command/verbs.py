@@ -4,19 +4,30 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 
 from research.command.progress import show
 from research.command.tables import plan_table, status_table
-from research.config import RunConfig
+from research.command.text_table import print_table
+from research.config import RunConfig, run_name
 from research.execution.drive import drive
 from research.execution.engine import Engine
 from research.execution.faults import MachineError
 from research.execution.sweep import new_sweep
-from research.plan import load, run_cost, select
-from research.runs import RunFolder, Status, check_locks, folder_of, one_at_a_time, prediction
+from research.plan import Experiment, load, run_cost, select
+from research.runs import (
+    NotWritableError,
+    PlanFolder,
+    RunFolder,
+    Status,
+    check_locks,
+    folder_of,
+    make_folder,
+    one_at_a_time,
+    prediction,
+)
 from research.runs.text import check_text
 from research.runs.timings import phase
 
@@ -32,30 +43,40 @@ class Request(Protocol):
 
 def plan(request: Request, console: Console) -> int:
     """Print the runs and their cost; trains nothing and writes nothing."""
-    experiment = load(request.file, request.assignments)
-    configs = experiment.runs()
-    _check_held_out(experiment, configs)
-    held_out_flops = experiment.held_out_flops if request.only is None else None
-    console.print(plan_table(select(configs, request.only), _title(experiment), held_out_flops))
+    planned = _plan_of(request)
+    _check_held_out(planned)
+    held_out_flops = planned.experiment.held_out_flops if request.only is None else None
+    chosen = select(planned.configs, request.only)
+    print_table(plan_table(chosen, _title(planned.experiment), held_out_flops), console)
     return 0
 
 
 def status(request: Request, console: Console) -> int:
     """Print every run's status, step and loss, the held-out run's included once it has been predicted."""
-    experiment = load(request.file, request.assignments)
-    console.print(status_table(select(_known_runs(experiment, request.runs_dir), request.only), request.runs_dir))
+    print_table(status_table(select(_known_runs(_plan_of(request)), request.only), request.runs_dir), console)
     return 0
 
 
-def report(request: Request, console: Console) -> int:
-    """Write table, law, figures and report from the files of the runs; `--only` narrows what is printed of the runs."""
+def report(request: Request, console: Console, out: Path | None = None) -> int:
+    """Write table, law, figures and report from the files of the runs; `--only` narrows what is printed of the runs.
+
+    They go to `out`, or to the plan's folder. Returns 1 if that cannot be written to: then everything is printed only.
+    """
     from research.command import conclusion
 
-    experiment = load(request.file, request.assignments)
-    configs = _known_runs(experiment, request.runs_dir)
-    console.print(status_table(select(configs, request.only), request.runs_dir))
-    conclusion.write_report(experiment, request.runs_dir, conclusion.fit(experiment, request.runs_dir), console)
-    return 0
+    planned = _plan_of(request)
+    print_table(status_table(select(_known_runs(planned), request.only), request.runs_dir), console)
+    folder, refused = out or planned.path, None
+    try:
+        make_folder(folder, "--out")
+    except NotWritableError as error:
+        folder, refused = None, error
+    conclusion.write_report(planned, conclusion.fit(planned), console, folder)
+    if refused is not None:
+        console.print(
+            f"Nothing was written. {refused}", style="bold red", markup=False, soft_wrap=True, highlight=False
+        )
+    return 0 if refused is None else 1
 
 
 MakeEngine = Callable[[Path, int], Engine]  # of the experiment's folder and the number of its runs
@@ -70,41 +91,40 @@ def run(request: Request, console: Console, make_engine: MakeEngine, retry_faile
     """
     from research.command import conclusion  # brings jax and the analysis, which the other verbs do without
 
-    experiment = load(request.file, request.assignments)
-    conclusion.check_law(experiment)
-    configs = experiment.runs()
-    _check_held_out(experiment, configs)
-    chosen = select(_known_runs(experiment, request.runs_dir), request.only)
-    experiment_dir = request.runs_dir / experiment.name
-    experiment_dir.mkdir(parents=True, exist_ok=True)
-    check_locks(experiment_dir)
+    planned = _plan_of(request)
+    conclusion.check_law(planned.experiment)
+    _check_held_out(planned)
+    chosen = select(_known_runs(planned), request.only)
+    planned.make()
+    check_locks(planned.experiment_dir)
     sweep = [config for config in chosen if not config.held_out]
-    held_out_flops = experiment.held_out_flops if request.only is None else None
-    console.print(plan_table(sweep, _title(experiment), held_out_flops))
+    held_out_flops = planned.experiment.held_out_flops if request.only is None else None
+    print_table(plan_table(sweep, _title(planned.experiment), held_out_flops), console)
 
     def train(phase_name: str, configs: Sequence[RunConfig]) -> bool:
         if todo := _to_train(configs, request.runs_dir, retry_failed, console):
-            _train(phase_name, todo, configs, request.runs_dir, make_engine, console)
+            _train(phase_name, todo, configs, planned, make_engine, console)
         return all(_is_finished(folder_of(request.runs_dir, config)) for config in configs)
 
     finished = [train("sweep", sweep)]
-    fitted = conclusion.fit(experiment, request.runs_dir)
+    with phase(planned.timings_path, "fit"):
+        fitted = conclusion.fit(planned)
     if request.only is None:
-        with one_at_a_time(experiment_dir):  # the next process finds the prediction and keeps it
-            held_out = conclusion.predict_held_out(experiment, request.runs_dir, fitted, console)
-        finished.append(held_out is not None or experiment.held_out_flops is None)
+        with one_at_a_time(planned.path):  # the next process finds the prediction and keeps it
+            held_out = conclusion.predict_held_out(planned, fitted, console)
+        finished.append(held_out is not None or planned.experiment.held_out_flops is None)
         finished.append(train("held_out", [held_out.config] if held_out else []))
     else:
         finished.append(train("held_out", [config for config in chosen if config.held_out]))
-    with one_at_a_time(experiment_dir):
-        conclusion.write_report(experiment, request.runs_dir, fitted, console)
+    with one_at_a_time(planned.path), phase(planned.timings_path, "report"):
+        conclusion.write_report(planned, fitted, console, planned.path)
     return 0 if all(finished) else 1
 
 
 def _is_finished(folder: RunFolder) -> bool:
     """Whether the run is done, or failed by a loss that became infinite and not by an exception."""
     status = folder.status()
-    return status == Status.DONE or (status == Status.FAILED and not folder.result()["traceback"])
+    return status == Status.DONE or (status == Status.FAILED and not folder.result().get("traceback"))
 
 
 def _to_train(configs: Sequence[RunConfig], runs_dir: Path, retry_failed: bool, console: Console) -> list[RunConfig]:
@@ -124,20 +144,20 @@ def _train(
     phase_name: str,
     todo: Sequence[RunConfig],
     configs: Sequence[RunConfig],
-    runs_dir: Path,
+    planned: PlanFolder,
     make_engine: MakeEngine,
     console: Console,
 ) -> None:
     """Prepare the data of `todo` and train it, showing it as part of `configs`; records what both took."""
-    experiment_dir = runs_dir / todo[0].experiment
-    engine = make_engine(experiment_dir, len(configs))
-    with phase(experiment_dir, "prepare"):
+    runs_dir = planned.runs_dir
+    engine = make_engine(planned.experiment_dir, len(configs))
+    with phase(planned.timings_path, "prepare"):
         _prepare(todo, runs_dir, console)
     with (
-        phase(experiment_dir, phase_name) as notes,
+        phase(planned.timings_path, phase_name) as notes,
         show(console, new_sweep(configs, todo, runs_dir, engine.workers)) as watch,
     ):
-        notes["workers"] = engine.workers
+        notes.update(workers=engine.workers, runs=[run_name(config) for config in todo])
         outcome = drive(engine, todo, runs_dir, watch)
         notes["worker_start_seconds"] = outcome.worker_start_seconds
     if outcome.is_disk_full:
@@ -170,22 +190,28 @@ def _prepare(configs: Sequence[RunConfig], runs_dir: Path, console: Console) -> 
             check_text(folder_of(runs_dir, config), text_digests(config, files[config.data]))
 
 
-def _known_runs(experiment: Any, runs_dir: Path) -> list[RunConfig]:
+def _plan_of(request: Request) -> PlanFolder:
+    """The plan that is asked about. Raises ConfigError for a bad file or override."""
+    assignments = tuple(request.assignments)
+    return PlanFolder(load(request.file, assignments), request.runs_dir, assignments)
+
+
+def _known_runs(planned: PlanFolder) -> list[RunConfig]:
     """The planned runs and, once its size has been chosen, the held-out one."""
-    held_out = prediction.of_experiment(experiment, runs_dir)
-    return [*experiment.runs(), *([held_out.config] if held_out else [])]
+    held_out = prediction.of_plan(planned)
+    return [*planned.configs, *([held_out.config] if held_out else [])]
 
 
-def _check_held_out(experiment: Any, configs: Sequence[RunConfig]) -> None:
+def _check_held_out(planned: PlanFolder) -> None:
     """Raise ConfigError now if the held-out run could not be trained, and not when all the others have been.
 
     Its size is not known yet; the middle one of the largest budget stands for it.
     """
-    if experiment.held_out_flops is not None:
-        largest = max(config.budget_flops for config in configs)
-        sizes = sorted(run_cost(config).params for config in configs if config.budget_flops == largest)
-        experiment.held_out_run(sizes[len(sizes) // 2])
+    if planned.experiment.held_out_flops is not None:
+        largest = max(config.budget_flops for config in planned.configs)
+        sizes = sorted(run_cost(config).params for config in planned.configs if config.budget_flops == largest)
+        planned.experiment.held_out_run(sizes[len(sizes) // 2])
 
 
-def _title(experiment: Any) -> str:
+def _title(experiment: Experiment) -> str:
     return f"{experiment.name}: {experiment.question}"

@@ -1,10 +1,11 @@
 """Experiments as values: what is trained, and what it costs in closed form, before anything is.
 
-An experiment file's EXPERIMENT is one of these dataclasses (IsoFlop, Grid, Runs). A new kind of plan is one more file;
-parameters and FLOPs are counted in `cost` and nowhere else.
+An experiment file's EXPERIMENT is one of these dataclasses (IsoFlop, Grid, Runs). A new kind of plan is one more file
+with a frozen dataclass that has what `experiment.Experiment` names; parameters and FLOPs are counted in `cost` alone.
 """
 
 from research.plan.cost import decode_state_bytes, executed_cost, model_cost, run_cost, train_state_bytes
+from research.plan.experiment import Experiment
 from research.plan.experiment_file import load, select
 from research.plan.grid import Family, Grid
 from research.plan.isoflop import IsoFlop

@@ -4,31 +4,31 @@ import difflib
 import fnmatch
 import importlib.util
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from research.config import ConfigError, RunConfig, check, override, run_label, run_name
+from research.config import ConfigError, RunConfig, check, distinct_labels, override, run_label, run_name
+from research.plan.experiment import Experiment
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Any:
-    """The `EXPERIMENT` of the file at `path`, `a.b=value` overrides applied: an IsoFlop, a Runs or a Grid.
+def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The `EXPERIMENT` of the file at `path`, `a.b=value` overrides applied.
 
+    The file may import modules that lie beside it, as it may when it is run by itself.
     Raises ConfigError for a file that is not there or defines no experiment, and for a bad override.
     """
     check(path.is_file(), "FILE", str(path), "no such file", "give the path of an experiment file, as in experiments/")
-    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    check(spec is not None, "FILE", str(path), "must be a Python file", "give a file that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    experiment = getattr(module, "EXPERIMENT", None)
+    experiment = getattr(_module(path), "EXPERIMENT", None)
     check(experiment is not None, "FILE", str(path), "defines no EXPERIMENT", "add EXPERIMENT = IsoFlop(...)")
     check(
-        callable(getattr(experiment, "runs", None)),
+        is_dataclass(experiment) and isinstance(experiment, Experiment),
         "EXPERIMENT",
         type(experiment).__name__,
         "must be a plan",
-        "make it an IsoFlop or a Runs of research/plan/isoflop.py, or a Grid of research/plan/grid.py",
+        "make it an IsoFlop, a Grid or a Runs of research.plan, or a dataclass with all that Experiment there has",
     )
     experiment = override(experiment, overrides)
     check(
@@ -41,16 +41,36 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Any:
     return experiment
 
 
+def _module(path: Path) -> ModuleType:
+    """The file at `path`, executed as a module."""
+    name = f"experiment_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    check(spec is not None, "FILE", str(path), "must be a Python file", "give a file that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    beside = str(path.resolve().parent)
+    sys.modules[name] = module  # where a dataclass that the file defines looks its annotations up
+    sys.path.insert(0, beside)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(beside)  # a random.py there is the file's own affair, and not everyone's
+    return module
+
+
 def select(configs: Sequence[RunConfig], only: str | None) -> list[RunConfig]:
-    """The configs whose run `only` names: its whole name, the name without the fingerprint, or a glob of either.
+    """The configs whose run `only` names: its whole name, its label alone or as `status` prints it, or a glob of one.
 
     Raises ConfigError, naming the nearest runs, if there is none.
     """
     if only is None:
         return list(configs)
-    chosen = [c for c in configs if fnmatch.fnmatchcase(run_name(c), only) or fnmatch.fnmatchcase(run_label(c), only)]
+    labels = distinct_labels(configs)
+    chosen = [
+        config
+        for config, label in zip(configs, labels)
+        if any(fnmatch.fnmatchcase(name, only) for name in (label, run_label(config), run_name(config)))
+    ]
     if not chosen:
-        names = [run_label(config) for config in configs]
-        near = difflib.get_close_matches(only, names, n=3, cutoff=0.3) or names[:3]
+        near = difflib.get_close_matches(only, labels, n=3, cutoff=0.3) or labels[:3]
         raise ConfigError(f"--only = {only!r}: no run of this plan has that name. Nearest: {', '.join(near)}.")
     return chosen

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from research.config import RunConfig, check, override
+from research.config import RunConfig, check, not_identity, override
 from research.plan.cost import run_cost
 from research.plan.scaling import scaled
 
@@ -30,7 +30,7 @@ class Grid:
     """
 
     name: str
-    question: str
+    question: str = not_identity()
     base: RunConfig
     families: tuple[Family, ...]
     learning_rates: tuple[float, ...]

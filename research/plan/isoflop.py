@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from research.config import ConfigError, RunConfig, check
+from research.config import ConfigError, RunConfig, check, not_identity
 from research.plan.cost import model_cost, run_cost
 from research.plan.scaling import scaled
 
@@ -17,7 +17,7 @@ class IsoFlop:
     """
 
     name: str
-    question: str
+    question: str = not_identity()
     base: RunConfig
     budgets: tuple[float, ...]  # training FLOPs of the model's work (research/plan/cost.py)
     sizes: tuple[tuple[int, int], ...]  # (width, depth) that may be trained

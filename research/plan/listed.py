@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from research.config import RunConfig
+from research.config import RunConfig, not_identity
 
 
 @dataclass(frozen=True)
@@ -10,7 +10,7 @@ class Runs:
     """A plain list of runs, for experiments that are no grid: nothing is held out."""
 
     name: str
-    question: str
+    question: str = not_identity()
     configs: tuple[RunConfig, ...]
 
     held_out_flops = None

@@ -1,19 +1,11 @@
-"""What training leaves on disk: run folders and their status, the runs table, predictions, and where time went.
-went.
+"""What training leaves on disk: run folders and their status, the runs table, plans, predictions, and where time went.
 
 A run's status follows from its files alone, so nothing else may record it. The columns of the table are declared in
-analysis/runs_table.py; a new one is filled in `table`.
+analysis/runs_table.py, statuses and phases in analysis/lifecycle.py; a new column is filled in `table`.
 """
 
-from research.runs.folder import (
-    ClaimError,
-    LockError,
-    RunFolder,
-    Status,
-    check_locks,
-    folder_of,
-    one_at_a_time,
-    open_run,
-    write_atomically,
-)
+from analysis.lifecycle import PHASES, Status
+from research.runs.folder import ClaimError, LockError, RunFolder, check_locks, folder_of, one_at_a_time, open_run
+from research.runs.plan_folder import NotWritableError, PlanFolder, make_folder
+from research.runs.records import DamagedFileError
 from research.runs.table import collect

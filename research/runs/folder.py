@@ -1,14 +1,16 @@
 """A run's folder: made atomically, claimed by one process at a time, its status derived from its files.
 
 `<runs-dir>/<experiment>/<run name>/` holds config.json, metrics.jsonl, checkpoints/, log.txt and, at the end,
-result.json or failure.json. Nothing else records what happened to a run, so no file can disagree with another.
+result.json or failure.json. Nothing else records what happened to a run, so no file can disagree with another. All
+plans of an experiment share its runs; what follows from the runs of one plan is in plan_folder.py.
 """
 
 import contextlib
-import enum
 import errno
 import fcntl
 import json
+import logging
+import math
 import os
 import shutil
 import socket
@@ -18,29 +20,26 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from analysis.files import write_atomically
+from analysis.lifecycle import Status
 from research.config import (
     ConfigError,
     RunConfig,
     differences,
-    from_json,
+    from_dict,
     identity,
     run_name,
     to_json,
 )
+from research.runs.records import DamagedFileError, read_last_line, read_object
 
 CLAIM_PATIENCE_SECONDS = 0.5  # `status` holds the lock for microseconds; a training process holds it for good
 
 
-class Status(enum.StrEnum):
-    """What a run's files say about it."""
-
-    PENDING = "pending"  # nothing trained yet
-    RUNNING = "running"  # a live process holds the claim
-    PARTIAL = "partial"  # begun, nobody at work on it; training it goes on at its newest checkpoint
-    DONE = "done"  # result.json
-    FAILED = "failed"  # failure.json
+TEXT_MEASURES = ("backend",)  # what a result holds that is no number
+RETRY = "Fix: repeat `isoflop run` with --retry-failed; the run resumes from its latest checkpoint."
 
 
 class ClaimError(RuntimeError):
@@ -96,14 +95,25 @@ class RunFolder:
 
     def status(self) -> Status:
         """Derived from the files alone; a finished run stays finished whoever holds the claim."""
-        if self.result_path.exists():
-            return Status.DONE
-        if self.failure_path.exists():
-            return Status.FAILED
+        return self.outcome()[0]
+
+    def outcome(self) -> tuple[Status, dict[str, Any]]:
+        """The status, and with it the measured columns of a done run, the failure's columns of a failed one, else {}.
+
+        A run whose result.json or failure.json is damaged is failed, for a reason that names the file: what it measured
+        is lost, and with --retry-failed it resumes from its checkpoint.
+        """
+        try:
+            if self.result_path.exists():
+                return Status.DONE, _checked(self.result_path, read_object(self.result_path))
+            if self.failure_path.exists():
+                return Status.FAILED, read_object(self.failure_path)
+        except DamagedFileError as error:
+            return Status.FAILED, {"failure_reason": f"{error}. {RETRY}"}
         if self._is_claimed():
-            return Status.RUNNING
+            return Status.RUNNING, {}
         begun = self.metrics_path.exists() or self.checkpoints_path.exists()
-        return Status.PARTIAL if begun else Status.PENDING
+        return (Status.PARTIAL if begun else Status.PENDING), {}
 
     @contextlib.contextmanager
     def claim(self, patience_seconds: float = CLAIM_PATIENCE_SECONDS) -> Iterator[None]:
@@ -125,35 +135,32 @@ class RunFolder:
             yield
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Mark the run done; keys are the measured columns of the runs table."""
-        write_atomically(self.result_path, json.dumps(result, indent=2) + "\n")
+        """Mark the run done; keys are the measured columns of the runs table.
+
+        Raises DamagedFileError, and writes nothing, for a number that is not finite: it would be no measurement.
+        """
+        _checked(self.result_path, result)
+        write_atomically(self.result_path, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
 
     def write_failure(self, step: int | None, reason: str, traceback: str = "") -> None:
         """Mark the run failed at `step` (None: before the first); it is not trained again unless asked."""
         failure = {"failure_step": step, "failure_reason": reason, "traceback": traceback}
-        write_atomically(self.failure_path, json.dumps(failure, indent=2) + "\n")
+        write_atomically(self.failure_path, (json.dumps(failure, indent=2) + "\n").encode())
 
     def forget_failure(self) -> None:
-        """Let a failed run be trained again, from its newest checkpoint; the failure is kept to be read."""
-        if self.failure_path.exists():
-            self.failure_path.replace(self.path / "failure-before.json")
+        """Let a failed run be trained again, from its newest checkpoint; what it left is kept to be read."""
+        for path in (self.failure_path, self.result_path):  # the latter if it is damaged: then, too, the run is failed
+            if path.exists():
+                path.replace(path.with_name(f"{path.stem}-before{path.suffix}"))
 
     def result(self) -> dict[str, Any]:
         """The measured columns of a done run, the failure's columns of a failed one, else nothing."""
-        if self.result_path.exists():
-            return json.loads(self.result_path.read_text())
-        return json.loads(self.failure_path.read_text()) if self.failure_path.exists() else {}
+        return self.outcome()[1]
 
     def last_step(self) -> tuple[int, float | None]:
         """(optimizer steps logged, training loss in nats of the last); (0, None) before the first."""
-        if not self.metrics_path.exists():
-            return 0, None
-        lines = self.metrics_path.read_text().splitlines(keepends=True)
-        for line in reversed([line for line in lines if line.endswith("\n")]):
-            metrics = json.loads(line)
-            if metrics.get("kind") == "train":
-                return metrics["step"], metrics["loss_nats"]
-        return 0, None
+        line = read_last_line(self.metrics_path, "train", ("step", "loss_nats"))
+        return (line["step"], line["loss_nats"]) if line else (0, None)
 
     def checkpoint_step(self) -> int:
         """Step of the newest finished checkpoint, from which training goes on; 0 if there is none."""
@@ -183,7 +190,7 @@ def open_run(runs_dir: Path, config: RunConfig) -> RunFolder:
         made = folder.path.with_name(f".{folder.name}.{uuid.uuid4().hex}")
         made.mkdir(parents=True)
         try:
-            write_atomically(made / "config.json", to_json(config))
+            write_atomically(made / "config.json", to_json(config).encode())
             made.rename(folder.path)
         except OSError as error:
             shutil.rmtree(made, ignore_errors=True)
@@ -219,32 +226,29 @@ def _verify(folder: RunFolder, config: RunConfig) -> None:
     if not folder.config_path.exists():
         raise ConfigError(f"{folder.path}: is not a run folder, config.json is missing. {advice}")
     try:
-        stored = from_json(RunConfig, folder.config_path.read_text())
+        stored = from_dict(RunConfig, read_object(folder.config_path))
+    except DamagedFileError as error:
+        # The folder's name carries the fingerprint, so this is the folder of `config` whatever the file says.
+        write_atomically(folder.config_path, to_json(config).encode())
+        logging.getLogger(__name__).warning("%s. It has been written again, from the plan.", error)
+        return
     except ValueError as error:
         raise ConfigError(f"{folder.config_path}: not a run of this version of the code: {error} {advice}") from error
     for field, found, asked in differences(identity(stored), identity(config)):
         raise ConfigError(f"{field} = {asked!r}: the folder {folder.path} holds a run with {found!r}. {advice}")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """`text` at `path`, whole and on disk, or what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the new name, too, is on disk
-    finally:
-        os.close(directory)
+def _checked(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """`result` if it is what a done run measures: finite numbers, the loss among them. Raises DamagedFileError."""
+    for name, value in {"loss_nats": None, **result}.items():
+        if name not in TEXT_MEASURES and not isinstance(value, int | float):
+            raise DamagedFileError(f"{path}: is damaged, {name} = {value!r} is no number")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DamagedFileError(f"{path}: {name} = {value} is no measurement")
+    return result
 
 
-def _lock(file: Any, kind: int) -> bool:
+def _lock(file: IO[str], kind: int) -> bool:
     """Whether the lock was got; it goes when the file is closed."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)

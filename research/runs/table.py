@@ -1,7 +1,7 @@
 """The runs table: one row per run of a plan, what was planned beside what was measured."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +29,16 @@ def collect(configs: Iterable[RunConfig], runs_dir: Path) -> "pandas.DataFrame":
     from research.plan import run_cost
 
     names = [column.name for column in runs_table.COLUMNS if "<" not in column.name]  # those with "<" stand for domains
+    is_column = cache(lambda name: any(column.matches(name) for column in runs_table.COLUMNS))
     rows = []
     for config in configs:
         folder = folder_of(runs_dir, config)
-        cost = {key: value for key, value in asdict(run_cost(config)).items() if key in names}
-        measured = {
-            key: value
-            for key, value in folder.result().items()
-            if any(column.matches(key) for column in runs_table.COLUMNS)
-        }
-        rows.append({**dict.fromkeys(names), **_planned(config), "status": str(folder.status()), **cost, **measured})
-    return runs_table.validate(pandas.DataFrame(rows))
+        status, outcome = folder.outcome()
+        measured = {name: value for name, value in outcome.items() if is_column(name)}
+        cost = {name: value for name, value in vars(run_cost(config)).items() if name in names}
+        rows.append(_planned(config) | cost | {"status": str(status)} | measured)
+    table = pandas.DataFrame(rows)
+    return runs_table.validate(table.reindex(columns=[*names, *table.columns.difference(names, sort=False)]))
 
 
 def _planned(config: RunConfig) -> dict[str, Any]:

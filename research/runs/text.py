@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from analysis.files import write_atomically
 from research.data.errors import DataError
-from research.runs.folder import RunFolder, write_atomically
+from research.runs.folder import RunFolder
 
 
 def record_text(folder: RunFolder, digests: Mapping[str, str]) -> None:
@@ -13,7 +14,7 @@ def record_text(folder: RunFolder, digests: Mapping[str, str]) -> None:
     if _path(folder).exists():
         check_text(folder, digests)
     else:
-        write_atomically(_path(folder), json.dumps(dict(digests), indent=2) + "\n")
+        write_atomically(_path(folder), (json.dumps(dict(digests), indent=2) + "\n").encode())
 
 
 def check_text(folder: RunFolder, digests: Mapping[str, str]) -> None:

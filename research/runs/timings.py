@@ -1,56 +1,67 @@
-"""Where an experiment's time went: phases of the command, recorded as they end, and their account for the report."""
+"""Where a plan's time went: phases of the command, recorded as they end, and their account for the report."""
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
+
+from analysis.lifecycle import PHASES, Status
+from research.runs.records import append_line, read_lines
 
 if TYPE_CHECKING:
     import pandas
 
-RUN_PHASES = ("start", "compile", "train", "data", "evaluation", "checkpoint")  # <phase>_seconds in the runs table
+Notes = dict[str, int | float | list[str]]
+
+
+class Account(TypedDict):
+    """How the workers' time was used, in the names that analysis.report reads.
+
+    wall_seconds: wall time of all sweeps and held-out runs. run_seconds: worker-seconds available (wall_seconds x
+    workers). phase_seconds: worker-seconds that finished runs spent in each phase, the start of worker processes
+    counted with the runs' starts; the rest was idle or went to unfinished runs. model_flops, executed_flops: training
+    FLOPs of the finished runs, of their models' work and of the matrix products that their programs executed.
+    matmul_flops_per_second: combined matmul peak of all workers (FLOP/s); executed_flops / this is the ideal wall time.
+    ideal_share: ideal worker-seconds over run_seconds.
+    """
+
+    wall_seconds: float
+    run_seconds: float
+    phase_seconds: dict[str, float]
+    model_flops: float
+    executed_flops: float
+    matmul_flops_per_second: float
+    ideal_share: float
 
 
 @contextlib.contextmanager
-def phase(experiment_dir: Path, name: str) -> Iterator[dict[str, Any]]:
-    """Time a block and append it to timings.jsonl, however it ends; what the block puts into the dict goes with it."""
-    notes: dict[str, Any] = {}
+def phase(path: Path, name: str) -> Iterator[Notes]:
+    """Time a block and append it to the timings file at `path`, however the block ends.
+
+    What the block puts into the dict is recorded too: `workers`, how many processes trained, `worker_start_seconds`,
+    summed over them, and `runs`, the names of the runs they were given.
+    """
+    notes: Notes = {}
     written = datetime.now(UTC).isoformat(timespec="seconds")
     began = time.monotonic()
     try:
         yield notes
     finally:
-        record = {"phase": name, "began": written, "seconds": time.monotonic() - began, **notes}
-        with open(experiment_dir / "timings.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(path, {"phase": name, "began": written, "seconds": time.monotonic() - began, **notes})
 
 
-def read_phases(experiment_dir: Path) -> list[dict[str, Any]]:
-    """Every phase of every invocation so far, oldest first."""
-    path = experiment_dir / "timings.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def account(experiment_dir: Path, table: "pandas.DataFrame") -> dict[str, Any] | None:
-    """The time of all sweeps and held-out runs so far, for analysis.report; None if no run is done.
-
-    wall_seconds: wall time in which workers lived. run_seconds: that times the workers there were, which is what there
-    was to use. phase_seconds: how the done runs used it, the start of worker processes counted with the runs' starts;
-    what remains went by without a run, or with one that is not done. model_flops, executed_flops: training FLOPs of the
-    done runs, of their models' work and of the matrix products that their programs executed. matmul_flops_per_second:
-    the rate at which the latter would have taken as long as each would at the best matrix-product rate measured in its
-    own process, all workers together. ideal_share: of run_seconds, the time that takes.
-    """
-    training = [record for record in read_phases(experiment_dir) if record.get("workers")]
-    done = table[table["status"] == "done"]
-    if not training or done.empty:
+def account(path: Path, table: "pandas.DataFrame") -> Account | None:
+    """The account of the timings file at `path` and the plan's runs; None if none of those it trained is done."""
+    training = [record for record in read_lines(path, ("phase", "seconds")) if "workers" in record and "runs" in record]
+    here = {run for record in training for run in record["runs"]}  # others were trained under another plan
+    done = table[(table["status"] == Status.DONE) & table["run"].isin(here)].dropna(subset=["matmul_flops_per_second", "executed_flops"])
+    if done.empty:
         return None
     wall_seconds = sum(record["seconds"] for record in training)
     run_seconds = sum(record["seconds"] * record["workers"] for record in training)
-    phase_seconds = {name: float(done[f"{name}_seconds"].sum()) for name in RUN_PHASES}
+    phase_seconds = {name: float(done[f"{name}_seconds"].sum()) for name in PHASES}
     phase_seconds["start"] += sum(record.get("worker_start_seconds", 0.0) for record in training)
     executed_flops = float(done["executed_flops"].sum())
     ideal_seconds = float((done["executed_flops"] / done["matmul_flops_per_second"]).sum())

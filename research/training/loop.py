@@ -13,7 +13,7 @@ import numpy as np
 from research.config import RunConfig
 from research.data.batches import Examples
 from research.plan.cost import executed_cost
-from research.runs import RunFolder, Status
+from research.runs import PHASES, RunFolder, Status
 from research.sharding import make_mesh
 from research.training import metrics
 from research.training.checkpoint import Checkpoints
@@ -21,16 +21,6 @@ from research.training.feed import global_batch
 from research.training.objective import Objective
 from research.training.runtime import matmul_flops_per_second
 from research.training.step import Program, TrainState, make_program
-
-PHASES = (
-    "start_seconds",
-    "compile_seconds",
-    "train_seconds",
-    "data_seconds",
-    "evaluation_seconds",
-    "checkpoint_seconds",
-)
-
 
 Evaluate = Callable[[Program, Any, Examples], dict[str, float]]  # (program, params, examples) -> measured columns
 
@@ -97,8 +87,8 @@ def train(
             "train_loss_nats": _recent_loss(folder, config.training.steps),
             **_machine(config),
             **asdict(executed_cost(config, jax.default_backend())),
-            **{phase: seconds[phase] for phase in PHASES},
-            "wall_seconds": sum(seconds[phase] for phase in PHASES),
+            **{f"{phase}_seconds": seconds[f"{phase}_seconds"] for phase in PHASES},
+            "wall_seconds": sum(seconds[f"{phase}_seconds"] for phase in PHASES),
         }
     )
     return Status.DONE

@@ -5,12 +5,13 @@ wait on the device until `flush`, so that logging never makes a step wait for th
 """
 
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from research.runs.records import read_lines
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -23,23 +24,8 @@ class NonFiniteLossError(FloatingPointError):
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, oldest first.
-
-    A last line that a crash cut off is not one. Another line that is no JSON object, as a full disk or a damaged file
-    leaves it, is left out with a warning in the log that names file and line.
-    """
-    if not path.exists():
-        return []
-    found = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), 1):
-        try:
-            values = json.loads(line) if line.endswith("\n") else None
-        except json.JSONDecodeError:
-            logging.getLogger(__name__).warning("%s line %d is no JSON object and is left out", path, number)
-            values = None
-        if isinstance(values, dict):
-            found.append(values)
-    return found
+    """The complete lines of a metrics file, oldest first; damaged ones are left out as in runs/records.py."""
+    return read_lines(path, ("kind", "step"))
 
 
 class MetricsLog:

@@ -1,0 +1,94 @@
+"""A plan's folder: what follows from the runs of one plan of an experiment.
+
+`<runs-dir>/<experiment>/plans/<key>/` holds plan.json, prediction.json, timings.jsonl and what the report is made of.
+The runs themselves lie beside `plans/` and are shared: a run that two plans contain is trained once. A plan is the
+experiment's value after `--set`, and the key its fingerprint, behind a label for people: `default-1f0c...` is the file
+as it stands, `budgets-seeds-9a7e...` has those two fields changed.
+"""
+
+import errno
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.files import write_atomically
+from research.config import RunConfig, fingerprint, to_dict
+
+if TYPE_CHECKING:
+    from research.plan import Experiment  # a worker must not load jax, which comes with it, before it has its cores
+
+LABEL_LENGTH = 40  # characters; a folder's name has room for 255 bytes, a line of `ls` for fewer
+
+
+class NotWritableError(RuntimeError):
+    """A folder cannot be written to; the message names it and the fix."""
+
+
+@dataclass(frozen=True)
+class PlanFolder:
+    """An experiment and where it is on disk. `assignments`: the `a.b=value` that made it of the file's EXPERIMENT."""
+
+    experiment: "Experiment"
+    runs_dir: Path
+    assignments: tuple[str, ...] = ()
+
+    @cached_property
+    def configs(self) -> tuple[RunConfig, ...]:
+        """The planned runs, the held-out one not among them."""
+        return self.experiment.runs()
+
+    @property
+    def experiment_dir(self) -> Path:
+        """The folder of the runs, shared by all plans of the experiment."""
+        return self.runs_dir / self.experiment.name
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder, there or not. One of the same fingerprint is the same plan, whatever its label."""
+        plans, digest = self.experiment_dir / "plans", fingerprint(self.experiment)
+        return min(plans.glob(f"*-{digest}"), default=plans / f"{_label(self.assignments)}-{digest}")
+
+    @property
+    def prediction_path(self) -> Path:
+        return self.path / "prediction.json"
+
+    @property
+    def timings_path(self) -> Path:
+        return self.path / "timings.jsonl"
+
+    def make(self) -> None:
+        """Make the folder and write plan.json, the plan as a value, unless it is there.
+
+        Raises NotWritableError if the runs folder cannot be written to.
+        """
+        make_folder(self.path, "--runs-dir")
+        path = self.path / "plan.json"
+        if not path.exists():
+            plan = {"set": self.assignments, "plan": to_dict(self.experiment)}
+            write_atomically(path, (json.dumps(plan, indent=2) + "\n").encode())
+
+
+def make_folder(path: Path, option: str) -> None:
+    """Make the folder at `path`, and see that a file can be made in it.
+
+    Raises NotWritableError, which names `option` as what to change, if not.
+    """
+    probe = path / ".write-test"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise NotWritableError(
+            f"{path}: cannot be written to ({error.strerror}). Fix: make it writable, or give another {option}."
+        ) from error
+
+
+def _label(assignments: tuple[str, ...]) -> str:
+    """The fields that were set, by their own names: base.training.seed=1 is `seed`."""
+    names = dict.fromkeys(assignment.partition("=")[0].strip().rpartition(".")[2] for assignment in assignments)
+    return "-".join(names)[:LABEL_LENGTH].strip("-") or "default"
