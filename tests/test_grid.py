@@ -7,7 +7,8 @@ import pytest
 from analysis.laws import LawError
 from research.command import conclusion
 from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig, RunConfig, TrainingConfig, override
-from research.plan import Family, Grid, Runs, run_cost
+from research.plan import Experiment, Family, Grid, Runs, run_cost, scaled
+from research.runs import PlanFolder
 
 BASE = RunConfig(
     model=ModelConfig(width=16, depth=2, attention=AttentionConfig(2, 2, 8), mlp=MlpConfig(hidden=40)),
@@ -34,6 +35,19 @@ def test_every_family_has_every_budget_rate_and_seed():
         assert run.model.width == (16 if run.budget_flops == 1e9 else 32)
         # Steps are whole: the cost is the budget up to half a step.
         assert run_cost(run).flops == pytest.approx(run.budget_flops, abs=0.5 * run_cost(run).flops_per_step)
+
+
+def test_runs_are_those_that_overrides_of_the_base_make():
+    """Families, rates and seeds are laid over each other; each run equals the one that is written out."""
+    run = GRID.runs()[-1]
+    changes = ["family=lstm", "model.pattern=lstm:mlp", "experiment=grid", "budget_flops=4e9", "training.seed=1"]
+    changes += [f"training.steps={run.training.steps}", "optimizer.learning_rate=1e-3"]
+    assert run == replace(override(BASE, changes), model=scaled(override(BASE, changes).model, 32, 2))
+
+
+def test_every_plan_is_an_experiment():
+    assert isinstance(GRID, Experiment) and isinstance(Runs("list", "?", ()), Experiment)
+    assert not isinstance(BASE, Experiment)
 
 
 def test_without_budgets_runs_take_the_base_steps():
@@ -74,6 +88,5 @@ def test_an_unknown_law_is_refused_before_anything_trains():
 def test_families_of_a_plain_list_are_compared(tmp_path):
     """None is trained, which the comparison says; a list states no law of all."""
     runs = Runs("list", "Which?", GRID.runs())
-    (tmp_path / runs.name).mkdir()
     assert runs.law is None
-    assert "no run of any family is done" in conclusion.fit(runs, tmp_path).why_not
+    assert "no run of any family is done" in conclusion.fit(PlanFolder(runs, tmp_path)).why_not

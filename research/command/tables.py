@@ -96,7 +96,9 @@ def status_table(configs: Sequence[RunConfig], runs_dir: Path) -> TextTable:
         folder = folder_of(runs_dir, config)
         status, outcome = folder.outcome()
         done += status == Status.DONE
-        step, training_loss = (config.training.steps, None) if status == Status.DONE else folder.last_step()
+        step, training_loss = config.training.steps, None
+        if status != Status.DONE:  # else there is no need to read its metrics
+            step, training_loss = (0, None) if status == Status.PENDING else folder.last_step()
         loss = outcome.get("loss_nats", training_loss)
         seconds = outcome.get("wall_seconds")
         remark = outcome.get("failure_reason", "held out" if config.held_out else "")

@@ -41,42 +41,44 @@ def print_table(table: TextTable, console: Console) -> None:
     headings = [column.heading.split("\n") for column in table.columns]
     height = max(len(lines) for lines in headings)
     heads = list(zip(*([""] * (height - len(lines)) + lines for lines in headings)))
-    widths = _widths(table, heads, console.width if console.is_terminal else None)
+    rows = [*heads, *(row for row in table.rows if row is not None)]
+    widths = _widths(table.columns, rows, console.width if console.is_terminal else None)
     paint = _painter(console)
-    lines = [paint(table.title, "italic")] if table.title else []
-    lines += [paint(_line(table.columns, head, widths), "bold") for head in heads]
-    lines.append("─" * (sum(widths) + len(GAP) * (len(widths) - 1)))
-    for row in table.rows:
-        lines.append("" if row is None else _line(table.columns, row, widths, paint))
+    cells = [_column(column, texts, width, paint) for column, texts, width in zip(table.columns, zip(*rows), widths)]
+    lines = [GAP.join(line).rstrip() for line in zip(*cells)]
+    body = iter(lines[height:])
+    printed = [paint(table.title, "italic")] if table.title else []
+    printed += [paint(line, "bold") for line in lines[:height]]
+    printed.append("─" * (sum(widths) + len(GAP) * (len(widths) - 1)))
+    printed += ["" if row is None else next(body) for row in table.rows]
     if table.caption:
-        lines += ["", table.caption]
-    console.out("\n".join(lines), highlight=False)
+        printed += ["", table.caption]
+    console.out("\n".join(printed), highlight=False)
 
 
-def _widths(table: TextTable, heads: Sequence[tuple[str, ...]], available: int | None) -> list[int]:
-    columns = zip(*heads, *(row for row in table.rows if row is not None))
-    widths = [max(map(_length, column)) for column in columns]
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], available: int | None) -> list[int]:
+    widths = [max(map(_length, texts)) for texts in zip(*rows)]
     excess = 0 if available is None else sum(widths) + len(GAP) * (len(widths) - 1) - available
     for index in reversed(range(len(widths))):
-        if table.columns[index].may_be_cut and excess > 0:
+        if columns[index].may_be_cut and excess > 0:
             cut = min(excess, max(0, widths[index] - NARROWEST))
             widths[index] -= cut
             excess -= cut
     return widths
 
 
-def _line(columns: Sequence[Column], row: Sequence[Cell], widths: Sequence[int], paint: Paint | None = None) -> str:
-    cells = []
-    for column, cell, width in zip(columns, row, widths):
+def _column(column: Column, cells: Sequence[Cell], width: int, paint: Paint) -> list[str]:
+    """Every cell at the column's width, numbers to the right."""
+    padded = []
+    for cell in cells:
         text, style = (cell, "") if isinstance(cell, str) else cell
         length = _length(text)
         if length > width:
             text, length = set_cell_size(text, width - 1) + "…", width
-        padding = " " * (width - length)
-        if style and paint:
-            text = paint(text, style)
-        cells.append(padding + text if column.is_number else text + padding)
-    return GAP.join(cells).rstrip()
+        gap = " " * (width - length)
+        painted = paint(text, style) if style else text
+        padded.append(gap + painted if column.is_number else painted + gap)
+    return padded
 
 
 def _length(cell: Cell) -> int:
@@ -85,6 +87,7 @@ def _length(cell: Cell) -> int:
 
 
 def _painter(console: Console) -> Paint:
-    """A function that puts a style's codes around a text; none where the output takes no colour."""
-    system = None if console.no_color or console.color_system is None else COLOR_SYSTEMS[console.color_system]
+    if console.no_color or console.color_system is None:
+        return lambda text, style: text
+    system = COLOR_SYSTEMS[console.color_system]
     return lambda text, style: Style.parse(style).render(text, color_system=system)

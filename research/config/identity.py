@@ -9,7 +9,10 @@ import dataclasses
 import functools
 import hashlib
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def not_identity(default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
@@ -31,13 +34,28 @@ def identity(value: Any) -> Any:
 
 def fingerprint(value: Any) -> str:
     """First 12 hex digits of the sha256 of `identity(value)` without what is equal to its default, at every depth."""
+    return _kept(value, "_fingerprint", _digest)
+
+
+def _digest(value: Any) -> str:
     text = json.dumps(_departures(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _kept(value: Any, name: str, compute: Callable[[Any], T]) -> T:
+    """What `compute` says of a frozen dataclass, kept on it: the runs of a plan share most sections as objects."""
+    if name not in vars(value):
+        object.__setattr__(value, name, compute(value))
+    return vars(value)[name]
 
 
 def _departures(value: Any) -> Any:
     if not _is_config(value):
         return [_departures(item) for item in value] if isinstance(value, tuple) else _plain(value)
+    return _kept(value, "_departures", _departures_of_config)
+
+
+def _departures_of_config(value: Any) -> dict[str, Any]:
     found = {}
     for field in _deciding(value):
         own, (default, default_form) = getattr(value, field.name), _default(field)

@@ -7,6 +7,7 @@ width): a ladder of sizes then differs in `width` and `depth` alone.
 import re
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from research.config.attention import AttentionConfig, LatentAttentionConfig
@@ -128,13 +129,13 @@ class ModelConfig:
         for name in self.sections:
             getattr(self, name).check_fits(self)
 
-    @property
+    @cached_property
     def sections(self) -> tuple[str, ...]:
         """Names of the sections that the mixers of this stack read; an encoder says itself which it reads."""
         mixers = {mixer for layer in self.layers for mixer in layer}
         return tuple(name for name, readers in SECTION_MIXERS.items() if mixers & readers)
 
-    @property
+    @cached_property
     def unused(self) -> frozenset[str]:
         """Names of the sections that no mixer reads, of the encoder's neither: they are no part of the model."""
         read = {*self.sections, *(() if self.encoder is None else self.encoder.sections)}
@@ -156,7 +157,7 @@ class ModelConfig:
         """How often the period stands in the stack."""
         return (self.depth - len(self.prefix)) // len(self.period)
 
-    @property
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Every layer of the stack, bottom first; the names are those of models/blocks.py."""
         return (*self.prefix, *(self.period * self.repeats))
@@ -185,6 +186,7 @@ class ModelConfig:
 SECTION_MIXERS = {f.name: frozenset(f.metadata["mixers"]) for f in fields(ModelConfig) if "mixers" in f.metadata}
 
 
+@cache
 def _parse(pattern: str) -> tuple[Layer, ...]:
     layers = []
     for part in pattern.split(","):

@@ -47,7 +47,8 @@ def varying_fields(values: Sequence[Any], path: str = "") -> Iterator[tuple[str,
     for field in fields(values[0]):
         inner = [getattr(value, field.name) for value in values]
         first = inner[0]
-        if not field.metadata.get("identity", True) or all(value is first or value == first for value in inner):
+        is_part = field.metadata.get("identity", True) and field.name not in getattr(values[0], "unused", ())
+        if not is_part or all(value is first or value == first for value in inner):
             continue
         name = f"{path}.{field.name}".lstrip(".")
         if is_dataclass(first) and all(type(value) is type(first) for value in inner):

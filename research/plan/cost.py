@@ -19,6 +19,7 @@ Embedding look-ups, norms, softmax and other elementwise work count nothing unde
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import jax.numpy as jnp
 
@@ -58,6 +59,7 @@ class ModelCost:
         return TRAINING_OVER_FORWARD * (2 * self.matmul_params * self.length + self.sequence_flops)
 
 
+@cache
 def model_cost(model: ModelConfig, length: int) -> ModelCost:
     """Closed-form counts of `model` on sequences of `length` tokens.
 

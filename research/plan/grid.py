@@ -1,10 +1,11 @@
 """Families of runs side by side: each at the same budgets, with a learning-rate sweep and seeds of its own."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from research.config import RunConfig, check, not_identity, override
 from research.plan.cost import run_cost
-from research.plan.scaling import scaled
+from research.plan.scaling import scaled, with_seed
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class Grid:
 
     def runs(self) -> tuple[RunConfig, ...]:
         """By family, budget, learning rate, seed. Raises ConfigError for a budget too small for a family."""
+        sizes = self.sizes or (None,) * max(1, len(self.budgets))
         return tuple(
-            self._run(family, budget, size, rate, seed)
+            with_seed(replace(run, optimizer=replace(run.optimizer, learning_rate=rate)), seed)
             for family in self.families
-            for budget, size in zip(self.budgets or (None,), self.sizes or (None,) * max(1, len(self.budgets)))
+            for run in self._of_family(family, list(zip(self.budgets or (None,), sizes)))
             for rate in family.learning_rates or self.learning_rates
             for seed in self.seeds
         )
@@ -71,12 +73,16 @@ class Grid:
         """There is none."""
         return None
 
-    def _run(
-        self, family: Family, budget: float | None, size: tuple[int, int] | None, rate: float, seed: int
-    ) -> RunConfig:
-        run = override(self.base, family.changes)
-        if size is not None:
-            run = replace(run, model=scaled(run.model, *size))
+    def _of_family(
+        self, family: Family, points: list[tuple[float | None, tuple[int, int] | None]]
+    ) -> Iterator[RunConfig]:
+        """A run at each (budget, size), whose learning rate and seed are still the base's."""
+        base = replace(override(self.base, family.changes), experiment=self.name, family=family.name)
+        for budget, size in points:
+            run = base if size is None else replace(base, model=scaled(base.model, *size))
+            yield self._at_budget(run, budget)
+
+    def _at_budget(self, run: RunConfig, budget: float | None) -> RunConfig:
         steps = run.training.steps
         if budget is not None:
             per_step = run_cost(run).flops_per_step
@@ -85,15 +91,8 @@ class Grid:
                 steps >= self.min_steps,
                 "budgets",
                 budget,
-                f"is too small for family {family.name!r}: {steps} steps of {per_step:.3g} FLOPs, fewer than min_steps "
+                f"is too small for family {run.family!r}: {steps} steps of {per_step:.3g} FLOPs, fewer than min_steps "
                 f"= {self.min_steps}",
                 "raise the budget, or shrink the batch or the size",
             )
-        return replace(
-            run,
-            experiment=self.name,
-            family=family.name,
-            budget_flops=budget,
-            optimizer=replace(run.optimizer, learning_rate=rate),
-            training=replace(run.training, steps=steps, seed=seed),
-        )
+        return replace(run, budget_flops=budget, training=replace(run.training, steps=steps))

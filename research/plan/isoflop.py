@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from research.config import ConfigError, RunConfig, check, not_identity
 from research.plan.cost import model_cost, run_cost
-from research.plan.scaling import scaled
+from research.plan.scaling import scaled, with_seed
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class IsoFlop:
         Raises ConfigError for a budget at which fewer than `min_sizes` sizes fit, or which is too small for one.
         """
         return tuple(
-            self._run(budget, size, seed)
+            with_seed(run, seed)
             for budget in sorted(self.budgets)
-            for size in self._sizes_at(budget)
+            for run in [self._run(budget, size) for size in self._sizes_at(budget)]
             for seed in self.seeds
         )
 
@@ -78,7 +78,7 @@ class IsoFlop:
         if self.held_out_flops is None:
             return None
         size = min(self.sizes, key=lambda size: abs(math.log(self._params(size) / optimum_params)))
-        return replace(self._run(self.held_out_flops, size, self.seeds[0]), held_out=True)
+        return replace(with_seed(self._run(self.held_out_flops, size), self.seeds[0]), held_out=True)
 
     def _sizes_at(self, budget: float) -> list[tuple[int, int]]:
         low, high = self.tokens_per_param
@@ -93,7 +93,7 @@ class IsoFlop:
             )
         return chosen
 
-    def _run(self, budget: float, size: tuple[int, int], seed: int) -> RunConfig:
+    def _run(self, budget: float, size: tuple[int, int]) -> RunConfig:
         model = scaled(self.base.model, *size)
         per_step = run_cost(replace(self.base, model=model, training=replace(self.base.training, steps=1))).flops
         steps = round(budget / per_step)
@@ -112,7 +112,7 @@ class IsoFlop:
             budget_flops=budget,
             model=model,
             optimizer=replace(self.base.optimizer, learning_rate=rate),
-            training=replace(self.base.training, steps=steps, seed=seed),
+            training=replace(self.base.training, steps=steps),
         )
 
     def _params(self, size: tuple[int, int]) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 
-from research.config import ConfigError, ModelConfig
+from research.config import ConfigError, ModelConfig, RunConfig
 
 SUGGESTIONS = 2  # widths named on either side of one that does not fit
 
@@ -54,3 +54,8 @@ def _fitting(model: ModelConfig, widths: range) -> list[int]:
         if len(found) == SUGGESTIONS:
             break
     return found
+
+
+def with_seed(run: RunConfig, seed: int) -> RunConfig:
+    """`run` with another seed; every other section is the same object, so that a plan of many seeds stays small."""
+    return replace(run, training=replace(run.training, seed=seed))

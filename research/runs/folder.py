@@ -104,9 +104,9 @@ class RunFolder:
         is lost, and with --retry-failed it resumes from its checkpoint.
         """
         try:
-            if self.result_path.exists():
+            with contextlib.suppress(FileNotFoundError):
                 return Status.DONE, _checked(self.result_path, read_object(self.result_path))
-            if self.failure_path.exists():
+            with contextlib.suppress(FileNotFoundError):
                 return Status.FAILED, read_object(self.failure_path)
         except DamagedFileError as error:
             return Status.FAILED, {"failure_reason": f"{error}. {RETRY}"}

@@ -1,7 +1,8 @@
 """Reading what a run left as JSON. A file that a crash, a full disk or a bad copy damaged is named, never guessed at.
 
 Whole files (result.json) raise DamagedFileError. Of files that grow by lines (metrics.jsonl, timings.jsonl) every good
-line is kept: a full disk leaves half a line, which the next start follows with good ones. What is left out is said in the log.
+line is kept: a full disk leaves half a line, which the next start follows with good ones. What is left out is said in
+the log.
 """
 
 import json

@@ -56,7 +56,8 @@ def account(path: Path, table: "pandas.DataFrame") -> Account | None:
     """The account of the timings file at `path` and the plan's runs; None if none of those it trained is done."""
     training = [record for record in read_lines(path, ("phase", "seconds")) if "workers" in record and "runs" in record]
     here = {run for record in training for run in record["runs"]}  # others were trained under another plan
-    done = table[(table["status"] == Status.DONE) & table["run"].isin(here)].dropna(subset=["matmul_flops_per_second", "executed_flops"])
+    done = table[(table["status"] == Status.DONE) & table["run"].isin(here)]
+    done = done.dropna(subset=["executed_flops", "matmul_flops_per_second"])
     if done.empty:
         return None
     wall_seconds = sum(record["seconds"] for record in training)
