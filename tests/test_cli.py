@@ -343,7 +343,8 @@ def test_faults_of_the_machine_end_the_command_and_mark_no_run(command, tmp_path
     assert command("run", "--set", "base.family=refused", "--only", "*-w8-*") == 1
     error = capsys.readouterr().err
     assert "the machine refused twice" in error and "Input/output error" in error and len(error.splitlines()) == 1
-    assert not list(tmp_path.glob("runs/tiny/*/failure.json")) and not list(tmp_path.glob("runs/tiny/plans/*/report.md"))
+    assert not list(tmp_path.glob("runs/tiny/*/failure.json"))
+    assert not list(tmp_path.glob("runs/tiny/plans/*/report.md"))
 
 
 def test_full_disk_is_said_so(command, capsys):

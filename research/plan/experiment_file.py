@@ -5,6 +5,7 @@ import fnmatch
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -52,9 +53,24 @@ def _module(path: Path) -> ModuleType:
     sys.path.insert(0, beside)
     try:
         spec.loader.exec_module(module)
+    except SyntaxError as error:
+        place = f"{error.filename}, line {error.lineno}"
+        raise ConfigError(f"FILE = {str(path)!r}: {place}: {error.msg}. Fix: correct the line.") from error
+    except ImportError as error:
+        line = _line_that_failed(error, path)
+        if line is None:  # what the file imports could not be imported itself: flax is not installed, for example
+            raise
+        raise ConfigError(f"FILE = {str(path)!r}: line {line}: {error}. Fix: correct the import.") from error
     finally:
         sys.path.remove(beside)  # a random.py there is the file's own affair, and not everyone's
     return module
+
+
+def _line_that_failed(error: ImportError, path: Path) -> int | None:
+    """The line of the file at `path` whose import failed; None if another file's import did."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    last = frames[-1]
+    return last.lineno if Path(last.filename).resolve() == path.resolve() else None
 
 
 def select(configs: Sequence[RunConfig], only: str | None) -> list[RunConfig]:

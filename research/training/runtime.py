@@ -8,7 +8,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from research.paths import cache_dir
+from research.paths import compiled_programs_dir
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8  # <malloc.h>
 
@@ -18,7 +18,8 @@ def configure() -> None:
 
     Every compiled program goes to the persistent cache, however small: a ladder recompiles nothing on its next start.
     """
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+    programs = compiled_programs_dir()
+    jax.config.update("jax_compilation_cache_dir", None if programs is None else str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_numpy_rank_promotion", "raise")
