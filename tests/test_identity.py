@@ -33,6 +33,7 @@ from research.config import (
     fingerprint,
     identity,
     override,
+    to_dict,
 )
 from research.config.section import Section
 from research.models.blocks import CHANNEL_MIXERS, SEQUENCE_MIXERS
@@ -226,7 +227,7 @@ def test_the_text_is_no_part_of_a_task():
 def test_equal_values_have_one_name():
     assert fingerprint(replace(BASE, budget_flops=3e18)) == fingerprint(replace(BASE, budget_flops=3 * 10**18))
     assert fingerprint(replace(BASE, mesh=MeshConfig(fsdp=2), checkpoint=CheckpointConfig(7))) == fingerprint(BASE)
-    written_out = replace(BASE.data, sources=tuple(SourceConfig(**vars(source)) for source in BASE.data.sources))
+    written_out = replace(BASE.data, sources=tuple(SourceConfig(**to_dict(source)) for source in BASE.data.sources))
     assert fingerprint(replace(BASE, data=written_out)) == fingerprint(BASE)
 
 

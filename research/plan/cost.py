@@ -168,6 +168,7 @@ def train_state_bytes(config: RunConfig) -> int:
     return 4 * 4 * model_cost(config.model, config.training.sequence_length).params
 
 
+@cache
 def decode_state_bytes(model: ModelConfig, length: int) -> int:
     """Decode state of one sequence of `length` tokens in the compute dtype."""
     bytes_per_value = jnp.dtype(model.compute_dtype).itemsize
