@@ -32,11 +32,11 @@ Result      Two seeds, jax 0.10.2. Held-out nats per token at the best rate, mea
             smallest budget and the exponents do not tell the families apart: all intervals overlap but mamba's with
             hybrid's. At the two smaller budgets nearly every best rate is the sweep's largest, 2.5e-2; at the largest
             budget only s4's is. Runs have 180 to 1,300 steps: nothing here says which family is best at scale (the
-            transformer of isoflop_transformer.py is at 1.43 after 6.5e12 FLOPs).
-            These steps were budgeted by what each program executed. By the model's work, which budgets mean since,
-            rwkv7 has 30 to 49 % and mamba2 12 to 21 % more of them, h3, s4, mamba and hybrid 2 to 17 % fewer.
-            Measured on one packed stream of both sources. Rows are drawn from a token file per source since, and another
-            hash says which documents are held out: other windows, other held-out text, no new measurement yet.
+            transformer of isoflop_transformer.py is at 1.43 after 6.5e12 FLOPs). These steps were budgeted by what each
+            program executed. By the model's work, which budgets mean since, rwkv7 has 30 to 49 % and mamba2 12 to 21 %
+            more of them, h3, s4, mamba and hybrid 2 to 17 % fewer. Measured on one packed stream of both sources. Rows
+            are drawn from a token file per source since, and another hash says which documents are held out: other
+            windows, other held-out text, no new measurement yet.
 """
 
 from research.config import (

@@ -27,9 +27,9 @@ Result      `make demo`, one seed, jax 0.10.2, the corpus of the locked packages
             the sizes trained: 1.37e4, 3.21e4 and 9.65e4 params at 5e10, 2.8e11 and 1.6e12 FLOPs. Optimal params grow as
             flops^0.56 [0.44, 0.81] (approach 2) or ^0.54 [0.40, 0.79] (approach 3); both intervals are wide. The law
             leaves residuals of 1.85 %. The run at 4.09x: predicted 1.4139 nats per token, 90 % interval 1.3512 to
-            1.4890; measured 1.4303, inside, off by -1.15 %.
-            Measured on one packed stream of both sources. Rows are drawn from a token file per source since, and another
-            hash says which documents are held out: other windows, other held-out text, no new measurement yet.
+            1.4890; measured 1.4303, inside, off by -1.15 %. Measured on one packed stream of both sources. Rows are
+            drawn from a token file per source since, and another hash says which documents are held out: other windows,
+            other held-out text, no new measurement yet.
 """
 
 from research.config import (

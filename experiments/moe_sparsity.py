@@ -24,8 +24,8 @@ Result      One seed, jax 0.10.2. Held-out nats per token at the best rate (*: t
             steps of 2,048 tokens may be too few for more. Clark's law fits with residuals of 2.1 %, which is more than
             most of the differences: b = -1.95 [-2.68, -1.38] excludes zero as predicted, but all six constants are
             reported as weakly identified, c = .50 says that experts hurt beyond small sizes, and none is worth quoting.
-            Measured on one packed stream of both sources. Rows are drawn from a token file per source since, and another
-            hash says which documents are held out: other windows, other held-out text, no new measurement yet.
+            Measured on one packed stream of both sources. Rows are drawn from a token file per source since, and
+            another hash says which documents are held out: other windows, other held-out text, no new measurement yet.
 """
 
 from research.config import (
