@@ -1,6 +1,7 @@
 """The verbs on anyone's table: fit, predict, score and backtest, on columns of any name, for any law."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -45,23 +46,23 @@ def test_fits_a_table_this_project_did_not_make(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "loss = E + A / params^alpha + B / tokens^beta" in shown and "approach 2" in shown and "1e+15 FLOP" in shown
     assert "extrapolates 250 times beyond the fitted compute" in " ".join(shown.split())
-    assert "the cost of another size at 1e+15 FLOP" in shown
+    assert "The cost of another size at 1e+15 FLOP" in shown
 
 
 def test_its_own_table_needs_no_options(tmp_path, capsys):
     planted_table().assign(held_out=[True] + [False] * 17).to_parquet(tmp_path / "runs.parquet")
     run(fit, tmp_path / "runs.parquet", "--objective", "least_squares", *FEW)
     shown = capsys.readouterr().out
-    assert "left out run-0: held out" in shown and "least_squares" in shown
+    assert re.search(r"run-0 +held out", shown) and "least_squares" in shown
 
 
 def test_constants_held_objectives_flop_rules_and_lifetimes(tmp_path, capsys):
     arguments = ("--fix", "E=1.2", "alpha=0.35", "--objective", "huber_likelihood", "--flops", "6.1 * params^0.99")
     life = ("--target-loss", "1.5", "--inference-tokens", "1e12")
     run(fit, foreign(tmp_path), *NAMES, *FEW, *arguments, *life, "--json", tmp_path / "law.json")
-    shown = capsys.readouterr().out
-    assert shown.count("held") == 2 and "huber_likelihood(delta = 0.001)" in shown and "fitted scale" in shown
-    assert "flops = 6.1 * params^0.99 * tokens" in shown and "cheapest over its life" in shown
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("held") == 2 and "huber_likelihood(delta = 0.001)" in shown and "Fitted scale" in shown
+    assert "flops = 6.1 * params^0.99 * tokens" in shown and "Cheapest run of loss 1.5 nats per token" in shown
     law = json.loads((tmp_path / "law.json").read_text())["law"]["fit"]
     assert law["law"]["fixed"] == {"E": 1.2, "alpha": 0.35} and set(law["values"]) == {"A", "B", "beta"}
 
@@ -75,7 +76,7 @@ def test_hyperparameters_of_a_table_of_their_own(tmp_path, capsys):
     size = planted_optimum(BUDGETS[-1])
     shown = capsys.readouterr().out
     line = next(line for line in shown.splitlines() if "learning_rate" in line)
-    value = float(line.split("│")[3])
+    value = float(line.split()[-1])
     assert value == pytest.approx(2 * size**-0.7 * (BUDGETS[-1] / 6 / size) ** 0.3, rel=0.1)
 
 
@@ -86,7 +87,7 @@ def test_figures_and_report_from_a_foreign_table(tmp_path, capsys):
     assert "## Back-test" in text and (tmp_path / "report" / "figures" / "backtest.png").exists()
     run(backtest, foreign(tmp_path), *NAMES, *FEW, "--figures", tmp_path / "report", "--cuts", "1e12")
     assert (tmp_path / "report" / "backtest.pdf").read_bytes().startswith(b"%PDF")
-    assert "back-test of chinchilla on loss_nats" in capsys.readouterr().out
+    assert "Law chinchilla on loss_nats" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("law", ["data_constrained", "routed", "task_accuracy"])
@@ -137,7 +138,7 @@ def test_a_law_of_the_users_own_file(tmp_path, capsys):
     run(score, tmp_path / "p.json", "--measured", "2.5")
     run(backtest, *source)
     shown = capsys.readouterr().out
-    assert shown.count("loss = E + A / (params tokens)^alpha") == 1 and "back-test of ratio" in shown
+    assert shown.count("loss = E + A / (params tokens)^alpha") == 2 and "Law ratio on loss_nats" in shown
     with pytest.raises(LawError, match="'RATE': .*own.py defines no such law. Fix: use one of RATIO"):
         run(fit, *source[:-1], f"{tmp_path / 'own.py'}:RATE")
     with pytest.raises(LawError, match="absent.py': no such Python file"):

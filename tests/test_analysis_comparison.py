@@ -1,12 +1,16 @@
 """Families side by side: the best rate of each, what is flagged, and planted laws recovered."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.fit import FitError
 from analysis.laws import evaluate, find
-from analysis.report.comparison import write_comparison
+from analysis.report import comparison_document
+from analysis.report.document import Number, leaves
+from analysis.report.files import write_comparison
 from analysis.studies import by_length, compare
 
 BUDGETS, RATES, SEEDS = (1e10, 4e10, 16e10, 64e10), (1e-3, 2e-3, 4e-3), (0, 1)
@@ -119,11 +123,28 @@ def test_the_report_holds_every_family_figure_and_left_out_run(tmp_path):
     text = (tmp_path / "report.md").read_text()
     for wanted in (
         "Which is better?",
-        "| a | 1e+10 |",
-        "**edge**",
+        "| a | 1e+10 | 1e+06 | 1e+06 | 0.002 | 3 | 2 |",
+        "| b | 1e+10 | 1e+06 | 1e+06 | 0.004 \\* | 3 | 2 |",
+        "\\* the best rate is an end of the sweep",
         "exact_match by length",
         "| a | r0 | status failed |",
     ):
         assert wanted in text
     names = {path.name for path in paths}
     assert {"loss_by_family.png", "loss_by_family.pdf", "exact_match_by_length.png", "comparison.json"} <= names
+
+
+def test_every_number_of_the_report_is_in_comparison_json(tmp_path):
+    """Unrounded; the numbers of seeds are the lengths of the lists of runs."""
+    comparison = compare(_table().assign(exact_match_copy_5=0.9, exact_match=0.7), bootstraps=50)
+    write_comparison(tmp_path, "grid", "Which is better?", comparison)
+    held = set()
+
+    def collect(value):
+        held.add(len(value) if isinstance(value, list) else value if isinstance(value, (int, float)) else None)
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            collect(item)
+
+    collect(json.loads((tmp_path / "comparison.json").read_text()))
+    shown = [leaf for leaf in leaves(comparison_document("grid", "?", comparison)) if isinstance(leaf, Number)]
+    assert len(shown) > 60 and [number for number in shown if number.value not in held] == []

@@ -11,7 +11,8 @@ from analysis import json_values
 from analysis.fit import HUBER_LIKELIHOOD, Fit, fit, select
 from analysis.intervals import profile
 from analysis.laws import CHINCHILLA, Law, LawError, Parameter, describe, described, evaluate, find, power
-from analysis.report import write_study
+from analysis.report import study_report
+from analysis.report.files import write_study
 from analysis.studies import Study, backtest_of, fit_table, predict
 
 
@@ -104,7 +105,7 @@ def test_a_law_of_ones_own_needs_no_list(tmp_path):
     assert predict(own, run).low == pytest.approx(predict(known, run).low, rel=1e-6)
     scored = [cut.bias for cut in backtest_of(own, table).cuts if not cut.reason]
     assert scored == pytest.approx([cut.bias for cut in backtest_of(known, table).cuts if not cut.reason], rel=1e-6)
-    write_study(tmp_path, table, own)
+    write_study(tmp_path, table, study_report(table, own))
     saved = json.loads((tmp_path / "law.json").read_text())
     with pytest.raises(LawError, match="law = 'saturating': no law of this package.* Fix: hand the law in"):
         Study.from_dict(saved)

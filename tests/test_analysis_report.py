@@ -1,4 +1,7 @@
+"""Reports: one document for file and terminal, nothing in it that law.json does not hold, no name that breaks it."""
+
 import dataclasses
+import io
 import json
 import re
 
@@ -6,10 +9,27 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted_tables import BUDGETS, planted_loss, planted_optimum, planted_table
+from rich.console import Console
 
 from analysis import figures, runs_table
+from analysis.intervals import Interval
 from analysis.laws import CHINCHILLA
-from analysis.report import beyond_the_runs, law_section, write_study
+from analysis.report import backtest_section, held_out_section, show, study_report, time_account
+from analysis.report.captions import study_figures
+from analysis.report.document import (
+    Bullets,
+    Code,
+    Number,
+    Paragraph,
+    Section,
+    Strong,
+    Table,
+    leaves,
+    span,
+)
+from analysis.report.files import write_study
+from analysis.report.fitted_law import law_section
+from analysis.report.markdown import markdown
 from analysis.studies import Study, backtest, fit_table, predict, score
 
 TIMINGS = {
@@ -17,18 +37,20 @@ TIMINGS = {
     "wall_seconds": 160.0, "run_seconds": 300.0,
     "phase_seconds": {"start": 9.0, "compile": 36.0, "train": 180.0, "data": 4.5, "evaluation": 9.0, "checkpoint": 4.5},
 }  # fmt: skip
+HOSTILE = "a|b [bold]c[/bold] <d> `e` *f* _g_"
 
 
 @pytest.fixture(scope="module")
 def table():
     table = planted_table()
     table.loc[3, ["status", "loss_nats"]] = ["failed", np.nan]
+    table.loc[4, ["run", "held_out"]] = [HOSTILE, True]
     return runs_table.validate(table)
 
 
 @pytest.fixture(scope="module")
 def study(table):
-    return fit_table(table, bootstraps=100)
+    return fit_table(table, bootstraps=50)
 
 
 @pytest.fixture(scope="module")
@@ -37,39 +59,154 @@ def prediction(study):
     return predict(study, {"params": params, "tokens": 4 * BUDGETS[-1] / 6 / params})
 
 
-def test_report_end_to_end(tmp_path, table, study, prediction):
+@pytest.fixture(scope="module")
+def report(table, study, prediction):
+    return study_report(
+        table,
+        study,
+        prediction=prediction,
+        score=score(prediction, planted_loss(**prediction.inputs)),
+        backtest=backtest(CHINCHILLA, table, cuts=[6e11, 4e12], bootstraps=20),
+        time=time_account(TIMINGS),
+        served=(1.5, 1e12),
+    )
+
+
+def printed(*blocks, width=80):
+    text = io.StringIO()
+    show(Console(file=text, width=width), *blocks)
+    return text.getvalue()
+
+
+def test_report_end_to_end(tmp_path, table, study, prediction, report):
     measured = planted_loss(**prediction.inputs)
-    paths = write_study(tmp_path, table, study, score(prediction, measured), TIMINGS)
+    paths = write_study(tmp_path, table, report)
     assert paths[0] == tmp_path / "law.json" and paths[-1] == tmp_path / "report.md"
-    assert len(paths) == 18 and all(path.stat().st_size > 500 for path in paths)
+    assert len(paths) == 20 and all(path.stat().st_size > 500 for path in paths)
     text = paths[-1].read_text()
     assert "**inside** the interval" in text and f"measured loss_nats | {measured:.4f} | nats per token" in text
-    assert f"{100 * (prediction.value / measured - 1):+.2f} % of it" in text
-    assert "| run-3 | status failed |" in text and "17 fitted, 1 left out" in text
+    assert f"{100 * (prediction.value / measured - 1):+.2f}% of it" in text
+    assert "| run-3 | status failed |" in text and "16 fitted, 2 left out" in text
     for name in ("E", "A", "B", "alpha", "beta"):
         assert re.search(rf"\| {name} \| \S+ \| \S+ to \S+ \| [^|]+ \| [^|]+ \|", text)
-    assert "time at that rate: 80.0 s; wall time of the sweep: 160.0 s, 2.00 times that" in text
-    assert "start, data, evaluation, checkpoint together: 27.0 s, 9.0 %" in text
+    assert "At that rate they take 80.0 s, 50.0% of the sweep's wall time of 160.0 s" in text
+    assert "| training steps | 180.0 | 60.0% |" in text and "\n40.0% of the workers' 300.0 s passed outside" in text
+    assert "| no run, or a run that is not done | 57.0 | 19.0% |" in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (tmp_path / link).exists(), link
     assert Study.from_dict(json.loads(paths[0].read_text())).law.intervals == study.law.intervals
 
 
-def test_a_miss_is_reported_as_one(prediction):
-    text = beyond_the_runs.held_out(score(prediction, prediction.high * 1.02))
-    assert "**outside** the interval, above it" in text and "no test" not in text
-    assert "has not been measured yet" in beyond_the_runs.held_out(prediction)
-    late = dataclasses.replace(prediction, measured_before=True)
-    assert "had been measured when this was written: no test" in beyond_the_runs.held_out(score(late, prediction.value))
+def values_in(data):
+    """Every number and every string of a JSON value, its keys and the lengths of its lists among them."""
+    if isinstance(data, dict):
+        yield from data
+        data = list(data.values())
+    elif isinstance(data, list):
+        yield len(data)
+    else:
+        yield data
+    for item in data if isinstance(data, list) else ():
+        yield from values_in(item)
 
 
-def test_what_goes_far_is_said_in_the_report(study):
-    far = predict(study, {"params": 1e8, "tokens": 1e10})
-    assert "**The run extrapolates 1.5e+06 times beyond the fitted compute, more than 10" in beyond_the_runs.held_out(
-        far
+def test_every_number_that_a_report_prints_is_in_law_json(table, report):
+    """Numbers unrounded; those inside a sentence to the digits it prints, or as part of the same text."""
+    held = set(values_in(json.loads(json.dumps(report.to_dict()))))
+    numbers = [value for value in held if isinstance(value, (int, float))]
+    texts = " ".join(value for value in held if isinstance(value, str))
+    law = report.study.law.fit.law
+    named = [law.formula, law.citation, *(p.unit for p in law.parameters), "approach 2", "approach 3", "Approach 2"]
+    named += ["Approach 3", "Sardana et al. 2024", "at 1 FLOP", "optimal params = scale", "law.json"]
+    document = report.document([one.figure for one in study_figures(table, report)])
+    shown = list(leaves(document))
+    assert sum(isinstance(leaf, Number) for leaf in shown) > 200
+    for leaf in shown:
+        if isinstance(leaf, Number):
+            assert leaf.value in held, leaf
+            continue
+        for name in named:
+            leaf = leaf.replace(name, "")
+        for digits in re.findall(r"\d[\d.]*(?:e[+-]?\d+)?", leaf.rstrip(".")):
+            precision = len(digits.partition("e")[0].replace(".", "").lstrip("0")) or 1
+            rounded = (abs(value - float(digits)) <= 0.51 * 10.0**-precision * 10 * abs(value) for value in numbers)
+            assert digits in texts or any(rounded), (digits, leaf)
+
+
+def test_names_break_neither_a_table_nor_the_terminal():
+    row = ("x", HOSTILE + "\nsecond line")
+    document = Section(HOSTILE, (Table(("name", HOSTILE), (row,)), Paragraph(HOSTILE), Bullets((HOSTILE,))))
+    text = markdown(document)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 3 and all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines)
+    assert r"a\|b \[bold\]c\[/bold\] \<d\> \`e\` \*f\* \_g\_" in text
+    assert printed(document).count(HOSTILE) == 5  # title, header, cell, paragraph, item: letter by letter
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("loss_nats of _this_", r"loss_nats of \_this\_"),
+        ("# no heading", r"\# no heading"),
+        ("3. no list", r"3\. no list"),
+        ("3.5 stays", "3.5 stays"),
+        ("- 1", r"\- 1"),
+        ("&lt; and a & b", r"\&lt; and a & b"),
+        (Code("a ` b"), "`` a ` b ``"),
+        (("at ", Strong(Number(0.125, ".1%")), "."), "at **12.5%**."),
+        (span(Interval(2.0, 1e-13, 3.0)), "2 (0 to 3)"),
+        (span(Interval(2e-12, 1e-13, 3e-12)), "2e-12 (1e-13 to 3e-12)"),
+        (span(Interval(1e-13, -1.0, 3.0)), "1e-13 (-1 to 3)"),
+    ],
+)
+def test_content_as_markdown(content, wanted):
+    assert markdown(Paragraph(content)) == wanted + "\n"
+
+
+def test_code_in_a_table_keeps_its_bars():
+    assert r"| `a\|b` |" in markdown(Table(("formula",), ((Code("a|b"),),))) and "`a|b`" in markdown(
+        Paragraph(Code("a|b"))
     )
-    text = beyond_the_runs.optima(study, far)
-    assert "| **100** | 3 |" in text and "| 10 | 3 |" in text
+
+
+def test_no_number_is_cut_on_a_narrow_terminal():
+    wide = Interval(1.234e-100, 1.432e-101, 1.346e-99)
+    columns = ("budget (FLOP)", *(f"column {i}" for i in range(6)))
+    lines = printed(Table(columns, ((Number(1e15), *[span(wide)] * 6),)), width=40).splitlines()
+    assert sum(line.count("1.234e-100") for line in lines) == 6
+    assert sum(line.count("1.432e-101 to 1.346e-99") for line in lines) == 6 and "…" not in "".join(lines)
+
+
+def test_groups_say_once_what_they_share_and_long_tables_how_much_is_missing():
+    rows = tuple((Number(budget), name, Number(3.0)) for budget in (1e12, 2e12) for name in ("params", "tokens"))
+    text = printed(Table(("budget", "optimal", "value"), rows, grouped=True))
+    assert text.count("1e+12") == text.count("2e+12") == 1 and text.count("params") == 2
+    assert markdown(Table(("budget", "optimal", "value"), rows, grouped=True)).count("1e+12") == 2
+    long = printed(Table(("run",), tuple((f"run-{i}",) for i in range(30)), terminal_rows=20))
+    assert "run-19" in long and "run-20" not in long and "10 more" in long
+
+
+def test_a_table_needs_all_its_cells():
+    with pytest.raises(ValueError, match="has 1 cells under 2 columns. Fix: fill every cell"):
+        Table(("a", "b"), (("c",),))
+
+
+def test_a_miss_is_reported_as_one(prediction):
+    text = markdown(held_out_section(prediction, score(prediction, prediction.high * 1.02)))
+    assert "**outside** the interval, above it" in text and "no test" not in text
+    assert "has not been measured yet" in markdown(held_out_section(prediction, None))
+    late = dataclasses.replace(prediction, measured_before=True)
+    assert "had been measured when this was written: it is no test" in markdown(
+        held_out_section(late, score(late, prediction.value))
+    )
+
+
+def test_what_goes_far_is_said_in_the_report(table, study):
+    far = predict(study, {"params": 1e8, "tokens": 1e10})
+    text = markdown(held_out_section(far, None))
+    assert "**This run extrapolates 1.5e+06 times beyond the fitted compute, more than 10: no run tests the law" in text
+    text = markdown(study_report(table, study, prediction=far).document())
+    assert "| 4e+14 | **100** | params (count) |" in text and "| 4e+13 | 10 | params (count) |" in text
     assert "- **4e+14 FLOP extrapolates 100 times beyond the fitted compute" in text
 
 
@@ -80,19 +217,23 @@ def test_weakly_identified_constants_are_flagged_with_their_open_profiles():
     loss = planted_loss(params, tokens) * np.exp(0.02 * generator.standard_normal(16))
     weak = fit_table(pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss}), bootstraps=50)
     assert any("profile likelihood does not close" in reason for reason in weak.weakly_identified.values())
-    assert "is weakly identified**" in law_section(weak)
+    text = markdown(law_section(weak))
+    assert "is weakly identified**" in text
+    at_bound = [name for name, interval in weak.law.intervals.items() if interval.low < interval.zero]
+    assert at_bound and all(re.search(rf"\| {name} \| \S+ \| 0 to \S+ \|", text) for name in at_bound)
+    assert "interval, 0 (its bound) to" in text and not re.search(r"\de-\d\d to", text)
 
 
 def test_a_back_test_in_the_report(table):
-    found = backtest(CHINCHILLA, table, cuts=[1e12], bootstraps=20)
-    text = beyond_the_runs.backtest(found)
-    assert "## Back-test" in text and "| 1e+12 | 11 | 6 |" in text and beyond_the_runs.backtest(None) == ""
+    text = markdown(backtest_section(backtest(CHINCHILLA, table, cuts=[6e11, 1e12], bootstraps=20)))
+    assert "## Back-test" in "#" + text and "| 1e+12 | 10 | 6 |" in text
+    assert "| 6e+11 | 4 | 0 | 40 | no fit |" in text and "- No fit below 6e+11: points = 4" in text
 
 
 def test_report_without_budgets_says_why_approach_2_is_missing(tmp_path, table):
     bare = table.assign(budget_flops=np.nan)
     study = fit_table(bare, bootstraps=50)
-    paths = write_study(tmp_path, bare, study)
+    paths = write_study(tmp_path, bare, study_report(bare, study))
     assert "Not fitted. budget_flops: no run states its budget" in paths[-1].read_text()
     assert not any("valleys" in path.name for path in paths)
     with pytest.raises(figures.FigureError, match="no valleys to draw"):

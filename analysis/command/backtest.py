@@ -31,7 +31,7 @@ def backtest(
         figures: folder that gets the figure, as PNG and PDF.
     """
     from analysis import backend, studies
-    from analysis.command import show
+    from analysis.report import backtest_section, show
     from analysis.runs_table import check_run_names
 
     backend.configure_command()
@@ -47,7 +47,7 @@ def backtest(
         bootstraps=bootstraps,
         seed=request.seed,
     )
-    show.backtest(found, Console())
+    show(Console(), backtest_section(found))
     write_json(json, found)
     if figures is not None:
         from analysis.figures import backtest_errors, save  # brings matplotlib

@@ -39,25 +39,25 @@ def fit(
         source: the table.
         request: the law.
         json: file that gets everything that was found, as JSON.
-        figures: folder that gets study.md, law.json and the figures, each as PNG and PDF.
+        figures: folder that gets report.md, law.json and the figures, each as PNG and PDF.
         bootstraps: number of resamples.
         resample_by: cluster by this column: its equal values are resampled together, such as the checkpoints of a run;
             single points if not given.
         resample_within: stratify by this column (e.g. budget_flops): each stratum keeps its number of points.
-        budgets: compute budgets in FLOP to find the optimum at, next to the largest fitted and ten times that.
+        budgets: compute budgets in FLOP to find the optimum at, besides 1, 10 and 100 times the largest fitted one.
         flops: how optima count FLOPs: table, 6nd, kaplan (without embeddings), attention, or a rule such as
             '6.2 * params^0.98'.
         given: values of the law's inputs besides params and tokens, at which optima are taken.
         hyperparameters: laws of params and tokens fitted to tables of their own, read at each optimum.
-        far_factor: say so where a statement goes further than this many times beyond the fitted runs.
+        far_factor: predictions and optima further than this many times beyond the fitted range are flagged.
         target_loss: quality in nats per token for which the cheapest run is found, training and serving together.
         inference_tokens: tokens served over that run's life.
     """
     from analysis import backend
-    from analysis.command import show
     from analysis.compute import flop_rule
     from analysis.fit import FitError
     from analysis.intervals import Resampling
+    from analysis.report import show, study_report
     from analysis.studies import backtest_of, fitted_rows
 
     backend.configure_command()
@@ -71,20 +71,21 @@ def fit(
         far_factor=far_factor,
         given=numbers("--given", given),
     )
-    extra = _hyperparameter_laws(hyperparameters, request, bootstraps)
-    show.study(study, console)
-    if study.optima_note:
-        console.print(f"no optima: {study.optima_note}", highlight=False, markup=False)
-    else:
-        rule = flop_rule(flops, fitted_rows(table, study))
-        show.optima(study, console, budgets, None if flops == "table" else rule, extra)
-        if target_loss is not None and inference_tokens is not None:
-            show.lifetime(study, console, target_loss, inference_tokens, rule)
-    write_json(json, study)
+    report = study_report(
+        table,
+        study,
+        backtest=None if figures is None else backtest_of(study, table),
+        budgets=budgets,
+        rule=None if flops == "table" or study.optima_note else flop_rule(flops, fitted_rows(table, study)),
+        hyperparameters=_hyperparameter_laws(hyperparameters, request, bootstraps),
+        served=None if target_loss is None or inference_tokens is None else (target_loss, inference_tokens),
+    )
+    show(console, *report.findings(), report.runs_section())
+    write_json(json, report.to_dict())
     if figures is not None:
-        from analysis.report import write_study  # brings matplotlib
+        from analysis.report.files import write_study  # brings matplotlib
 
-        for path in write_study(figures, table, study, backtest=backtest_of(study, table)):
+        for path in write_study(figures, table, report):
             console.print(f"wrote {path}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -40,13 +40,13 @@ def predict(
         run: name of the run; with --at or --flops, the name it will have.
         out: file for the prediction. One that is there is kept beside it under the time it was written.
         bootstraps: number of resamples.
-        far_factor: say so where the run lies further than this many times beyond the fitted ones.
+        far_factor: a run further than this many times beyond the fitted range is flagged.
     """
     import numpy as np
 
     from analysis import backend
-    from analysis.command import show
     from analysis.fit import FitError
+    from analysis.report import held_out_section, show
     from analysis.studies import optimum, prediction
 
     backend.configure_command()
@@ -74,7 +74,7 @@ def predict(
         measured_before=bool(np.isfinite(table.loc[named, law.output].astype("float64")).any()),
     )
     found = prediction.write(out, found)
-    show.prediction(found, Console())
+    show(Console(), held_out_section(found, None))
     Console().print(f"written to {out} at {found.written}", style="dim", highlight=False, soft_wrap=True)
 
 

@@ -39,7 +39,7 @@ class Reach:
             return ""
         return (
             f"extrapolates {self.factor:.3g} times beyond the fitted {self.quantity}, more than {self.far:g}: no run "
-            "tests the law this far out, and the interval assumes that it still holds"
+            "tests the law this far out; the interval assumes it still holds"
         )
 
 

@@ -4,7 +4,7 @@ Every function returns a matplotlib Figure of one or two columns' width; `save` 
 """
 
 from analysis.figures.backtest import backtest_errors
-from analysis.figures.families import LENGTH_MEASURES, loss_by_family, measure_by_length
+from analysis.figures.families import loss_by_family, measure_by_length
 from analysis.figures.frontier import isoflop_valleys, loss_against_compute, optimal_allocation
 from analysis.figures.law import loss_surface, prediction_against_measurement, residuals
 from analysis.figures.runs import hyperparameter_bowls, learning_curve_collapse
@@ -12,7 +12,6 @@ from analysis.figures.style import STYLE, WIDTH_INCHES, Columns, FigureError, sa
 from analysis.figures.uncertainty import bootstrap_cloud, exponents_compared, profile_likelihoods
 
 __all__ = [
-    "LENGTH_MEASURES",
     "STYLE",
     "WIDTH_INCHES",
     "Columns",

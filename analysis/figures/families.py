@@ -3,12 +3,13 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import LINES, MARKERS, Columns, FigureError, canvas, legend_above, log_ticks, shade
 from analysis.laws import evaluate
 from analysis.studies import Comparison, Family, by_length
 
-LENGTH_MEASURES = {"exact_match": "exact match (share of examples)", "token_accuracy": "right tokens (share)"}
+MEASURE_LABELS = {"exact_match": "exact match (share of examples)", "token_accuracy": "right tokens (share)"}
 
 
 def loss_by_family(comparison: Comparison, columns: Columns = "one") -> Figure:
@@ -47,7 +48,7 @@ def _draw_law(axes: Axes, family: Family, index: int, colour: tuple) -> None:
 
 
 def measure_by_length(comparison: Comparison, measure: str = "exact_match", columns: Columns = "one") -> Figure:
-    """A held-out measure against the length of the example, a line a family at its best learning rate."""
+    """A held-out measure against the length of the example, one line per family at its best learning rate."""
     curves = [(family.name, *by_length(family.cells[-1], measure)) for family in comparison.families if family.cells]
     curves = [(name, lengths, values) for name, lengths, values in curves if len(lengths)]
     if not curves:
@@ -56,7 +57,8 @@ def measure_by_length(comparison: Comparison, measure: str = "exact_match", colu
         for i, (name, lengths, values) in enumerate(curves):
             style = {"color": shade(i, len(curves)), "linestyle": LINES[i % len(LINES)]}
             axes.plot(lengths, values, marker=MARKERS[i % len(MARKERS)], label=name, **style)
-        axes.set(xlabel="length of the example (tokens, or pairs)", ylabel=LENGTH_MEASURES.get(measure, measure))
+        axes.set(xlabel="length of the example (tokens, or pairs)", ylabel=MEASURE_LABELS.get(measure, measure))
         axes.set_ylim(-0.04, 1.04)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         legend_above(figure, axes, across=3)
     return figure

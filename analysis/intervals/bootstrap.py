@@ -30,6 +30,7 @@ from analysis.runs_table import complete
 
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
 WEAK_CONDITION = 1e8
+ZERO = 1e-9  # of the upper end of an interval that holds no negative number: below it a constant lies at its bound, 0
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,14 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def zero(self) -> float:
+        """Size below which an end is nothing but how close the solver came to a bound of zero."""
+        return ZERO * self.high if self.low >= 0 and np.isfinite(self.high) else 0.0
+
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        value, low, high = (0.0 if abs(x) < self.zero else x for x in (self.value, self.low, self.high))
+        return f"{value:.4g} [{low:.4g}, {high:.4g}]"
 
     def contains(self, value: float) -> bool:
         """Whether `value` lies inside, ends included."""
@@ -201,10 +208,9 @@ def with_intervals(
     for parameter in law.parameters:
         interval = intervals[parameter.name]
         if parameter.low >= 0 and interval.high > WEAK_RATIO * interval.low:
-            weak[parameter.name] = (
-                f"its {level:.0%} interval, {interval.low:.3g} to {interval.high:.3g}, spans more "
-                f"than a factor of {WEAK_RATIO:g}"
-            )
+            at_zero = interval.low < interval.zero
+            ends = f"0 (its bound) to {interval.high:.3g}" if at_zero else f"{interval.low:.3g} to {interval.high:.3g}"
+            weak[parameter.name] = f"its {level:.0%} interval, {ends}, spans more than a factor of {WEAK_RATIO:g}"
         elif result.condition_number > WEAK_CONDITION:
             weak[parameter.name] = f"the fit is near singular (condition number {result.condition_number:.1e})"
     return Estimate(result, intervals, weak, method, draws, jackknife)

@@ -1,8 +1,12 @@
-"""Reports: what a study, a comparison or a prediction found, as Markdown with its figures.
+"""Reports: what a study, a comparison or a prediction found, as one document for files and terminals alike.
 
-`study` and `comparison` write whole reports; `beyond_the_runs` words what lies outside the fitted runs; `captions`
-names and describes the figures. Needs matplotlib, so that it is imported only where a report is written.
+`document` has the values a report is made of; `markdown` and `terminal` are its writers, and a new medium is a new
+writer. `study` and `comparison` make the documents, of sections in `fitted_law`, `beyond_the_runs`, `time_account`.
+`captions` and `files`, which need matplotlib, draw the figures and write the files; import them from there.
 """
 
-from analysis.report.comparison import write_comparison
-from analysis.report.study import law_section, write_study
+from analysis.report.beyond_the_runs import backtest_section, held_out_section
+from analysis.report.comparison import cells_section, comparison_document
+from analysis.report.study import StudyReport, study_report
+from analysis.report.terminal import show
+from analysis.report.time_account import TimeAccount, time_account, time_section

@@ -1,113 +1,222 @@
-"""The sections of report.md on runs that were not fitted: predictions, optima, departures from them, back-tests."""
+"""The sections on runs that were not fitted: predictions, optima and departures from them, serving, back-tests."""
 
+from collections.abc import Iterator, Sequence
+
+from analysis.intervals import Interval
+from analysis.report.document import (
+    Bullets,
+    Code,
+    Content,
+    Number,
+    Paragraph,
+    Section,
+    Strong,
+    Table,
+    span,
+)
 from analysis.runs_table import unit_of
-from analysis.studies import Backtest, Optimum, Prediction, Score, Study, cost_of_departing, optimum
+from analysis.studies import Backtest, Departure, Lifetime, Optimum, Prediction, Score
 
 
-def held_out(scored: Prediction | Score | None) -> str:
-    """A prediction, or how it came out: nothing without one."""
-    if scored is None:
-        return ""
-    prediction = scored.prediction if isinstance(scored, Score) else scored
-    unit = prediction.unit
-    lines = ["## Prediction of a run no fit has seen\n", "| quantity | value | unit |", "|---|---|---|"]
-    lines += [f"| {name} | {_count(value)} | {unit_of(name)} |" for name, value in prediction.inputs.items()]
+def held_out_section(prediction: Prediction, score: Score | None) -> Section:
+    """A prediction of one run and, once that is measured, how it came out."""
+    unit, reach = prediction.unit, prediction.reach
+    rows: list[tuple[Content, ...]] = [
+        (name, Number(value, ",.0f" if value >= 1000 else ".6g"), unit_of(name))
+        for name, value in prediction.inputs.items()
+    ]
     if prediction.flops is not None:
-        lines.append(f"| compute | {prediction.flops:.4g} | FLOP |")
-    lines += [
-        f"| extrapolation | {prediction.reach.factor:.3g} | times the fitted {prediction.reach.quantity} |",
-        f"| predicted {prediction.output} | {prediction.value:.4f} | {unit} |",
-        f"| {prediction.level:.0%} predictive interval | {prediction.low:.4f} to {prediction.high:.4f} | {unit} |",
+        rows.append(("training compute", Number(prediction.flops), "FLOP"))
+    bounds = (Number(prediction.low, ".4f"), " to ", Number(prediction.high, ".4f"))
+    rows += [
+        ("extrapolation", Number(reach.factor, ".3g"), f"times the fitted {reach.quantity}"),
+        (f"predicted {prediction.output}", Number(prediction.value, ".4f"), unit),
+        ((Number(prediction.level, ".0%"), " predictive interval"), bounds, unit),
     ]
-    ends = [f"**The run {prediction.reach.warning}.**"] if prediction.reach.warning else []
-    if not isinstance(scored, Score):
-        return "\n".join([*lines, "", *ends, "The run has not been measured yet."]) + "\n"
-    measured, error = scored.measured, 100 * scored.relative_error
-    side = "above" if measured > prediction.high else "below"
-    verdict = "**inside** the interval" if scored.inside else f"**outside** the interval, {side} it"
+    notes: list[Content] = []
+    if reach.warning:
+        notes.append(Strong(f"This run {reach.warning}."))
     if prediction.measured_before:
-        ends.append("**The run had been measured when this was written: no test.**")
-    lines += [
-        f"| measured {prediction.output} | {measured:.4f} | {unit} |",
-        f"| predicted minus measured | {scored.error:+.4f} | {unit} |",
-        f"| relative error | {error:+.2f} | % of what was measured |",
-        "",
-        f"The measured {prediction.output}, {measured:.4f} {unit}, is {verdict}; the prediction is off by "
-        f"{error:+.2f} % of it.",
-    ]
-    return "\n".join([*lines, *ends]) + "\n"
-
-
-def optima(study: Study, prediction: Prediction | None) -> str:
-    """Compute-optimal runs at the largest fitted budget, 10 and 100 times it, and the prediction's; nothing if none."""
-    if study.optima_note:
-        return ""
-    budgets = {study.largest_flops, 10 * study.largest_flops, 100 * study.largest_flops}
-    if prediction is not None and prediction.flops is not None:
-        budgets.add(prediction.flops)
-    approaches = (2, 3) if study.isoflop is not None else (3,)
-    lines = [
-        "## Compute-optimal runs\n",
-        "Intervals hold the uncertainty of the constants, not the noise of a run, and assume that the law goes on.\n",
-        "| budget (FLOP) | times the largest fitted | approach | params (parameters) | tokens (tokens) | "
-        "tokens per parameter | loss (nats per token) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    found = [optimum(study, flops, approach=approach) for flops in sorted(budgets) for approach in approaches]
-    lines += [_optimum_row(best) for best in found]
-    warned = {best.flops: best.reach.warning for best in found if best.reach.warning}
-    lines += ["", *(f"- **{flops:.4g} FLOP {warning}.**" for flops, warning in warned.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _optimum_row(best: Optimum) -> str:
-    factor = f"{best.reach.factor:.3g}"
-    return (
-        f"| {best.flops:.4g} | {f'**{factor}**' if best.reach.warning else factor} | {best.approach} | {best.params} | "
-        f"{best.tokens} | {best.tokens_per_param} | {best.loss_nats or 'not fitted'} |"
+        notes.append(Strong("The run had been measured when this was written: it is no test of the law."))
+    if score is None:
+        notes.append("The run has not been measured yet.")
+    else:
+        rows += [
+            (f"measured {prediction.output}", Number(score.measured, ".4f"), unit),
+            ("predicted minus measured", Number(score.error, "+.4f"), unit),
+            ("relative error", Number(score.relative_error, "+.2%"), "of the measured value"),
+        ]
+        notes.append(_verdict(score))
+    origin = (
+        "Law ", Code(prediction.formula), ", fitted to ", Number(prediction.points, "d"), " runs (",
+        Number(prediction.left_out, "d"), " left out).",
+    )  # fmt: skip
+    return Section(
+        f"Prediction of {prediction.run or 'a run'}, which no fit has seen",
+        (Paragraph(origin), Table(("quantity", "value", "unit"), tuple(rows)), *map(Paragraph, notes)),
     )
 
 
-def departures(study: Study) -> str:
-    """What it costs to train another size than the optimum's at the largest fitted budget; nothing if there is none."""
-    if study.optima_note:
-        return ""
-    lines = [
-        f"## The cost of another size at {study.largest_flops:.4g} FLOP\n",
-        "A smaller model is over-trained, a larger one under-trained. Compute is what brings that size to the loss of "
-        "the optimum.\n",
-        "| times the optimal params | tokens per parameter | loss above the optimum's (nats per token) | "
-        "compute (times the budget) |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {away.factor:g} | {away.tokens_per_param:.3g} | {away.loss_penalty} | {away.compute} |"
-        for away in cost_of_departing(study, study.largest_flops)
-    ]
-    return "\n".join(lines) + "\n"
+def _verdict(score: Score) -> Content:
+    prediction = score.prediction
+    side = "above" if score.measured > prediction.high else "below"
+    place = (Strong("inside"), " the interval") if score.inside else (Strong("outside"), f" the interval, {side} it")
+    return (
+        f"The measured {prediction.output}, ", Number(score.measured, ".4f", prediction.unit), ", is ", place,
+        "; the prediction is off by ", Number(score.relative_error, "+.2%"), " of it.",
+    )  # fmt: skip
 
 
-def backtest(backtest: Backtest | None) -> str:
-    """A back-test, one line a cut; nothing without one."""
-    if backtest is None:
-        return ""
-    lines = [
-        "## Back-test\n",
-        f"The law fitted to the runs below each cut of {backtest.by} and scored on the others.\n",
-        f"| fitted below | fitted runs | scored runs | furthest, times the largest fitted | mean absolute error "
-        f"({backtest.unit or backtest.output}) | relative | bias | inside the {backtest.level:.0%} interval |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for cut in backtest.cuts:
-        numbers = (
-            f"{cut.mean_absolute_error:.4g} | {100 * cut.mean_relative_error:.2f} % | {cut.bias:+.4g} | "
-            f"{100 * cut.hit_rate:.0f} %"
-            if not cut.reason
-            else f"no fit: {cut.reason} | - | - | -"
+def optima_section(optima: Sequence[Optimum], exponents: tuple[Interval, Interval], note: str) -> Section:
+    """Compute-optimal runs by budget, by each approach; exponents: of params and of tokens against flops.
+
+    note: why approach 2 is missing, or nothing.
+    """
+    budgets = list(dict.fromkeys(best.flops for best in optima))
+    approaches = sorted({best.approach for best in optima})
+    by = {(best.flops, best.approach): best for best in optima}
+    rule = optima[0].rule
+    accuracy = (
+        (" (largest error over the runs ", Number(rule.largest_error, ".2%"), ")") if rule.largest_error > 5e-5 else ""
+    )
+    lines: list[Content] = [
+        ("Compute is counted as ", Code(str(rule)), ", with params and tokens as counts", accuracy, "."),
+        (
+            "Approach 3: optimal params grow as flops to the power ", span(exponents[0]), ", tokens to the power ",
+            span(exponents[1]), ".",
+        ),
+    ]  # fmt: skip
+    if note:
+        lines.append(f"Approach 2 is not fitted. {note}")
+    rows = [row for flops in budgets for row in _optimum_rows([by.get((flops, a)) for a in approaches])]
+    far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
+    warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())
+    return Section(
+        "Compute-optimal runs",
+        (
+            Bullets(tuple(lines)),
+            Paragraph(
+                (
+                    Number(optima[0].level, ".0%"),
+                    " intervals hold the uncertainty of the constants, not the noise of a run, and assume that the "
+                    "law still holds at that budget.",
+                )
+            ),
+            Table(
+                (
+                    "budget (FLOP)",
+                    "times the largest fitted",
+                    "optimal",
+                    *(("approach ", str(approach)) for approach in approaches),
+                ),
+                tuple(rows),
+                grouped=True,
+            ),
+            *([Bullets(warnings)] if warnings else []),
+        ),
+    )
+
+
+def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ...]]:
+    """One row per quantity, one cell per approach."""
+    present = [best for best in found if best is not None]
+    flops, reach = present[0].flops, present[-1].reach
+    factor: Content = Number(reach.factor, ".3g")
+    quantities = {
+        "params (count)": [best and best.params for best in found],
+        "tokens (count)": [best and best.tokens for best in found],
+        "tokens per parameter": [best and best.tokens_per_param for best in found],
+        "loss (nats per token)": [best and best.loss_nats for best in found],
+    }
+    for name in dict.fromkeys(name for best in present for name in best.hyperparameters):
+        quantities[f"{name} ({unit_of(name)})"] = [best and best.hyperparameters.get(name) for best in found]
+    for name, intervals in quantities.items():
+        cells = ("not fitted" if interval is None else span(interval) for interval in intervals)
+        yield (Number(flops), Strong(factor) if reach.warning else factor, name, *cells)
+
+
+def departures_section(flops: float, level: float, departures: Sequence[Departure]) -> Section:
+    """What it costs to train another size than the optimum's at one budget."""
+    rows = [
+        (
+            Number(away.factor, "g"),
+            Number(away.tokens_per_param, ".3g"),
+            span(away.loss_penalty, ".3g"),
+            "no budget is enough" if away.compute.value == float("inf") else span(away.compute),
         )
-        lines.append(f"| {cut.below:.4g} | {cut.fitted} | {len(cut.runs)} | {cut.furthest:.3g} | {numbers} |")
-    return "\n".join(lines) + "\n"
+        for away in departures
+    ]
+    return Section(
+        ("The cost of another size at ", Number(flops), " FLOP"),
+        (
+            Paragraph(
+                (
+                    "A smaller model is over-trained, a larger one under-trained. Compute is the budget that brings a "
+                    "model of that size to the optimum's loss. ",
+                    Number(level, ".0%"),
+                    " intervals.",
+                )
+            ),
+            Table(
+                (
+                    "times the optimal params",
+                    "tokens per parameter",
+                    "loss above the optimum's (nats per token)",
+                    "compute (times the budget)",
+                ),
+                tuple(rows),
+            ),
+        ),
+    )
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.6g}"
+def lifetime_section(best: Lifetime) -> Section:
+    """The run of a quality that is cheapest to train and serve, beside the one that is cheapest to train."""
+    rows = (
+        ("params (count)", span(best.params), span(best.training_params)),
+        ("training tokens (count)", span(best.tokens), span(best.training_tokens)),
+        ("training FLOP", span(best.training_flops), ""),
+        ("training and serving FLOP", span(best.total_flops), ""),
+        ("share of all FLOP saved", span(best.saving, ".2%"), ""),
+    )
+    warning = [Paragraph(Strong(f"This run {best.reach.warning}."))] if best.reach.warning else []
+    return Section(
+        (
+            "Cheapest run of loss ", Number(best.loss_nats, "g"), " nats per token that serves ",
+            Number(best.inference_tokens), " tokens",
+        ),
+        (
+            Table(("quantity", "cheapest to train and serve", "cheapest to train"), rows),
+            Paragraph((Number(best.level, ".0%"), " intervals of the constants (Sardana et al. 2024).")),
+            *warning,
+        ),
+    )  # fmt: skip
+
+
+def backtest_section(backtest: Backtest) -> Section:
+    """A back-test, one row per cut."""
+    unit = f" ({backtest.unit})" if backtest.unit else ""
+    rows = []
+    for cut in backtest.cuts:
+        start = (Number(cut.below), Number(cut.fitted, "d"), Number(len(cut.runs), "d"), Number(cut.furthest, ".3g"))
+        if cut.reason:
+            rows.append((*start, "no fit", "", "", ""))
+            continue
+        error, share = Number(cut.mean_absolute_error), Number(cut.mean_relative_error, ".2%")
+        rows.append((*start, error, share, Number(cut.bias, "+.4g"), Number(cut.hit_rate, ".0%")))
+    columns = (
+        f"fitted below ({backtest.by})",
+        "runs fitted",
+        "runs scored",
+        "furthest (times the largest fitted)",
+        f"mean absolute error{unit}",
+        "relative error",
+        f"bias{unit}",
+        ("inside the ", Number(backtest.level, ".0%"), " interval"),
+    )
+    no_fit = tuple((("No fit below ", Number(cut.below), f": {cut.reason}")) for cut in backtest.cuts if cut.reason)
+    text = (
+        f"Law {backtest.law.name} on {backtest.output}, objective {backtest.objective}, fitted to the runs below each "
+        f"cut of {backtest.by} and scored on the runs above it. Bias is predicted minus measured, on average."
+    )
+    return Section("Back-test", (Paragraph(text), Table(columns, tuple(rows)), *([Bullets(no_fit)] if no_fit else [])))

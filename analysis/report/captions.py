@@ -1,120 +1,148 @@
-"""Which figures belong to a study, and how each is read: what report.md shows."""
+"""Which figures a report gets, each with its title, its caption and the function that draws it. Needs matplotlib.
+
+A caption says what is drawn, in which units, of how many runs, and at which level the intervals are.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib import figure as matplotlib_figure
 
 from analysis import figures
-from analysis.studies import Backtest, Prediction, Score, Study
+from analysis.report.document import Content, Figure, Number
+from analysis.report.study import StudyReport
+from analysis.runs_table import unit_of
+from analysis.studies import MEASURES_BY_LENGTH, Backtest, Comparison, by_length
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure: stem of its files, title, how to read it, and the function that draws it."""
+class CaptionedFigure:
+    """A figure of a document and the function that draws it."""
 
-    name: str
-    title: str
-    text: str
-    draw: Callable[[], Figure]
+    figure: Figure
+    draw: Callable[[], matplotlib_figure.Figure]
 
 
-def drawings_of(
-    table: pd.DataFrame, study: Study, scored: Prediction | Score | None = None, backtest: Backtest | None = None
-) -> list[Drawing]:
-    """The figures that a study, a prediction and a back-test allow."""
-    found = _of_the_optima(table, study, scored) if not study.optima_note else []
-    return [*found, *_of_the_fit(table, study, scored), *_of_the_backtest(backtest)]
+def study_figures(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigure]:
+    """The figures that a study, its prediction and its back-test allow."""
+    optima = _of_the_optima(table, report) if report.frontier is not None else []
+    return [*optima, *_of_the_fit(table, report), *_of_the_backtest(report.backtest)]
 
 
-def _of_the_optima(table: pd.DataFrame, study: Study, scored: Prediction | Score | None) -> list[Drawing]:
-    level, prediction = f"{study.level:.0%}", scored.prediction if isinstance(scored, Score) else scored
+def comparison_figures(comparison: Comparison) -> list[CaptionedFigure]:
+    """The figures that the measures of a comparison allow."""
+    found = []
+    if any(cell.budget_flops for family in comparison.families for cell in family.cells):
+        caption = (
+            "Held-out loss (nats per token) against training compute (FLOP), each family at its best learning rate. "
+            "Marks are means over seeds, bars reach from the lowest to the highest seed; a hollow mark says that the "
+            "best rate was an end of the sweep. Lines are the families' power laws of compute.",
+        )
+        figure = Figure("loss_by_family", "Loss against compute by family", caption)
+        found.append(CaptionedFigure(figure, lambda: figures.loss_by_family(comparison)))
+    for measure in MEASURES_BY_LENGTH:
+        if any(len(by_length(family.cells[-1], measure)[0]) for family in comparison.families if family.cells):
+            caption = f"Held-out {measure} (share) against the length of an example, each family at its best learning "
+            caption += "rate and largest budget, mean over seeds."
+            figure = Figure(f"{measure}_by_length", f"{measure} by length", caption)
+            found.append(CaptionedFigure(figure, lambda name=measure: figures.measure_by_length(comparison, name)))
+    return found
+
+
+def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigure]:
+    study, prediction, score = report.study, report.prediction, report.score
+    runs, level = (Number(report.fitted, "d"), " fitted runs"), (Number(study.level, ".0%"), " interval")
     target = prediction.flops if prediction else None
-    held_out = (prediction.flops, scored.measured) if isinstance(scored, Score) and target is not None else None
-    valleys = Drawing(
-        "isoflop_valleys",
-        "IsoFLOP valleys",
-        "Each curve is one compute budget: too small a model on the left, too few tokens on the right. The star is the "
-        f"parabola's minimum with its {level} interval.",
-        lambda: figures.isoflop_valleys(table, study),
+    held_out = (target, score.measured) if score is not None and target is not None else None
+    found = []
+    if study.isoflop is not None:
+        caption = (
+            "Held-out loss (nats per token) against params, one marker and curve per compute budget (",
+            Number(sum(valley.runs for valley in study.isoflop.valleys), "d"), " runs). Left of a minimum the model is "
+            "too small for its budget, right of it it sees too few tokens. Stars are the minima of the parabolas, bars "
+            "their ", level, "s.",
+        )  # fmt: skip
+        figure = Figure("isoflop_valleys", "IsoFLOP valleys", caption)
+        found.append(CaptionedFigure(figure, lambda: figures.isoflop_valleys(table, study)))
+    caption = (
+        "Held-out loss (nats per token) against training compute (FLOP) of the ", runs, ". The line is the least loss "
+        "that the parametric law allows at each budget, the shade its ", level, ", which holds the uncertainty of the "
+        "constants only. Right of the dashed line everything is extrapolated.",
+    )  # fmt: skip
+    figure = Figure("loss_against_compute", "Loss against compute", caption)
+    found.append(CaptionedFigure(figure, lambda: figures.loss_against_compute(table, study, held_out=held_out)))
+    caption = (
+        "Contours of the fitted loss (nats per token) over params and tokens, with the ", runs, ". Dotted lines join "
+        "runs of equal compute, a decade of FLOP apart; the efficient line crosses each where its loss is least, and "
+        "its shade is the ", level, ". Away from the dots the contours rest on the law alone.",
+    )  # fmt: skip
+    figure = Figure("loss_surface", "The fitted loss surface", caption)
+    found.append(CaptionedFigure(figure, lambda: figures.loss_surface(table, study, target_flops=target)))
+    caption = (
+        "Compute-optimal params and tokens (counts) against training compute (FLOP), from ", runs, ". Solid with "
+        "shade: approach 3 with its ", level, ". Dashed with dotted limits: approach 2 with its ", level, "; stars: "
+        "the valleys' minima. Where the two approaches part, trust neither.",
+    )  # fmt: skip
+    figure = Figure("optimal_allocation", "Optimal params and tokens against compute", caption)
+    found.append(CaptionedFigure(figure, lambda: figures.optimal_allocation(table, study, target_flops=target)))
+    return found
+
+
+def _of_the_fit(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigure]:
+    study, prediction, law = report.study, report.prediction, report.study.law.fit.law
+    runs, level = (Number(report.fitted, "d"), " fitted runs"), (Number(study.level, ".0%"), " interval")
+    measured = report.score.measured if report.score else None
+    unit = f" ({unit_of(law.output)})" if unit_of(law.output) else ""
+    found = []
+    if law.residual == "log":
+        held_out: Content = (
+            " The diamond is the held-out run, the bar its ", Number(study.level, ".0%"), " predictive interval: the "
+            "law has held that far out if the diamond lies on the bar.",
+        )  # fmt: skip
+        caption = (
+            f"Measured against predicted {law.output}{unit} of the ", runs, ", and their difference in percent.",
+            held_out if measured is not None else "", " Dots that follow a curve in the lower panel mean that the law "
+            "has the wrong shape.",
+        )  # fmt: skip
+        figure = Figure("prediction_against_measurement", "Prediction against measurement", caption)
+        draw = figures.prediction_against_measurement
+        found.append(CaptionedFigure(figure, lambda: draw(table, study, prediction=prediction, measured=measured)))
+    caption = (
+        f"Measured minus fitted {law.output} ({'%' if law.residual == 'log' else unit_of(law.output)}) of the ", runs,
+        " against each input of the law, and its distribution. Dashed lines are two residual scales either way. A "
+        "trend along an input means that the law has the wrong shape there.",
+    )  # fmt: skip
+    figure = Figure("residuals", "Residuals", caption)
+    found.append(CaptionedFigure(figure, lambda: figures.residuals(table, study)))
+    caption = (
+        "Square root of the deviance with one constant held and the others refitted, against the constant's value in "
+        "its own unit, from ", runs, ". The ", level, " is where the curve lies below the dashed line. A curve that "
+        "stays below it on one side leaves the constant open there.",
+    )  # fmt: skip
+    figure = Figure("profile_likelihoods", "Profile likelihoods of the constants", caption)
+    found.append(
+        CaptionedFigure(figure, lambda: figures.profile_likelihoods(study.profiles, study.law.fit, study.level))
     )
-    return [
-        *([valleys] if study.isoflop is not None else []),
-        Drawing(
-            "loss_against_compute",
-            "Loss against compute",
-            "Each dot is a fitted run. The line is the least loss the parametric law allows at each budget, the shade "
-            f"its {level} interval (uncertainty of the constants only). Right of the dashed line everything is "
-            "extrapolated.",
-            lambda: figures.loss_against_compute(table, study, held_out=held_out),
-        ),
-        Drawing(
-            "loss_surface",
-            "The fitted surface",
-            "Contours are runs of equal loss, dotted lines runs of equal compute. The efficient line crosses each "
-            f"dotted line where the loss is least; its shade is the {level} interval. Where no dots lie, the surface "
-            "is the law's word alone.",
-            lambda: figures.loss_surface(table, study, target_flops=target),
-        ),
-        Drawing(
-            "optimal_allocation",
-            "Optimal size and tokens against compute",
-            "How a budget is best split. Solid with shade: approach 3 with its interval; dashed with dotted limits: "
-            "approach 2; stars: the valleys' optima with their intervals. Where the two approaches part, trust "
-            "neither.",
-            lambda: figures.optimal_allocation(table, study, target_flops=target),
-        ),
-    ]
+    caption = (
+        "Each dot is the law fitted to one of ", Number(study.bootstraps, "d"), " resamples of the ", runs, ", in the "
+        "constants' own units. A long thin cloud means that only a combination of the two constants is known. Bars are "
+        "the ", level, "s, stars the fit.",
+    )  # fmt: skip
+    figure = Figure("bootstrap_cloud", "Bootstrap distribution of the constants", caption)
+    found.append(CaptionedFigure(figure, lambda: figures.bootstrap_cloud(study.law, study.level)))
+    return found
 
 
-def _of_the_fit(table: pd.DataFrame, study: Study, scored: Prediction | Score | None) -> list[Drawing]:
-    level, law = f"{study.level:.0%}", study.law.fit.law
-    prediction, measured = (scored.prediction, scored.measured) if isinstance(scored, Score) else (scored, None)
-    compared = Drawing(
-        "prediction_against_measurement",
-        "Prediction against measurement",
-        f"Dots are fitted runs. The diamond is the held-out run, the bar its {level} predictive interval: the law is "
-        "confirmed at this distance when the diamond lies on the bar. Dots that curve in the lower panel would mean "
-        "that the law has the wrong shape.",
-        lambda: figures.prediction_against_measurement(table, study, prediction=prediction, measured=measured),
-    )
-    return [
-        *([compared] if law.residual == "log" else []),
-        Drawing(
-            "residuals",
-            "Residuals",
-            "What the law leaves, against each of its inputs. A trend along an input means that the law bends the "
-            "wrong way there; dots far outside the dashed lines are runs to look at.",
-            lambda: figures.residuals(table, study),
-        ),
-        Drawing(
-            "profile_likelihoods",
-            "How sharply the runs choose each constant",
-            "Each curve is how much worse the fit gets when one constant is held elsewhere and the others follow; the "
-            f"{level} interval is where it lies below the dashed line. A curve that stays below it on one side leaves "
-            "the constant open there.",
-            lambda: figures.profile_likelihoods(study.profiles, study.law.fit, study.level),
-        ),
-        Drawing(
-            "bootstrap_cloud",
-            "What the constants can be",
-            "Each dot is the law fitted to one resample of the runs. A long thin cloud means that only a combination "
-            f"of the two constants is known. Bars are {level} intervals.",
-            lambda: figures.bootstrap_cloud(study.law, study.level),
-        ),
-    ]
-
-
-def _of_the_backtest(backtest: Backtest | None) -> list[Drawing]:
+def _of_the_backtest(backtest: Backtest | None) -> list[CaptionedFigure]:
     if backtest is None:
         return []
-    return [
-        Drawing(
-            "backtest",
-            "Back-test",
-            "Each mark is a run that a fit of the smaller ones had not seen, by how far beyond them it lies. On the "
-            "right, how far off each cut was on average, and how often the interval held what it promised.",
-            lambda: figures.backtest_errors(backtest),
-        )
-    ]
+    unit = f" ({backtest.unit})" if backtest.unit else ""
+    caption = (
+        f"Left: predicted minus measured {backtest.output}{unit} of every run that lay above a cut, against how many "
+        f"times beyond the largest fitted {backtest.by} it lies; lines are means over a third of a decade. Right: mean "
+        "absolute error of each cut, and the share of its runs inside their ", Number(backtest.level, ".0%"),
+        " interval. Each fit saw only the runs below its cut.",
+    )  # fmt: skip
+    figure = Figure("backtest", "Back-test", caption)
+    return [CaptionedFigure(figure, lambda: figures.backtest_errors(backtest))]

@@ -1,113 +1,124 @@
-"""Write a comparison of families down: comparison.json, figures and report.md."""
+"""A comparison of families as a document: each at its best learning rate, its law of compute, and what was left out."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from analysis import figures, json_values
-from analysis.files import write_atomically
-from analysis.report.study import constants
-from analysis.studies import Cell, Comparison, Family, by_length
-
-
-def write_comparison(folder: Path | str, title: str, question: str, comparison: Comparison) -> list[Path]:
-    """Write comparison.json, the figures its measures allow and report.md into `folder`; returns the paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    json_path, report_path = folder / "comparison.json", folder / "report.md"
-    write_atomically(json_path, json_values.dumps(comparison).encode())
-    lines = [f"# {title}\n", f"{question}\n", *_cells(comparison), *_laws(comparison)]
-    lines += [*_joint(comparison), *_lengths(comparison)]
-    paths = [json_path]
-    for name, text, draw in _drawings(comparison):
-        paths += figures.save(draw(), folder / "figures" / name)
-        lines += [f"![{text}](figures/{name}.png)\n", f"{text} [PDF](figures/{name}.pdf)\n"]
-    lines += _left_out(comparison)
-    write_atomically(report_path, "\n".join(lines).encode())
-    return [*paths, report_path]
+from analysis.report.document import (
+    Code,
+    Content,
+    Figure,
+    Number,
+    Paragraph,
+    Section,
+    Span,
+    Table,
+    span,
+)
+from analysis.report.fitted_law import constants_table, weakly_identified
+from analysis.studies import MEASURES_BY_LENGTH, Cell, Comparison, Family, by_length
 
 
-def _cells(comparison: Comparison) -> list[str]:
-    rows = [
-        "## Each family at its best learning rate\n",
-        "| family | budget (FLOP) | params (active) | learning rate (of how many) | seeds | loss (nats per token) | "
-        "lowest to highest |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    rows += [_cell_row(family, cell) for family in comparison.families for cell in family.cells]
-    if any(cell.at_edge for family in comparison.families for cell in family.cells):
-        rows.append("\n**edge**: the best rate is an end of the sweep, and the family may do better beyond it.")
-    return [*rows, ""]
+def comparison_document(title: str, question: str, comparison: Comparison, figures: Sequence[Figure] = ()) -> Section:
+    """The whole report on a comparison; figures: those that were drawn for it."""
+    sections = [cells_section(comparison), *_laws(comparison), *_joint(comparison), *_lengths(comparison)]
+    if figures:
+        sections.append(Section("Figures", tuple(figures)))
+    return Section(title, (Paragraph(question), *sections, *_left_out(comparison)))
 
 
-def _cell_row(family: Family, cell: Cell) -> str:
-    budget = "-" if cell.budget_flops is None else f"{cell.budget_flops:.3g}"
-    edge = ", **edge**" if cell.at_edge else ""
-    return (
-        f"| {family.name} | {budget} | {cell.params:.4g} ({cell.active_params:.4g}) | {cell.learning_rate:.3g} "
-        f"({cell.rates}{edge}) | {len(cell.runs)} | {cell.loss_nats:.4f} | {cell.lowest:.4f} to {cell.highest:.4f} |"
+def cells_section(comparison: Comparison) -> Section:
+    """Every family at every budget, at its best learning rate."""
+    cells = [cell for family in comparison.families for cell in family.cells]
+    has_budgets = any(cell.budget_flops is not None for cell in cells)
+    is_task = any(len(by_length(cell, "exact_match")[0]) for cell in cells)  # no text is ever predicted exactly
+    columns = (
+        "family",
+        *(["budget (FLOP)"] if has_budgets else []),
+        "params",
+        "active params",
+        "learning rate",
+        "rates tried",
+        "seeds",
+        "loss, lowest to highest seed (nats per token)",
+        *(["exact match (share)"] if is_task else []),
     )
+    rows = tuple(_cell(f, c, has_budgets, is_task) for f in comparison.families for c in f.cells)
+    edge = "* the best rate is an end of the sweep: the family may do better beyond it."
+    note = [Paragraph(edge)] if any(cell.at_edge for cell in cells) else []
+    return Section("Each family at its best learning rate", (Table(columns, rows, grouped=True), *note))
 
 
-def _laws(comparison: Comparison) -> list[str]:
+def _cell(family: Family, cell: Cell, has_budgets: bool, is_task: bool) -> tuple[Content, ...]:
+    rate = Number(cell.learning_rate, ".3g")
+    row: list[Content] = [family.name]
+    if has_budgets:
+        row.append("-" if cell.budget_flops is None else Number(cell.budget_flops, ".3g"))
+    row += [
+        Number(cell.params),
+        Number(cell.active_params),
+        (rate, " *") if cell.at_edge else rate,
+        Number(cell.rates, "d"),
+        Number(len(cell.runs), "d"),
+        Span(*(Number(value, ".4f") for value in (cell.loss_nats, cell.lowest, cell.highest))),
+    ]
+    if is_task:
+        row.append(Number(cell.measures["exact_match"], ".3f") if "exact_match" in cell.measures else "-")
+    return tuple(row)
+
+
+def _laws(comparison: Comparison) -> list[Section]:
     if not any(family.law for family in comparison.families):
         return []
-    rows = [
-        "## Loss against compute\n",
-        f"loss = (flops_scale / flops)^alpha over the budgets trained, {comparison.level:.0%} intervals.\n",
-        "| family | alpha | residual scale |",
-        "|---|---|---|",
+    rows: list[tuple[Content, ...]] = [
+        (family.name, f"not fitted: {family.law_note}", "-")
+        if family.law is None
+        else (family.name, span(family.law.intervals["alpha"]), Number(family.law.fit.residual_scale, ".2%"))
+        for family in comparison.families
     ]
-    for family in comparison.families:
-        if family.law is None:
-            rows.append(f"| {family.name} | not fitted: {family.law_note} | |")
-        else:
-            rows.append(f"| {family.name} | {family.law.intervals['alpha']} | {family.law.fit.residual_scale:.2%} |")
-    return [*rows, ""]
+    text = (
+        Code("loss = (flops_scale / flops)^alpha"), " over the budgets trained, with ",
+        Number(comparison.level, ".0%"), " intervals.",
+    )  # fmt: skip
+    return [
+        Section("Loss against compute", (Paragraph(text), Table(("family", "alpha", "residual scale"), tuple(rows))))
+    ]
 
 
-def _joint(comparison: Comparison) -> list[str]:
-    if comparison.joint is None:
-        return [f"## All families together\n\nNot fitted: {comparison.joint_note}\n"] if comparison.joint_note else []
-    law, joint = comparison.joint.fit.law, comparison.joint
-    lines = ["## All families together\n", f"`{law.formula}` ({law.citation}), by {joint.fit.objective}.\n"]
-    lines += [*constants(joint, comparison.level), "", f"Residual scale {joint.fit.residual_scale:.2%}.\n"]
-    weak = [f"- **{name} is weakly identified**: {reason}." for name, reason in joint.weakly_identified.items()]
-    return [*lines, *weak, ""]
+def _joint(comparison: Comparison) -> list[Section]:
+    title, joint = "All families together", comparison.joint
+    if joint is None:
+        text = f"Not fitted: {comparison.joint_note}"
+        return [Section(title, (Paragraph(text),))] if comparison.joint_note else []
+    law = joint.fit.law
+    return [
+        Section(
+            title,
+            (
+                Paragraph((Code(law.formula), f" ({law.citation}), by {joint.fit.objective}.")),
+                constants_table(joint, comparison.level),
+                Paragraph(("Residual scale ", Number(joint.fit.residual_scale, ".2%"), ".")),
+                *weakly_identified(joint.weakly_identified),
+            ),
+        )
+    ]
 
 
-def _lengths(comparison: Comparison) -> list[str]:
-    lines = []
-    for measure in figures.LENGTH_MEASURES:
+def _lengths(comparison: Comparison) -> list[Section]:
+    """One table per measure: families down, lengths across."""
+    sections = []
+    for measure in MEASURES_BY_LENGTH:
         curves = {family.name: by_length(family.cells[-1], measure) for family in comparison.families if family.cells}
-        curves = {name: curve for name, curve in curves.items() if len(curve[0])}
-        if curves:
-            lengths = next(iter(curves.values()))[0]
-            lines += [f"## {measure} by length\n", "| family | " + " | ".join(map(str, lengths)) + " |"]
-            lines.append("|---|" + "---|" * len(lengths))
-            lines += [
-                f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
-                for name, (_, values) in curves.items()
-            ]
-            lines.append("")
-    return lines
-
-
-def _drawings(comparison: Comparison) -> list[tuple]:
-    found = []
-    if any(cell.budget_flops for family in comparison.families for cell in family.cells):
-        text = "Held-out loss of each family at its best learning rate; bars span its seeds."
-        found.append(("loss_by_family", text, lambda: figures.loss_by_family(comparison)))
-    for measure in figures.LENGTH_MEASURES:
-        if any(len(by_length(family.cells[-1], measure)[0]) for family in comparison.families if family.cells):
-            text = f"{measure} against length, each family at its best learning rate."
-            found.append(
-                (f"{measure}_by_length", text, lambda measure=measure: figures.measure_by_length(comparison, measure))
+        lengths = sorted({int(length) for at, _ in curves.values() for length in at})
+        if lengths:
+            found = {name: dict(zip(map(int, at), map(float, values))) for name, (at, values) in curves.items()}
+            rows = tuple(
+                (name, *(Number(values[length], ".3f") if length in values else "-" for length in lengths))
+                for name, values in found.items()
+                if values
             )
-    return found
+            sections.append(Section(f"{measure} by length", (Table(("family", *map(str, lengths)), rows),)))
+    return sections
 
 
-def _left_out(comparison: Comparison) -> list[str]:
-    rows = [(family.name, item) for family in comparison.families for item in family.left_out]
-    if not rows:
-        return []
-    lines = ["## Runs left out\n", "| family | run | reason |", "|---|---|---|"]
-    return [*lines, *(f"| {name} | {item.run} | {item.reason} |" for name, item in rows), ""]
+def _left_out(comparison: Comparison) -> list[Section]:
+    rows = tuple((family.name, item.run, item.reason) for family in comparison.families for item in family.left_out)
+    return [Section("Runs left out", (Table(("family", "run", "reason"), rows, terminal_rows=20),))] if rows else []

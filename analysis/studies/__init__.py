@@ -15,7 +15,7 @@ from analysis.studies.allocation import (
     optimum,
 )
 from analysis.studies.backtesting import Backtest, backtest, backtest_of
-from analysis.studies.comparison import Cell, Comparison, Family, by_length, compare
+from analysis.studies.comparison import MEASURES_BY_LENGTH, Cell, Comparison, Family, by_length, compare
 from analysis.studies.curve_collapse import Collapse, collapse
 from analysis.studies.downstream import fit_two_steps, predict_task, smoothed
 from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_table

@@ -77,11 +77,14 @@ class Study:
 
     @staticmethod
     def from_dict(data: dict[str, Any], laws: Sequence[Law] = ()) -> "Study":
-        """Inverse of `to_dict`. laws: your own, where the study's is none of the package's; no code is loaded.
+        """Inverse of `to_dict`, also of a law.json, which has the rest of its report under the key `report`.
 
-        Raises FileError naming a field that is missing or unknown, LawError for an unknown law.
+        laws: your own, where the study's is none of the package's; no code is loaded. Raises FileError naming a field
+        that is missing or unknown, LawError for an unknown law.
         """
-        return json_values.from_dict(Study, data, laws=laws)
+        return json_values.from_dict(
+            Study, {name: value for name, value in data.items() if name != "report"}, laws=laws
+        )
 
 
 def fit_table(

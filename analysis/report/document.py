@@ -1,0 +1,147 @@
+"""A report as values: sections of paragraphs, lists, tables and figures, whose numbers are still numbers.
+
+Nothing here is escaped or laid out: each writer (`markdown`, `terminal`) does that for its own medium, so that
+every medium shows the same tables. A number in a report is a `Number` and never a piece of text, so that a test can
+look each one up in the JSON file that is written beside the report.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TypeAlias
+
+from analysis.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value and its format specification, as in `format(value, form)`; unit: printed after it, may be empty.
+
+    below: magnitudes under it are printed as 0.
+    """
+
+    value: float
+    form: str = ".4g"
+    unit: str = ""
+    below: float = 0.0
+
+    def __str__(self) -> str:
+        value = 0 if abs(self.value) < self.below else self.value
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{value:{self.form}}{unit}"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A value with the ends of its interval, all in one format."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+@dataclass(frozen=True)
+class Strong:
+    """What must not be overlooked."""
+
+    content: "Content"
+
+
+@dataclass(frozen=True)
+class Code:
+    """A formula or another text that is shown letter by letter."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file beside the report."""
+
+    text: str
+    path: str
+
+
+Content: TypeAlias = "str | Number | Span | Strong | Code | Link | tuple[Content, ...]"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text."""
+
+    content: Content
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list, one line or so per item."""
+
+    items: tuple[Content, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under `columns`; every row has as many cells.
+
+    grouped: rows with equal first cells belong together. A terminal separates the groups and prints what a row's first
+    cells share with the row above once. terminal_rows: a terminal shows so many and says how many there are more.
+    """
+
+    columns: tuple[Content, ...]
+    rows: tuple[tuple[Content, ...], ...]
+    grouped: bool = False
+    terminal_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"row = {row!r}: has {len(row)} cells under {len(self.columns)} columns. Fix: fill every cell."
+                )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An image, `figures/<name>.png`, with `figures/<name>.pdf` beside it."""
+
+    name: str
+    title: str
+    caption: Content
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title and what stands under it; a whole report is one section, whose sections are one level deeper."""
+
+    title: Content
+    blocks: tuple["Block", ...]
+
+
+Block = Paragraph | Bullets | Table | Figure | Section
+
+
+def span(interval: Interval, form: str = ".4g", unit: str = "") -> Span:
+    """An interval for printing; an end at a bound of zero is printed as 0, however close to it the fit came."""
+    return Span(*(Number(value, form, unit, interval.zero) for value in (interval.value, interval.low, interval.high)))
+
+
+def ends(interval: Interval, form: str = ".4g") -> Content:
+    """The two ends of an interval alone."""
+    shown = span(interval, form)
+    return (shown.low, " to ", shown.high)
+
+
+def one_line(text: str) -> str:
+    """A piece of text without line breaks and control characters, which a table or a terminal would act on."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def leaves(node: "Block | Content") -> Iterator[str | Number]:
+    """Every number and every piece of text in a block, in the order of reading."""
+    if isinstance(node, (str, Number)):
+        yield node
+    elif isinstance(node, tuple):
+        for item in node:
+            yield from leaves(item)
+    elif is_dataclass(node):
+        for field in fields(node):
+            yield from leaves(getattr(node, field.name))

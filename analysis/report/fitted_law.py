@@ -1,0 +1,116 @@
+"""The sections on the fitted runs: the parametric law with its constants (approach 3), isoFLOP valleys (approach 2)."""
+
+from analysis.intervals import Estimate
+from analysis.report.document import (
+    Bullets,
+    Code,
+    Content,
+    Number,
+    Paragraph,
+    Section,
+    Strong,
+    Table,
+    ends,
+    span,
+)
+from analysis.runs_table import unit_of
+from analysis.studies import Study
+
+
+def law_section(study: Study) -> Section:
+    """The parametric law, its constants, how well it was fitted and how well the runs determine it."""
+    law = study.law.fit.law
+    return Section(
+        "The parametric law (approach 3)" if law.name == "chinchilla" else "The parametric law",
+        (
+            Paragraph((Code(law.formula), f" ({law.citation})")),
+            constants_table(study.law, study.level),
+            Paragraph(fit_quality(study.law)),
+            *weakly_identified(study.weakly_identified),
+        ),
+    )
+
+
+def constants_table(estimate: Estimate, level: float) -> Table:
+    """The law's constants, fitted and held."""
+    rows: list[tuple[Content, ...]] = []
+    for parameter in estimate.fit.law.parameters:
+        interval = estimate.intervals[parameter.name]
+        rows.append((parameter.name, span(interval, ".5g").value, ends(interval), parameter.unit, parameter.meaning))
+    rows += [(name, Number(value, ".5g"), "held", "", "") for name, value in estimate.fit.law.fixed]
+    return Table(("constant", "value", (Number(level, ".0%"), " interval"), "unit", "meaning"), tuple(rows))
+
+
+def fit_quality(estimate: Estimate) -> Content:
+    """One sentence each on the objective, the search, the conditioning, the residuals and the intervals."""
+    fit, law = estimate.fit, estimate.fit.law
+    logarithmic = law.residual == "log"
+    points: Content = (
+        f" points on {'the log of ' if logarithmic else ''}{law.output}: ",
+        Number(fit.objective_value, ".6g"),
+    )
+    scale: Content = () if fit.scale is None else (" Fitted scale of the residuals ", Number(fit.scale), ".")
+    residual = Number(fit.residual_scale, *((".2%",) if logarithmic else (".3g", unit_of(law.output))))
+    return (
+        f"Objective {fit.objective}, summed over ", Number(len(fit.used), "d"), points, ". ",
+        Number(fit.starts_at_optimum, "d"), " of ", Number(fit.starts, "d"), " starts reached this minimum; largest "
+        "gradient ", Number(fit.gradient_norm, ".1e"), "; condition number ", Number(fit.condition_number, ".3g"), ".",
+        scale, " Residual scale ", residual, f". Intervals: {estimate.method}.",
+    )  # fmt: skip
+
+
+def weakly_identified(reasons: dict[str, str]) -> tuple[Bullets, ...]:
+    """A warning for each constant that the runs do not pin down; nothing where they pin down all."""
+    items = tuple(
+        (Strong(f"{name} is weakly identified"), f": {reason}. Do not read it on its own.")
+        for name, reason in reasons.items()
+    )
+    return (Bullets(items),) if items else ()
+
+
+def valleys_section(study: Study) -> Section:
+    """Approach 2, or why there is none."""
+    title, isoflop = "IsoFLOP valleys (approach 2)", study.isoflop
+    if isoflop is None:
+        return Section(title, (Paragraph(f"Not fitted. {study.isoflop_note}"),))
+    rows = tuple(
+        (
+            Number(valley.budget_flops),
+            Number(valley.runs, "d"),
+            span(valley.params),
+            span(valley.tokens),
+            span(valley.loss_nats),
+            "yes" if valley.inside_range else (Strong("no"), ": the parabola is extrapolated"),
+        )
+        for valley in isoflop.valleys
+    )
+    columns = (
+        "budget (FLOP)", "runs", "optimal params (count)", "optimal tokens (count)", "loss there (nats per token)",
+        "inside the sizes trained",
+    )  # fmt: skip
+    lines: list[Content] = [
+        (
+            f"optimal {name} = scale * flops^exponent: exponent ", span(law.intervals["exponent"]), ", scale ",
+            span(law.intervals["scale"]), f" {name} at 1 FLOP",
+        )
+        for name, law in (("params", isoflop.params), ("tokens", isoflop.tokens))
+    ]  # fmt: skip
+    if isoflop.loss is not None:
+        loss = isoflop.loss.intervals
+        lines.append(
+            (
+                "loss at the optimum = E + scale / flops^exponent: E ", span(loss["E"]), " nats per token, scale ",
+                span(loss["scale"]), " nats per token, exponent ", span(loss["exponent"]),
+            )
+        )  # fmt: skip
+    else:
+        lines.append(f"loss at the optimum against flops: not fitted ({isoflop.loss_note})")
+    lines.append(
+        (
+            "intervals: ", Number(study.bootstraps, "d"), " resamples of the runs within each budget, ",
+            Number(isoflop.dropped_draws, "d"), " of them dropped because fewer than two budgets kept a minimum",
+        )
+    )  # fmt: skip
+    lines += [f"left out: {item.run}: {item.reason}" for item in isoflop.left_out]
+    text = "A parabola of loss in log(params) is fitted to each budget; its minimum is the optimum."
+    return Section(title, (Paragraph(text), Table(columns, rows), Bullets(tuple(lines))))

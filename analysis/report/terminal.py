@@ -1,0 +1,109 @@
+"""Documents on a terminal, through rich. Text is never read as rich's markup, and no number is cut at the margin."""
+
+import itertools
+import textwrap
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from analysis.report.document import (
+    Block,
+    Bullets,
+    Code,
+    Content,
+    Figure,
+    Link,
+    Number,
+    Paragraph,
+    Section,
+    Span,
+    Strong,
+    Table,
+    one_line,
+)
+
+
+def show(console: Console, *blocks: Block) -> None:
+    """Print blocks one below the other. Figures are files and are left out."""
+    for block in blocks:
+        match block:
+            case Section():
+                console.print(_inline(block.title, "bold"))
+                for inner in block.blocks:
+                    show(console, inner)
+                console.print()
+            case Paragraph():
+                console.print(_inline(block.content))
+            case Bullets():
+                for item in block.items:
+                    console.print(Text("- ").append_text(_inline(item)))
+            case Table():
+                _show_table(console, block)
+            case Figure():
+                pass
+            case _:
+                raise TypeError(f"block = {block!r}: is no block of a document. Fix: use one of those in document.py.")
+
+
+def _inline(content: Content, style: str = "", in_cell: bool = False) -> Text:
+    match content:
+        case str():
+            return Text(one_line(content), style)
+        case Number():
+            return Text(str(content), style)
+        case Span():
+            first, last = ("\n", "") if in_cell else (" (", ")")
+            return _inline(content.value, style) + Text(f"{first}{content.low} to {content.high}{last}", style)
+        case Strong():
+            return _inline(content.content, "bold", in_cell)
+        case Code() | Link():
+            return Text(one_line(content.text), style)
+        case tuple():
+            return Text().join([_inline(part, style, in_cell) for part in content])
+    raise TypeError(f"content = {content!r}: is none of a document. Fix: use text or a value of document.py.")
+
+
+def _show_table(console: Console, table: Table) -> None:
+    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
+    rows = table.rows[: table.terminal_rows]
+    for index, head in enumerate(table.columns):
+        cells = [row[index] for row in rows]
+        numeric = 2 * sum(map(_is_numeric, cells)) > len(cells)
+        lines = [line for cell in cells for line in _inline(cell, in_cell=True).plain.splitlines()] if numeric else []
+        width = max(map(len, lines), default=0)
+        shown.add_column(
+            Text(_heading(_inline(head).plain, width)),
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            min_width=width or None,
+        )
+    above: tuple[Content, ...] = ()
+    for row in rows:
+        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(row, above)))
+        if table.grouped and above and not shared:
+            shown.add_section()
+        blank = min(shared, len(row) - 1) if table.grouped else 0
+        shown.add_row(*[""] * blank, *(_inline(cell, in_cell=True) for cell in row[blank:]))
+        above = row
+    # rich cuts what is wider than the console; a line that the terminal itself breaks is still whole.
+    needed = Measurement.get(console, console.options.update(max_width=10_000), shown).minimum
+    if needed > console.width:
+        shown.width = needed
+    console.print(shown, crop=False)
+    if len(rows) < len(table.rows):
+        console.print(Text(f"... and {len(table.rows) - len(rows)} more, which the JSON file and report.md have"))
+
+
+def _is_numeric(cell: Content) -> bool:
+    if isinstance(cell, tuple):
+        return any(map(_is_numeric, cell))
+    return _is_numeric(cell.content) if isinstance(cell, Strong) else isinstance(cell, (Number, Span))
+
+
+def _heading(text: str, width: int) -> str:
+    """A heading in lines no longer than its column needs for its cells or the longest word."""
+    longest = max(map(len, text.split()), default=0)
+    return "\n".join(textwrap.wrap(text, max(width, longest), break_long_words=False)) if width else text
