@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from planted_tables import BUDGETS, planted_table
 
 from analysis import figures, runs_table
+from analysis.figures.style import log_ticks, told_apart
 from analysis.fit import FitError, select
 from analysis.intervals import Interval, profile
 from analysis.laws import CHINCHILLA, find
@@ -49,7 +51,7 @@ def curves(seeds=3, noise=0.004):
 
 
 @pytest.fixture(scope="module")
-def drawings(table, study):
+def drawn(table, study):
     """Name -> a function of the number of columns."""
     far = predict(study, {"params": 3e6, "tokens": 2e8})
     past = backtest(CHINCHILLA, table, cuts=[1e12, 3e12], bootstraps=20)
@@ -79,14 +81,14 @@ def drawings(table, study):
     }
 
 
-def test_all_figures_are_here(drawings):
+def test_all_figures_are_here(drawn):
     functions = {name for name in figures.__all__ if callable(getattr(figures, name)) and name.islower()} - {"save"}
-    assert functions - set(drawings) == {"prediction_against_measurement"} and len(drawings) == len(functions)
+    assert functions - set(drawn) == {"prediction_against_measurement"} and len(drawn) == len(functions)
 
 
 @pytest.mark.parametrize("columns", ["one", "two"])
-def test_figures_have_their_printed_width(tmp_path, drawings, columns):
-    for name, draw in drawings.items():
+def test_figures_have_their_printed_width(tmp_path, drawn, columns):
+    for name, draw in drawn.items():
         figure = draw(columns)
         assert figure.get_size_inches()[0] == figures.WIDTH_INCHES[columns]
         png, pdf = figures.save(figure, tmp_path / name)
@@ -95,8 +97,8 @@ def test_figures_have_their_printed_width(tmp_path, drawings, columns):
         assert pdf.read_bytes().startswith(b"%PDF")
 
 
-def test_the_same_figure_gives_the_same_bytes(tmp_path, drawings):
-    first, second = (figures.save(drawings["loss_surface"]("one"), tmp_path / name) for name in ("a", "b"))
+def test_the_same_figure_gives_the_same_bytes(tmp_path, drawn):
+    first, second = (figures.save(drawn["loss_surface"]("one"), tmp_path / name) for name in ("a", "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -157,3 +159,20 @@ def test_a_constant_that_some_resamples_put_at_zero_leaves_its_axis_to_the_other
     assert 1e-4 < low < draws[1:4, 0].min() < high
     assert "at a lower edge: zero" in "".join(text.get_text() for axes in figure.axes for text in axes.texts)
     assert not any("zero" in text.get_text() for a in figures.bootstrap_cloud(study.law, 0.9).axes for text in a.texts)
+
+
+def test_a_legend_tells_all_its_budgets_apart(table):
+    """Two digits are enough for most; two cuts that round alike get as many as they need."""
+    assert told_apart([1e12, 2.5e12]) == ["$10^{12}$", r"$2.5\times10^{12}$"]
+    assert told_apart([6e11, 6.01e11]) == [r"$6\times10^{11}$", r"$6.01\times10^{11}$"]
+    close = backtest(CHINCHILLA, table, cuts=[6.01e11, 6.04e11], bootstraps=20)
+    labels = [text.get_text() for text in figures.backtest_errors(close).legends[0].get_texts()]
+    assert len(labels) == len(set(labels)) == 2
+
+
+def test_ticks_of_a_logarithmic_axis_are_even_in_its_logarithm():
+    """Even steps on an axis from 25 to 450 would label its upper end alone."""
+    axes = Figure().subplots()
+    axes.set(xscale="log", xlim=(25, 450))
+    log_ticks(axes.xaxis, 3)
+    assert [tick for tick in axes.get_xticks() if 25 <= tick <= 450] == [30, 100, 300]

@@ -13,8 +13,8 @@ from analysis.figures.style import (
     canvas,
     legend_above,
     log_ticks,
-    power_of_ten,
     shade,
+    told_apart,
 )
 from analysis.studies import Backtest
 
@@ -34,6 +34,7 @@ def backtest_errors(backtest: Backtest, columns: Columns = "two") -> Figure:
     unit = f" ({backtest.unit})" if backtest.unit else ""
     shape = (1, 2) if columns == "two" else (2, 1)
     legend_rows = -(-len(cuts) // (7 if columns == "two" else 4))
+    labels = told_apart([cut.below for cut in cuts])
     with canvas(columns, (2.5 if columns == "two" else 4.4) + 0.15 * legend_rows, shape) as (figure, panels):
         errors, summary = panels.flat
         errors.axhline(0.0, color="0.5", linewidth=0.8)
@@ -41,7 +42,7 @@ def backtest_errors(backtest: Backtest, columns: Columns = "two") -> Figure:
             beyond, error = cut.at * cut.furthest / cut.at.max(), cut.predicted - cut.measured
             errors.plot(beyond, error, ".", color="0.8", markersize=2, zorder=1, rasterized=True)
             style = {"color": shade(i, len(cuts)), "marker": MARKERS[i % len(MARKERS)], "linewidth": 0.9}
-            errors.plot(*_means(beyond, error), **style, label=power_of_ten(cut.below))
+            errors.plot(*_means(beyond, error), **style, label=labels[i])
         errors.set(
             xscale="log",
             xlabel=f"{quantity.split(' (')[0]} / largest fitted",
@@ -52,7 +53,10 @@ def backtest_errors(backtest: Backtest, columns: Columns = "two") -> Figure:
         at = np.array([cut.below for cut in cuts])
         summary.plot(at, [cut.mean_absolute_error for cut in cuts], "o-", color=DARK)
         summary.set(
-            xscale="log", xlabel=f"fitted below, {quantity}", ylabel=f"mean absolute error{unit}", ylim=(0, None)
+            xscale="log",
+            xlabel=f"fitted below, {quantity}",
+            ylabel=f"mean absolute error\n{unit.strip()}".strip(),
+            ylim=(0, None),
         )
         log_ticks(summary.xaxis)
         rate = summary.twinx()

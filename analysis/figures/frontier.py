@@ -20,8 +20,8 @@ from analysis.figures.style import (
     legend_above,
     log_ticks,
     mark_edge,
-    power_of_ten,
     shade,
+    told_apart,
 )
 from analysis.studies import Study, fitted_rows, planning_law
 from analysis.studies.allocation import constants_of, interval_at
@@ -32,6 +32,7 @@ def isoflop_valleys(table: pd.DataFrame, study: Study, columns: Columns = "one")
     if study.isoflop is None:
         raise FigureError(f"isoflop = None: there are no valleys to draw. Reason: {study.isoflop_note}")
     runs, valleys = fitted_rows(table, study), study.isoflop.valleys
+    labels = told_apart([valley.budget_flops for valley in valleys])
     legend_rows = -(-(len(valleys) + 1) // (4 if columns == "one" else 8))
     with canvas(columns, (2.5 if columns == "one" else 3.0) + 0.14 * legend_rows) as (figure, axes):
         for i, valley in enumerate(valleys):
@@ -41,7 +42,7 @@ def isoflop_valleys(table: pd.DataFrame, study: Study, columns: Columns = "one")
             high = max(valley.largest_params, valley.params.value)
             sizes = np.geomspace(low / 1.15, high * 1.15, 200)
             axes.plot(sizes, valley.loss_at(sizes), color=colour, zorder=2)
-            axes.plot(mine["params"], mine["loss_nats"], marker, color=colour, label=power_of_ten(valley.budget_flops))
+            axes.plot(mine["params"], mine["loss_nats"], marker, color=colour, label=labels[i])
             axes.errorbar(valley.params.value, valley.loss_nats.value, xerr=arms(valley.params), **STAR_WITH_BAR)
         axes.plot([], [], **STAR, label="optimum")
         axes.set(xscale="log", xlabel="params (count)", ylabel="held-out loss (nats per token)")
@@ -64,7 +65,9 @@ def loss_against_compute(
     with canvas(columns, 3.0 if columns == "one" else 3.2) as (figure, axes):
         axes.plot(runs["flops"], runs["loss_nats"], "o", color=GREY, markersize=2.8, label="runs fitted")
         axes.plot(flops, best, color=DARK, label="compute-optimal loss, approach 3")
-        axes.fill_between(flops, low, high, color=DARK, alpha=0.25, linewidth=0, label=f"{study.level:.0%} band of it")
+        axes.fill_between(
+            flops, low, high, color=DARK, alpha=0.25, linewidth=0, label=f"its {study.level:.0%} interval"
+        )
         mark_edge(axes, study.largest_flops)
         if study.isoflop is not None:
             valleys = study.isoflop.valleys
@@ -88,8 +91,10 @@ def optimal_allocation(
     with canvas(columns, 2.8 if columns == "two" else 4.6, shape) as (figure, panels):
         for index, (axes, name) in enumerate(zip(panels.flat, ("params", "tokens"), strict=True)):
             best, low, high = _efficient(study, flops, index)
-            axes.fill_between(flops, low, high, color=DARK, alpha=0.2, linewidth=0)
-            axes.plot(flops, best, color=DARK, label=f"approach 3 ({study.level:.0%} band)")
+            axes.plot(flops, best, color=DARK, label="approach 3")
+            axes.fill_between(
+                flops, low, high, color=DARK, alpha=0.2, linewidth=0, label=f"its {study.level:.0%} interval"
+            )
             if study.isoflop is not None:
                 _draw_approach_2(axes, study, name, flops)
             mark_edge(axes, study.largest_flops)
@@ -98,15 +103,16 @@ def optimal_allocation(
             )
             log_ticks(axes.xaxis)
             log_ticks(axes.yaxis)
-        panels.flat[0].legend(loc="upper left")
+        legend_above(figure, panels.flat[0], across=4 if columns == "two" else 2)
     return figure
 
 
 def _draw_approach_2(axes: Axes, study: Study, name: str, flops: np.ndarray) -> None:
     law = getattr(study.isoflop, name)
     at = [law.at({"flops": value}, study.level) for value in flops]
-    label = f"approach 2 ({study.level:.0%} limits dotted)"
+    label = f"approach 2, {study.level:.0%} interval dotted"
     axes.plot(flops, [interval.value for interval in at], "--", color=WARM, label=label)
+    axes.plot([], [], **STAR, label="valleys' minima")
     for end in ("low", "high"):
         axes.plot(flops, [getattr(interval, end) for interval in at], ":", color=WARM, linewidth=0.8)
     for valley in study.isoflop.valleys:

@@ -63,7 +63,9 @@ def loss_surface(
         axes.plot(params[:, 0], tokens[:, 0], color=DARK, linewidth=1.6, label="efficient line, approach 3", zorder=4)
         band = [interval_at(study, sizes) for sizes in params]
         ends = [interval.low for interval in band], [interval.high for interval in band]
-        axes.fill_betweenx(tokens[:, 0], *ends, color=DARK, alpha=0.2, linewidth=0, label=f"{study.level:.0%} band")
+        axes.fill_betweenx(
+            tokens[:, 0], *ends, color=DARK, alpha=0.2, linewidth=0, label=f"its {study.level:.0%} interval"
+        )
         if target_flops is not None:
             at = efficient_runs(law, draws[:1], rule, target_flops)
             axes.plot(
@@ -79,7 +81,7 @@ def loss_surface(
 
 
 def residuals(table: pd.DataFrame, study: Study, columns: Columns = "two") -> Figure:
-    """Measured minus fitted output against each input of the law, one panel an input, and their distribution.
+    """Measured minus fitted output against each input of the law, one panel per input, and their distribution.
 
     A pattern along an input means that the law has the wrong shape there. In percent for a law fitted in logarithms.
     """
@@ -109,6 +111,7 @@ def residuals(table: pd.DataFrame, study: Study, columns: Columns = "two") -> Fi
         last.set(xlabel=f"measured minus\nfitted ({unit})", ylabel="runs")
         last.legend([last.lines[-1]], ["two residual scales"], loc="upper right")
         last.set_ylim(0, 1.25 * last.get_ylim()[1])
+        last.xaxis.set_major_locator(MaxNLocator(4))
         last.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
 
@@ -150,7 +153,7 @@ def prediction_against_measurement(
         log_ticks(bottom.xaxis)
         top.tick_params(labelbottom=False)
         bottom.yaxis.set_major_locator(MaxNLocator(4))
-        top.legend(loc="upper left")
+        top.legend(loc="lower right")
     return figure
 
 

@@ -34,7 +34,7 @@ def hyperparameter_bowls(
     output: str = "loss_nats",
     columns: Columns = "two",
 ) -> Figure:
-    """Loss above the best of its group against each hyperparameter, one panel each, one bowl a (params, tokens).
+    """Loss above the best of its group against each hyperparameter, one panel each, one bowl per (params, tokens).
 
     A bowl joins the least loss at each value, over whatever else was varied; its star is the lowest point. Curves are
     drawn above the group's own best, so that bowls of very different losses share an axis. The legend names at most ten

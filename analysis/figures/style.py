@@ -6,7 +6,7 @@
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,11 +87,20 @@ def arms(interval: Interval) -> list[list[float]]:
     return [[max(interval.value - interval.low, 0.0)], [max(interval.high - interval.value, 0.0)]]
 
 
-def power_of_ten(value: float) -> str:
-    """A value as it is printed in a legend: two digits times a power of ten."""
+def power_of_ten(value: float, digits: int = 2) -> str:
+    """A value as it is printed in a legend: so many digits times a power of ten."""
     exponent = math.floor(math.log10(value) + 1e-9)
-    digits = f"{value / 10**exponent:.2g}"
-    return rf"$10^{{{exponent}}}$" if digits == "1" else rf"${digits}\times10^{{{exponent}}}$"
+    factor = f"{value / 10**exponent:.{digits}g}"
+    return rf"$10^{{{exponent}}}$" if factor == "1" else rf"${factor}\times10^{{{exponent}}}$"
+
+
+def told_apart(values: Sequence[float]) -> list[str]:
+    """Different values as they are printed in one legend: with two digits, or as many as tell all of them apart."""
+    for digits in range(2, 17):
+        labels = [power_of_ten(value, digits) for value in values]
+        if len(set(labels)) == len(set(values)):
+            break
+    return labels
 
 
 def legend_above(figure: Figure, axes: Axes, title: str | None = None, across: int = 4) -> None:
@@ -114,11 +123,13 @@ def log_ticks(axis: Axis, most: int = 5) -> None:
     """At most about `most` ticks on a logarithmic axis: plain numbers within a decade or so, else powers of ten."""
     low, high = sorted(axis.get_view_interval())
     if high / low < 30:
+        # Even steps would crowd the ticks at the upper end of an axis that spans more than a few times its lower one.
+        steps = next((steps for ratio, steps in _WIDE_STEPS.items() if high / low > ratio), None)
         if max(abs(math.log10(low)), abs(math.log10(high))) < 5:
-            axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+            even = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
+            axis.set_major_locator(LogLocator(subs=steps) if high / low > 4 else even)
             axis.set_major_formatter(ScalarFormatter())
-        else:  # labels are wide: few, and no even steps, which would crowd them at the upper end
-            steps = next((steps for ratio, steps in _WIDE_STEPS.items() if high / low > ratio), None)
+        else:  # labels are wide: few of them
             axis.set_major_locator(MaxNLocator(3) if steps is None else LogLocator(subs=steps))
             axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
         axis.set_minor_locator(NullLocator())

@@ -65,7 +65,7 @@ def _at_edge(draws: np.ndarray) -> np.ndarray:
 
 
 def profile_likelihoods(profiles: Mapping[str, Profile], result: Fit, level: float, columns: Columns = "two") -> Figure:
-    """How much worse the best fit gets when one constant is held: the root of the deviance, one panel a constant.
+    """How much worse the best fit gets when one constant is held: the root of the deviance, one panel per constant.
 
     The interval is where the curve lies below the dashed line. A straight V is what a linear law would give; a curve
     that never crosses the line on one side leaves the constant open there, and says so.
@@ -111,7 +111,7 @@ def exponents_compared(
     published: Mapping[str, Mapping[str, Interval]] | None = None,
     label: str = "exponent",
 ) -> Figure:
-    """Exponents with intervals, one panel a quantity, one line a table: {quantity: {table: interval}}.
+    """Exponents with intervals, one panel per quantity, one line per table: {quantity: {table: interval}}.
 
     published: what others printed for the same quantity and table, drawn below each in a second mark.
     """
