@@ -109,7 +109,7 @@ class RunFolder:
             with contextlib.suppress(FileNotFoundError):
                 return Status.FAILED, read_object(self.failure_path)
         except DamagedFileError as error:
-            return Status.FAILED, {"failure_reason": f"{error}. {RETRY}"}
+            return Status.FAILED, {"failure_reason": f"{error}. {RETRY}", "traceback": str(error)}
         if self._is_claimed():
             return Status.RUNNING, {}
         begun = self.metrics_path.exists() or self.checkpoints_path.exists()
