@@ -56,7 +56,8 @@ def ended_as_filed(folder: RunFolder, status: Status) -> Ended:
     """The end of a run that its files tell; `status` is theirs, which a process that holds the claim cannot ask for."""
     if status == Status.FAILED:
         failure = folder.result()
-        return Ended(folder.name, status, failure["failure_reason"], Cause.ERROR if failure["traceback"] else None)
+        reason = failure.get("failure_reason") or "failed"
+        return Ended(folder.name, status, reason, Cause.ERROR if failure.get("traceback") else None)
     return Ended(folder.name, status, cause=None if status == Status.DONE else Cause.STOPPED)
 
 
