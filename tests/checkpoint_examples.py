@@ -61,7 +61,7 @@ EXAMPLES = {
     "llama": ModelConfig(
         **SMALL, attention=AttentionConfig(4, 2, 8, rope_theta=5e5, rope_scaling=RopeScaling()), mlp=MlpConfig(48)
     ),
-    "mamba": ModelConfig(**SMALL, pattern="mamba", mamba=MambaConfig(4, step_rank=3, algorithm="sequential")),
+    "mamba": ModelConfig(**SMALL, pattern="mamba", mamba=MambaConfig(4, dt_rank=3, algorithm="sequential")),
     "mamba2": ModelConfig(**SMALL, pattern="mamba2", mamba2=Mamba2Config(4, head_dim=8, groups=2, chunk=16)),
     "mistral": ModelConfig(**SMALL, attention=AttentionConfig(4, 2, 8, window=5), mlp=MlpConfig(48)),
     "mixtral": ModelConfig(

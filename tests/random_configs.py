@@ -129,7 +129,7 @@ def _mamba(seed: int) -> MambaConfig:
         state_size=int(rng.integers(1, 9)),
         expand=int(rng.integers(1, 4)),
         conv_width=int(rng.integers(1, 6)),
-        step_rank=None if rng.integers(2) else int(rng.integers(1, 9)),
+        dt_rank=None if rng.integers(2) else int(rng.integers(1, 9)),
         inner_norms=str(rng.choice(["none", "fixed", "learned"])),
         algorithm=str(rng.choice(["auto", "sequential", "chunked", "associative"])),
         chunk=int(rng.integers(1, 13)),
@@ -187,8 +187,8 @@ def _s4(seed: int) -> S4Config:
         discretisation=str(rng.choice(["bilinear", "zoh"])) if diagonal else "bilinear",
         # Steps as long as published ones are for a kernel of a thousand: C follows from C (1 - A^length), and at short
         # lengths with small steps that is a division by nearly nothing.
-        step_min=float(rng.uniform(0.05, 0.1)),
-        step_max=float(rng.uniform(0.1, 0.5)),
+        dt_min=float(rng.uniform(0.05, 0.1)),
+        dt_max=float(rng.uniform(0.1, 0.5)),
         kernel_length=int(rng.integers(16, 41)),
     )
 

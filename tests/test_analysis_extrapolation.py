@@ -85,7 +85,7 @@ def test_conventions_price_what_they_say(shaped):
 @pytest.mark.parametrize(
     ("convention", "change", "message"),
     [
-        ("gpt", lambda t: t, r"flop rule = 'gpt': must be one of table, 6nd, kaplan, attention, or FLOPs a token"),
+        ("gpt", lambda t: t, r"flop rule = 'gpt': must be one of table, 6nd, kaplan, attention, or FLOPs per token"),
         ("-6 * params", lambda t: t, "with positive numbers"),
         ("6 * params^0", lambda t: t, "with positive numbers"),
         ("1e * params", lambda t: t, "with positive numbers"),

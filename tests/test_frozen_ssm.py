@@ -114,7 +114,7 @@ def _s4d_params(params):
     return {
         "log_damping": params["kernel.log_A_real"],
         "frequency": params["kernel.A_imag"],
-        "log_step": params["kernel.log_dt"],
+        "log_dt": params["kernel.log_dt"],
         "readout_real": params["kernel.C"][..., 0],
         "readout_imaginary": params["kernel.C"][..., 1],
         "skip": params["D"],
@@ -133,7 +133,7 @@ def _h3_params(heads, params):
         "shift_skip": params["ssm_k_D"].reshape(H, K),
         "log_damping": params[f"{diagonal}inv_A_real"],
         "frequency": params[f"{diagonal}A_imag"],
-        "log_step": params[f"{diagonal}log_dt"],
+        "log_dt": params[f"{diagonal}log_dt"],
         "input_real": params[f"{diagonal}B"][..., 0],
         "input_imaginary": params[f"{diagonal}B"][..., 1],
         "readout_real": params[f"{diagonal}C"][0, ..., 0],

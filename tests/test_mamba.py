@@ -16,15 +16,15 @@ MODEL = ModelConfig(vocab_size=97, width=24, depth=2, pattern="mamba", mamba=Mam
 
 def test_starts_as_published():
     params = language_model.init(replace(MODEL, width=96, depth=3), jax.random.key(0))["period2"]["layer0_mixer"]
-    steps = jax.nn.softplus(params["step_bias"])
+    steps = jax.nn.softplus(params["dt_bias"])
     assert float(steps.min()) >= 1e-3 * (1 - 1e-5) and float(steps.max()) <= 1e-1 * (1 + 1e-5)
     # Log-uniform over two decades: of 192 draws, the mean of log10 lies within 4 * 0.577 / sqrt(192) of -2.
     assert float(jnp.log10(steps).mean()) == pytest.approx(-2, abs=0.17)
     rates = np.arange(1, 5, dtype=np.float32)
-    np.testing.assert_allclose(jnp.exp(params["rate_log"]), np.tile(rates[:, None], 192), rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(params["A_log"]), np.tile(rates[:, None], 192), rtol=1e-6)
     np.testing.assert_array_equal(params["skip"], 1)
     # Uniform within +-1 / sqrt(inputs), W_dt by its rank of 6; the last matrix by sqrt(3) layers less.
-    bounds = {"input": 96**-0.5, "gate": 96**-0.5, "selection": 192**-0.5, "step": 6**-0.5, "out": (192 * 3) ** -0.5}
+    bounds = {"input": 96**-0.5, "gate": 96**-0.5, "selection": 192**-0.5, "dt": 6**-0.5, "out": (192 * 3) ** -0.5}
     for name, bound in bounds.items():
         assert 0.98 * bound < float(jnp.abs(params[name]).max()) <= bound
         assert float(params[name].std()) == pytest.approx(bound / 3**0.5, rel=0.05)
@@ -34,9 +34,9 @@ def test_only_matrices_and_taps_decay():
     mask = decayed(language_model.abstract(replace(MODEL, mamba=MambaConfig(inner_norms="learned"))))
     mixer = mask["period0"]["layer0_mixer"]
     kept = {"conv": {"kernel": True, "bias": False}}
-    kept |= dict.fromkeys(("input", "gate", "selection", "step", "out"), True)
-    kept |= dict.fromkeys(("rate_log", "skip", "step_bias"), False)
-    kept |= {name: {"gain": False} for name in ("step_norm", "write_norm", "read_norm")}
+    kept |= dict.fromkeys(("input", "gate", "selection", "dt", "out"), True)
+    kept |= dict.fromkeys(("A_log", "skip", "dt_bias"), False)
+    kept |= {name: {"gain": False} for name in ("dt_norm", "B_norm", "C_norm")}
     assert mixer == kept
 
 

@@ -18,14 +18,14 @@ MODEL = ModelConfig(vocab_size=97, width=24, depth=2, pattern="mamba2", mamba2=M
 def test_starts_as_published():
     model = replace(MODEL, width=960, depth=3)  # 320 heads of 6
     params = language_model.init(model, jax.random.key(0))["period2"]["layer0_mixer"]
-    steps, rates = jax.nn.softplus(params["step_bias"]), jnp.exp(params["rate_log"])
+    steps, rates = jax.nn.softplus(params["dt_bias"]), jnp.exp(params["A_log"])
     assert float(steps.min()) >= 1e-3 * (1 - 1e-5) and float(steps.max()) <= 1e-1 * (1 + 1e-5)
     assert float(rates.min()) >= 1 - 1e-5 and float(rates.max()) <= 16 * (1 + 1e-5)
     # Uniform on [1, 16]: the mean of 320 draws lies within 4 * 15 / sqrt(12 * 320) of 8.5.
     assert float(rates.mean()) == pytest.approx(8.5, abs=0.97)
     np.testing.assert_array_equal(params["skip"], 1)
     np.testing.assert_array_equal(params["gain"], 1)
-    bounds = dict.fromkeys(("gate", "input", "selection", "step"), 960 ** (-0.5)) | {"out": (1920 * 3) ** -0.5}
+    bounds = dict.fromkeys(("gate", "input", "selection", "dt"), 960 ** (-0.5)) | {"out": (1920 * 3) ** -0.5}
     for name, bound in bounds.items():
         assert float(params[name].std()) == pytest.approx(bound / 3**0.5, rel=0.05)
 
@@ -33,8 +33,8 @@ def test_starts_as_published():
 def test_only_matrices_and_taps_decay():
     mixer = decayed(language_model.abstract(MODEL))["period0"]["layer0_mixer"]
     kept = {name: {"kernel": True, "bias": False} for name in ("conv_input", "conv_selection")}
-    kept |= dict.fromkeys(("gate", "input", "selection", "step", "out"), True)
-    kept |= dict.fromkeys(("rate_log", "skip", "step_bias", "gain"), False)
+    kept |= dict.fromkeys(("gate", "input", "selection", "dt", "out"), True)
+    kept |= dict.fromkeys(("A_log", "skip", "dt_bias", "gain"), False)
     assert mixer == kept
 
 

@@ -26,7 +26,7 @@ CASES = {
     "olmoe": MoeConfig(6, 3, 10, renormalize=False),
     "deepseek": DEEPSEEK,
     "switch": MoeConfig(4, 1, 10, renormalize=False, capacity_factor=1.0),
-    "half the seats": replace(DEEPSEEK, capacity_factor=0.5),
+    "half the slots": replace(DEEPSEEK, capacity_factor=0.5),
 }
 # float32 sums of a few dozen terms of order one, in another order
 REORDERED = {"rtol": 2e-5, "atol": 2e-5}
@@ -84,12 +84,12 @@ def test_algorithms_are_one_function(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_layer_is_the_formula_written_out(case):
-    """In numpy, a token at a time, in the order of positions: top-k, groups, gates, seats, experts."""
+    """In numpy, a token at a time, in the order of positions: top-k, groups, gates, slots, experts."""
     model, cfg = _with(CASES[case]), CASES[case]
     params, x_BLD = _params(model), _input(model)
     y_BLD, statistics = _apply(model, params, x_BLD)
     p = {name: np.asarray(value, np.float64) for name, value in params.items()}
-    seats = router.capacity(cfg, x_BLD.shape[1])
+    slots = router.capacity(cfg, x_BLD.shape[1])
     expected, loads = np.zeros_like(x_BLD, np.float64), np.zeros((len(x_BLD), cfg.experts))
     for b, x_LD in enumerate(np.asarray(x_BLD, np.float64)):
         for t, x_D in enumerate(x_LD):
@@ -103,14 +103,14 @@ def test_the_layer_is_the_formula_written_out(case):
             chosen = np.argsort(-wanted)[: cfg.active]
             gates = scores[chosen] / (scores[chosen].sum() if cfg.renormalize else 1.0) * cfg.gate_scale
             for expert, gate in zip(chosen, gates):
-                if loads[b, expert] < seats:
+                if loads[b, expert] < slots:
                     expected[b, t] += gate * _swiglu(x_D, *(p[name][expert] for name in ("gate", "up", "down")))
                 loads[b, expert] += 1
             if cfg.shared_experts:
                 expected[b, t] += _swiglu(x_D, p["shared_gate"], p["shared_up"], p["shared_down"])
     np.testing.assert_allclose(y_BLD, expected, **REORDERED)
     np.testing.assert_array_equal(statistics.load_BE, loads)
-    assert statistics.dropped_B1.sum() == np.maximum(loads - seats, 0).sum()
+    assert statistics.dropped_B1.sum() == np.maximum(loads - slots, 0).sum()
 
 
 def _swiglu(x_D, gate_DF, up_DF, down_FD):
@@ -199,7 +199,7 @@ def test_sequences_are_routed_by_themselves_and_padding_takes_no_seat():
     np.testing.assert_allclose(alone[0], y_BLD[1], **REORDERED)
     padding = jnp.broadcast_to(x_BLD[:, :1], x_BLD.shape)  # wants what the first token wants
     mask_BL = jnp.arange(16)[None, :].repeat(3, axis=0) >= 8
-    half = _with(CASES["switch"], capacity_factor=0.5)  # of twice the length: as many seats
+    half = _with(CASES["switch"], capacity_factor=0.5)  # of twice the length: as many slots
     padded, statistics = _apply(half, params, jnp.concatenate([padding, x_BLD], axis=1), mask_BL)
     np.testing.assert_allclose(padded[:, 8:], y_BLD, **REORDERED)
     assert statistics.tokens_B1.sum() == 24 and statistics.load_BE.sum() == 24
@@ -262,8 +262,8 @@ def test_finer_experts_cost_the_same():
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.25, math.pi, 100.0])
 def test_capacity_lies_between_its_share_and_everything(factor):
     cfg = MoeConfig(8, 2, capacity_factor=factor)
-    seats = router.capacity(cfg, 128)
-    assert seats == min(128, math.ceil(factor * 32))
+    slots = router.capacity(cfg, 128)
+    assert slots == min(128, math.ceil(factor * 32))
 
 
 CHOICE = {"routing": "expert_choice", "algorithm": "capacity", "capacity_factor": 1.0, "renormalize": False}
@@ -280,7 +280,7 @@ CHOICE = {"routing": "expert_choice", "algorithm": "capacity", "capacity_factor"
         ({"capacity_factor": 0.0}, r"model.moe.capacity_factor = 0.0: must be above zero"),
         ({"capacity_factor": -1.0}, r"model.moe.capacity_factor = -1.0: must be above zero"),
         ({"active": 1}, r"model.moe.renormalize = True: .*would learn nothing"),
-        ({**CHOICE, "algorithm": "ragged"}, r"model.moe.algorithm = 'ragged': expert_choice fills the seats"),
+        ({**CHOICE, "algorithm": "ragged"}, r"model.moe.algorithm = 'ragged': expert_choice fills the slots"),
         ({**CHOICE, "renormalize": True}, r"nothing to renormalize"),
     ],
 )

@@ -11,7 +11,7 @@ from oracle_tools import assert_equals_oracle  # noqa: E402
 
 MAMBA_CASES = {
     "tied": {"tied_embeddings": True, "mamba": MambaConfig(state_size=8, chunk=4)},
-    "narrow step, long taps": {"mamba": MambaConfig(state_size=5, expand=1, conv_width=7, step_rank=3), "depth": 1},
+    "narrow step, long taps": {"mamba": MambaConfig(state_size=5, expand=1, conv_width=7, dt_rank=3), "depth": 1},
     "scanned": {"mamba": MambaConfig(algorithm="associative"), "scan_layers": True},
 }
 MAMBA2_CASES = {

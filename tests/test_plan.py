@@ -163,7 +163,7 @@ def test_only_what_the_pattern_names_is_scaled():
 
 
 def test_ranks_that_were_given_grow_with_the_width():
-    assert scaled(ModelConfig(pattern="mamba", mamba=MambaConfig(step_rank=5)), 512, 4).mamba.step_rank == 10
+    assert scaled(ModelConfig(pattern="mamba", mamba=MambaConfig(dt_rank=5)), 512, 4).mamba.dt_rank == 10
     rwkv7 = Rwkv7Config(decay_rank=8)
     pattern = "rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel"
     assert scaled(ModelConfig(pattern=pattern, rwkv7=rwkv7), 128, 4).rwkv7 == replace(rwkv7, decay_rank=4)

@@ -11,7 +11,7 @@ from research.models.state_spaces.selective_scan import ALGORITHMS
 selective_scan = jax.jit(module.selective_scan, static_argnums=(0, 1))
 
 BATCH, LENGTH, CHANNELS, STATES = 2, 13, 6, 4
-NAMES = ("x", "step", "rate", "write", "read", "state")
+NAMES = ("x", "dt", "rate", "write", "read", "state")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from research.models.state_spaces.ssd import ALGORITHMS
 ssd = jax.jit(module.ssd, static_argnums=(0, 1))
 
 BATCH, LENGTH, HEADS, CHANNELS, GROUPS, STATES = 2, 19, 4, 3, 2, 5
-NAMES = ("x", "step", "rate", "write", "read", "state")
+NAMES = ("x", "dt", "rate", "write", "read", "state")
 CASES = [("recurrent", 1), *(("chunked", chunk) for chunk in (1, 4, 16, LENGTH, 64))]
 
 

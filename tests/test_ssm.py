@@ -70,7 +70,7 @@ def test_starts_as_published():
     params = language_model.init(model, jax.random.key(0))["period0"]
     s4, h3_layer = params["layer0_mixer"], params["layer1_mixer"]
     for layer in (s4, h3_layer):
-        steps = jnp.exp(layer["log_step"])
+        steps = jnp.exp(layer["log_dt"])
         assert float(steps.min()) >= 1e-3 * (1 - 1e-5) and float(steps.max()) <= 1e-1 * (1 + 1e-5)
         # Log-uniform over two decades: the mean of log10 of 256 draws or more is within 4 * 0.577 / 16 of -2.
         assert float(jnp.log10(steps).mean()) == pytest.approx(-2, abs=0.145)
@@ -92,8 +92,8 @@ def test_bad_configs_are_refused_with_the_fix():
         S4Config(state_size=7)
     with pytest.raises(ConfigError, match=r"model.s4.discretisation = 'zoh': must be 'bilinear' with the dplr kernel"):
         S4Config(discretisation="zoh")
-    with pytest.raises(ConfigError, match=r"model.h3.step_max = 0.1: must be at least step_min = 0.2"):
-        H3Config(step_min=0.2)
+    with pytest.raises(ConfigError, match=r"model.h3.dt_max = 0.1: must be at least dt_min = 0.2"):
+        H3Config(dt_min=0.2)
     with pytest.raises(ConfigError, match=r"model.h3.head_dim = 8: must divide model.width = 12"):
         ModelConfig(width=12, pattern="h3:mlp", h3=H3Config(8))
     model = ModelConfig(pattern="s4", s4=S4Config(kernel_length=64))

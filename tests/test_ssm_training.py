@@ -24,7 +24,7 @@ def test_dynamics_are_never_decayed():
     kept = ("readout_real", "readout_imaginary", "shift_readout", "out", "query", "key", "value")
     for layer in ("layer0_mixer", "layer1_mixer"):
         assert {name for name, flag in mask[layer].items() if flag} == {name for name in mask[layer] if name in kept}
-    assert not mask["layer0_mixer"]["low_rank_real"] and not mask["layer0_mixer"]["log_step"]
+    assert not mask["layer0_mixer"]["low_rank_real"] and not mask["layer0_mixer"]["log_dt"]
 
 
 @pytest.mark.parametrize(("rate", "share"), [(4e-3, 0.25), (5e-4, 1.0)])
@@ -38,7 +38,7 @@ def test_dynamics_learn_at_a_capped_rate(rate, share):
     optimizer = make_optimizer(config, boxed, 10)
     params = language_model.init(model, jax.random.key(0))
     updates, _ = jax.jit(optimizer.update)(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
-    capped = ("log_damping", "frequency", "log_step", "low_rank", "input", "shift_input")
+    capped = ("log_damping", "frequency", "log_dt", "low_rank", "input", "shift_input")
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         name = jax.tree_util.keystr(path[-1:], simple=True)
         expected = -rate * (share if name.removesuffix("_real").removesuffix("_imaginary") in capped else 1.0)

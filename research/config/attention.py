@@ -42,7 +42,7 @@ class AttentionConfig(Section):
     longest_distance: int = 128  # from here on all distances share the last bucket
     rope_theta: float = 10_000.0
     rope_pairs: Literal["half", "interleaved"] = "half"  # half: Hugging Face; interleaved: Meta's Llama and RoFormer
-    rope_fraction: float = 1.0  # of each head's channels are turned: a quarter in GPT-NeoX
+    rope_fraction: float = 1.0  # of head_dim with rotary embedding (partial RoPE; 0.25 in GPT-NeoX)
     rope_scaling: RopeScaling | None = None
     qk_norm: Literal["none", "head", "full"] = "none"  # RMSNorm of each head (Qwen3) or of all together (OLMo 2)
     biases: Literal["none", "qkv", "all"] = "none"  # all: of the output projection too
@@ -84,7 +84,7 @@ class AttentionConfig(Section):
 
     @property
     def rotary_channels(self) -> int:
-        """Channels of a head that are turned."""
+        """Channels of a head with rotary embedding."""
         return int(self.head_dim * self.rope_fraction)
 
     def check_fits(self, model: Any) -> None:
@@ -107,7 +107,7 @@ class AttentionConfig(Section):
 
 @dataclass(frozen=True)
 class LatentAttentionConfig(Section):
-    """Multi-head latent attention (DeepSeek-V2, section 2.1): all keys and values come from one short vector a token.
+    """Multi-head latent attention (DeepSeek-V2, section 2.1): all keys and values come from one short vector per token.
 
     A head's queries and keys have `head_dim` channels without a position and `rope_dim` with one, whose key all heads
     share.

@@ -27,7 +27,7 @@ class MoeConfig(Section):
     gate_scale: float = 1.0  # of all gates: DeepSeek-V3's 2.5
     groups: int = 1  # of experts; a token chooses within its best `active_groups` (DeepSeek-V3)
     active_groups: int = 1
-    capacity_factor: float | None = None  # an expert's seats over its fair share; none: no choice is ever dropped
+    capacity_factor: float | None = None  # expert capacity over its fair share; none: nothing is dropped
     # One function (models/experts/dispatch.py).
     algorithm: Literal["auto", "dense", "capacity", "ragged"] = not_identity("auto")
     balance_loss: float = 0.01  # weight of E * sum_i f_i P_i, 1 at its least (Switch, equation 4)
@@ -82,7 +82,7 @@ class MoeConfig(Section):
             self.algorithm in ("auto", "capacity") and self.capacity_factor is not None,
             "model.moe.algorithm",
             self.algorithm,
-            "expert_choice fills the seats of a capacity_factor",
+            "expert_choice fills the slots of a capacity_factor",
             "set algorithm to capacity and capacity_factor to 1",
         )
         check(

@@ -17,7 +17,7 @@ class MambaConfig(Section):
     state_size: int = 16
     expand: int = 2  # inner channels over width
     conv_width: int = 4
-    step_rank: int | None = None  # of the step's projection; none: width / 16, rounded up
+    dt_rank: int | None = None  # of the step's projection; none: width / 16, rounded up
     # Norms of the step, B and C: without gains in FalconMamba, with them in Jamba.
     inner_norms: Literal["none", "fixed", "learned"] = "none"
     inner_norm_epsilon: float = 1e-6
@@ -26,7 +26,7 @@ class MambaConfig(Section):
     chunk: int = not_identity(32)  # tokens between the states that chunked keeps for the gradient
 
     def __post_init__(self):
-        check_range(self, "model.mamba", "state_size expand conv_width step_rank chunk", 1)
+        check_range(self, "model.mamba", "state_size expand conv_width dt_rank chunk", 1)
         check_positive(self, "model.mamba", "inner_norm_epsilon")
 
     def inner(self, width: int) -> int:
@@ -35,7 +35,7 @@ class MambaConfig(Section):
 
     def rank(self, width: int) -> int:
         """Rank of the step's projection."""
-        return self.step_rank or math.ceil(width / 16)
+        return self.dt_rank or math.ceil(width / 16)
 
     def check_length(self, length: int, field: str) -> None:
         """Raise ConfigError if a sequence is shorter than one chunk that was asked for."""
@@ -44,12 +44,12 @@ class MambaConfig(Section):
 
     def scaled(self, ratio: Fraction) -> "MambaConfig":
         """Inner channels follow the width; a rank that was given grows with it."""
-        return replace(self, step_rank=scaled_rank(self.step_rank, ratio))
+        return replace(self, dt_rank=scaled_rank(self.dt_rank, ratio))
 
 
 @dataclass(frozen=True)
 class Mamba2Config(Section):
-    """State space duality (Dao & Gu 2024): one decay a head, heads of `head_dim` channels, B and C shared by groups."""
+    """State space duality (Dao & Gu 2024): one decay per head, heads of `head_dim` channels, B and C per group."""
 
     state_size: int = 128
     expand: int = 2  # inner channels over width

@@ -21,8 +21,8 @@ class S4Config(Section):
     state_size: int = 64
     initialisation: Eigenvalues = "legs"
     discretisation: Literal["bilinear", "zoh"] = "bilinear"
-    step_min: float = 1e-3  # steps start log-uniform between these
-    step_max: float = 1e-1
+    dt_min: float = 1e-3  # steps start log-uniform between these
+    dt_max: float = 1e-1
     kernel_length: int = 1024  # dplr only
 
     def __post_init__(self):
@@ -59,8 +59,8 @@ class H3Config(Section):
     state_size: int = 64  # of both: taps of the shift, real numbers of each diagonal state
     initialisation: Eigenvalues = "lin"
     discretisation: Literal["bilinear", "zoh"] = "bilinear"
-    step_min: float = 1e-3  # steps start log-uniform between these
-    step_max: float = 1e-1
+    dt_min: float = 1e-3  # steps start log-uniform between these
+    dt_max: float = 1e-1
 
     def __post_init__(self):
         check_range(self, "model.h3", "head_dim", 1)
@@ -85,11 +85,11 @@ def _check_state_space(config: S4Config | H3Config, section: str) -> None:
         "must be even, since complex states come in conjugate pairs",
         "round it up to an even number",
     )
-    check_positive(config, section, "step_min")
+    check_positive(config, section, "dt_min")
     check(
-        config.step_min <= config.step_max,
-        f"{section}.step_max",
-        config.step_max,
-        f"must be at least step_min = {config.step_min}",
+        config.dt_min <= config.dt_max,
+        f"{section}.dt_max",
+        config.dt_max,
+        f"must be at least dt_min = {config.dt_min}",
         "raise it",
     )

@@ -44,7 +44,7 @@ def algorithm(model: ModelConfig, section: str, backend: str | None = None) -> s
 
 def _of_experts(moe: MoeConfig, backend: str) -> str:
     if moe.routing == "expert_choice":
-        return "capacity"  # filled seats are what expert choice is
+        return "capacity"  # filled slots are what expert choice is
     return "capacity" if backend == "gpu" and moe.capacity_factor is not None else AUTO["moe"][backend]
 
 

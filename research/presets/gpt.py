@@ -3,7 +3,7 @@
 Two rows of GPT-3's Table 2.1 contradict themselves, and follow here the totals of its Table D.1: at 1.3B, 24 heads of
 128 channels are more than the width of 2048 (16 heads are it), and at 13B the width of 5140 is not 40 heads of 128
 (5120 is). The expected numbers of GPT-3 are V d + 2048 d + L (12 d^2 + 13 d) + 2 d; those of PaLM the matrices it
-describes and one norm a layer.
+describes and one norm per layer.
 """
 
 from research.config import AttentionConfig, MlpConfig, ModelConfig

@@ -11,7 +11,7 @@ from research.config import AttentionConfig, MambaConfig, MlpConfig, ModelConfig
 from research.pretrained.activations import SILU
 from research.pretrained.experts import ROUTER_UNUSED
 from research.pretrained.llama import attention_tensors, mlp_tensors
-from research.pretrained.mamba import mamba_tensors, step_rank
+from research.pretrained.mamba import dt_rank, mamba_tensors
 from research.pretrained.settings import DROPOUT, KERNEL, NO_TABLE, OTHER_OUTPUTS, Key, Keys, because, or_null, or_zero
 from research.pretrained.tensors import Tensor, layer_paths, linear, same
 
@@ -81,7 +81,7 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
         "mamba_d_state": mamba.state_size,
         "mamba_d_conv": mamba.conv_width,
         "mamba_expand": mamba.expand,
-        "mamba_dt_rank": mamba.step_rank or "auto",
+        "mamba_dt_rank": mamba.dt_rank or "auto",
         "mamba_conv_bias": True,
         "mamba_proj_bias": False,
         "hidden_act": "silu",
@@ -111,7 +111,7 @@ def from_settings(settings: dict[str, Any]) -> ModelConfig:
             state_size=settings["mamba_d_state"],
             expand=settings["mamba_expand"],
             conv_width=settings["mamba_d_conv"],
-            step_rank=step_rank(settings, "mamba_dt_rank"),
+            dt_rank=dt_rank(settings, "mamba_dt_rank"),
             inner_norms="learned",
             inner_norm_epsilon=epsilon,
         ),
@@ -160,7 +160,7 @@ def tensors(model: ModelConfig) -> list[Tensor]:
             table += attention_tensors(name + "self_attn.", f"{path}_mixer/", model.attention)
         else:
             table += mamba_tensors(name + "mamba.", f"{path}_mixer/")
-            inner = (("dt", "step"), ("b", "write"), ("c", "read"))
+            inner = (("dt", "dt"), ("b", "B"), ("c", "C"))
             table += [
                 same(f"{name}mamba.{old}_layernorm.weight", f"{path}_mixer/{new}_norm/gain") for old, new in inner
             ]

@@ -58,7 +58,7 @@ def to_settings(model: ModelConfig) -> dict[str, Any]:
         "expand": cfg.expand,
         "intermediate_size": cfg.inner(model.width),
         "conv_kernel": cfg.conv_width,
-        "time_step_rank": cfg.step_rank or "auto",
+        "time_step_rank": cfg.dt_rank or "auto",
         "hidden_act": "silu",
         "use_bias": False,
         "use_conv_bias": True,
@@ -81,14 +81,14 @@ def from_settings(settings: dict[str, Any]) -> ModelConfig:
             state_size=settings["state_size"],
             expand=expand,
             conv_width=settings["conv_kernel"],
-            step_rank=step_rank(settings, "time_step_rank"),
+            dt_rank=dt_rank(settings, "time_step_rank"),
         ),
         norm_epsilon=settings["layer_norm_epsilon"],
         tied_embeddings=settings["tie_word_embeddings"],
     )
 
 
-def step_rank(settings: dict[str, Any], key: str) -> int | None:
+def dt_rank(settings: dict[str, Any], key: str) -> int | None:
     """Ours from a config.json's, which may give the rule by name ("auto") or the number it comes to."""
     said, rule = settings[key], MambaConfig().rank(settings["hidden_size"])
     if isinstance(said, str) and said != "auto":
@@ -122,9 +122,9 @@ def mamba_tensors(name: str, path: str) -> list[Tensor]:
         convolution_weight(name + "conv1d.weight", path + "conv/kernel"),
         same(name + "conv1d.bias", path + "conv/bias"),
         linear(name + "x_proj.weight", path + "selection"),
-        linear(name + "dt_proj.weight", path + "step"),
-        same(name + "dt_proj.bias", path + "step_bias"),
-        linear(name + "A_log", path + "rate_log"),
+        linear(name + "dt_proj.weight", path + "dt"),
+        same(name + "dt_proj.bias", path + "dt_bias"),
+        linear(name + "A_log", path + "A_log"),
         same(name + "D", path + "skip"),
         linear(name + "out_proj.weight", path + "out"),
     ]

@@ -44,7 +44,7 @@ def rope_settings(cfg: AttentionConfig) -> dict[str, Any]:
 def rope_fields(settings: Mapping[str, Any], fraction: float = 1.0, theta: str = "rope_theta") -> dict[str, Any]:
     """The rotary fields of AttentionConfig that complete settings say in either form.
 
-    fraction: of each head's channels that are turned where `rope_parameters` does not say; theta: the key of the base.
+    fraction: of each head's channels that are rotated where `rope_parameters` does not say; theta: the key of the base.
 
     Raises CheckpointError for a kind of scaling that this project does not have, or an unknown key or value in it.
     """
@@ -72,7 +72,7 @@ def rope_fields(settings: Mapping[str, Any], fraction: float = 1.0, theta: str =
 def check_whole_heads(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a family that turns all channels of a head; CheckpointError if they say another share."""
     if fields["rope_fraction"] != 1:
-        rule = "must be 1: every channel of a head is turned"
+        rule = "must be 1: every channel of a head is rotated"
         raise refuse("rope_parameters.partial_rotary_factor", fields["rope_fraction"], rule, "use a model without it")
     return dict(fields)
 

@@ -25,7 +25,7 @@ MASKED_SCORE = -1e30  # finite, so that a row with nothing to see yields no NaN
 
 
 class AttentionState(flax.struct.PyTreeNode):
-    """Keys (already turned) and values seen so far, and how many: slots past `seen` are empty."""
+    """Keys (already rotated) and values seen so far, and how many: slots past `seen` are empty."""
 
     keys_BSGK: jax.Array
     values_BSGK: jax.Array

@@ -1,4 +1,4 @@
-"""Multi-head latent attention (DeepSeek-V2, sections 2.1.2 and 2.1.3; DeepSeek-V3): one short vector a token is kept.
+"""Multi-head latent attention (DeepSeek-V2, sections 2.1.2 and 2.1.3; DeepSeek-V3): one short vector per token is kept.
 
 Every head's key and value are projections of a token's normed latent vector; a separate key of a few rotary channels,
 one for all heads, carries the position. A whole sequence is attended with keys and values written out. With a state
@@ -21,7 +21,7 @@ RANK_NORM_EPSILON = 1e-6  # of the norms of the narrow vectors, whatever the mod
 
 
 class LatentState(flax.struct.PyTreeNode):
-    """Latents and turned position keys seen so far, and how many: slots past `seen` are empty."""
+    """Latents and rotated position keys seen so far, and how many: slots past `seen` are empty."""
 
     latents_BSR: jax.Array
     keys_BSK: jax.Array

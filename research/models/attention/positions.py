@@ -12,7 +12,7 @@ from research.models.layers import at_least_float32
 
 
 def rotary_frequencies(channels: int, theta: float, scaling: RopeScaling | None = None) -> np.ndarray:
-    """theta^(-2i/K), one a channel pair, float64 (Su 2021, section 3.2.2).
+    """theta^(-2i/K), one per channel pair, float64 (Su 2021, section 3.2.2).
 
     With `scaling`, waves longer than the original context / low_factor are slowed by `factor`, those shorter than
     context / high_factor are kept, and those between are blended (Llama 3.1, as in its released code).
@@ -35,7 +35,7 @@ def rotary_angles(positions_BL: jax.Array, frequencies_K: np.ndarray, dtype: Any
 def rotate(x_BLHK: jax.Array, angles: tuple[jax.Array, jax.Array], pairs: str) -> jax.Array:
     """Turn channel pairs by their angle, in float32; `half` pairs (i, i + K/2), `interleaved` (2i, 2i + 1).
 
-    With fewer angles than pairs, only the first channels are turned (GPT-NeoX). The conventions are one model under a
+    With fewer angles than pairs, only the first channels are rotated (GPT-NeoX). The conventions are one model under a
     permutation of query and key channels: Hugging Face checkpoints use `half`, Meta's Llama files `interleaved`.
     """
     cos, sin = angles
@@ -45,8 +45,8 @@ def rotate(x_BLHK: jax.Array, angles: tuple[jax.Array, jax.Array], pairs: str) -
         first, second = jnp.split(x32, 2, axis=-1)
     else:
         first, second = x32[..., 0::2], x32[..., 1::2]
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    joined = jnp.concatenate(turned, -1) if pairs == "half" else jnp.stack(turned, -1).reshape(x32.shape)
+    rotated = (first * cos - second * sin, second * cos + first * sin)
+    joined = jnp.concatenate(rotated, -1) if pairs == "half" else jnp.stack(rotated, -1).reshape(x32.shape)
     joined = joined.astype(x_BLHK.dtype)
     return jnp.concatenate([joined, rest], axis=-1) if rest.shape[-1] else joined
 

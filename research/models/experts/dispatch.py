@@ -1,9 +1,9 @@
 """Three ways to let each token pass its experts: one function of the routing, with different work.
 
 - `dense` computes every expert for every token: no data moves; E / A times the work.
-- `capacity` gathers tokens into the (E, X) seats that routing gave out and multiplies batches of them: fixed shapes,
+- `capacity` gathers tokens into the (E, X) slots that routing gave out and multiplies batches of them: fixed shapes,
   which is what splits over an `expert` mesh axis.
-- `ragged` sorts choices by expert and multiplies groups of unequal size (grouped_swiglu.py): no seat is empty and no
+- `ragged` sorts choices by expert and multiplies groups of unequal size (grouped_swiglu.py): no slot is empty and no
   choice is dropped. On CPU the fastest of those that drop none (models/algorithms.py: what is chosen where).
 
 Data moves by gathers alone, in both directions: the gradient of a gather would be a scatter, but every row that is
@@ -33,17 +33,17 @@ def dense(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
 
 
 def capacity(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
-    """Tokens in the seats of their experts, S = E * X of them a sequence; empty seats hold zeros."""
+    """Tokens in the slots of their experts, S = E * X of them a sequence; empty slots hold zeros."""
     B, L, D = x_BLD.shape
-    E, X, A = len(experts[0]), routing.seats, routing.seat_BLA.shape[2]
-    choice_BS = jax.vmap(lambda seat_LA: _taker(seat_LA.reshape(-1), E * X))(routing.seat_BLA)
-    seated_BSD = jax.vmap(take_rows)(x_BLD, choice_BS // A, routing.seat_BLA)  # no taker: L * A // A = L, past the end
+    E, X, A = len(experts[0]), routing.slots, routing.slot_BLA.shape[2]
+    choice_BS = jax.vmap(lambda seat_LA: _taker(seat_LA.reshape(-1), E * X))(routing.slot_BLA)
+    seated_BSD = jax.vmap(take_rows)(x_BLD, choice_BS // A, routing.slot_BLA)  # no taker: L * A // A = L, past the end
     # (E, B * X) rows: one batched product, whose batch is the experts
     rows_END = seated_BSD.reshape(B, E, X, D).transpose(1, 0, 2, 3).reshape(E, B * X, D)
     rows_END = constrain(rows_END, "experts batch activation")
     out_END = _swiglu(rows_END, experts, lambda rows, weight: jnp.einsum("end,edf->enf", rows, weight))
     out_BSD = out_END.reshape(E, B, X, D).transpose(1, 0, 2, 3).reshape(B, E * X, D)
-    chosen_BND = jax.vmap(take_rows)(out_BSD, routing.seat_BLA.reshape(B, L * A), choice_BS[..., None])
+    chosen_BND = jax.vmap(take_rows)(out_BSD, routing.slot_BLA.reshape(B, L * A), choice_BS[..., None])
     return _weighted(chosen_BND.reshape(B, L, A, D), routing.gates_BLA)
 
 

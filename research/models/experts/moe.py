@@ -48,11 +48,11 @@ class Moe(nn.Module):
             bias_E = parameter(self, "bias", (E,), "routes", zeros, "balance")
         logits_BLE = project(at_least_float32(x_BLD), router_DE)
         scores_BLE, probability_BLE = router.distribution(cfg, logits_BLE)
-        seats = _seats(self.config, x_BLD.shape[1], decoding=state is not None)
+        slots = _capacity(self.config, x_BLD.shape[1], decoding=state is not None)
         if cfg.routing == "token_choice":
-            routing = router.token_choice(cfg, scores_BLE, bias_E, shared.mask_BL, seats)
+            routing = router.token_choice(cfg, scores_BLE, bias_E, shared.mask_BL, slots)
         else:
-            routing = router.expert_choice(cfg, scores_BLE, shared.mask_BL, seats)
+            routing = router.expert_choice(cfg, scores_BLE, shared.mask_BL, slots)
         self.sow(
             router.ROUTING,
             "statistics",
@@ -82,7 +82,7 @@ class Moe(nn.Module):
         return project(hidden_BLF, down_FD)
 
 
-def _seats(config: ModelConfig, length: int, decoding: bool) -> int | None:
+def _capacity(config: ModelConfig, length: int, decoding: bool) -> int | None:
     """Places of an expert for one sequence; None where the algorithm needs no count of them."""
     cfg = config.moe
     if decoding or cfg.capacity_factor is None:

@@ -23,7 +23,7 @@ class RouterStatistics(flax.struct.PyTreeNode):
 
     `load_BE` counts the choices of each expert before any is dropped, `probability_BE` sums the scores as a
     distribution over experts, `entropy_B1` that distribution's entropy in nats, `z_B1` logsumexp(logits)^2.
-    `dropped_B1` counts choices without a seat (expert choice: tokens that no expert took). Only `probability_BE` and
+    `dropped_B1` counts choices without a slot (expert choice: tokens that no expert took). Only `probability_BE` and
     `z_B1` carry gradients.
     """
 
@@ -38,18 +38,18 @@ class RouterStatistics(flax.struct.PyTreeNode):
 class Routing(NamedTuple):
     """Where each token goes. A token has A choices, of which expert choice counts all E, taken or not.
 
-    `seats` is the number of places an expert keeps for one sequence, and None where none was counted (nothing is
-    dropped, and `seat_BLA` is None); a seat's number is expert * seats + place, and experts * seats stands for none.
+    `slots` is the number of places an expert keeps for one sequence, and None where none was counted (nothing is
+    dropped, and `slot_BLA` is None); a slot's number is expert * slots + place, and experts * slots stands for none.
     """
 
     experts_BLA: jax.Array
     gates_BLA: jax.Array  # zero for a choice that was dropped, and at padding
-    seat_BLA: jax.Array | None
-    seats: int | None
+    slot_BLA: jax.Array | None
+    slots: int | None
 
 
 def capacity(config: MoeConfig, length: int) -> int:
-    """Seats of one expert for one sequence: ceil(factor * A * L / E) (Switch, equation 3), L being enough for all."""
+    """Slots of one expert for one sequence: ceil(factor * A * L / E) (Switch, equation 3), L being enough for all."""
     if config.capacity_factor is None:
         return length
     return min(length, math.ceil(config.capacity_factor * config.active * length / config.experts))
@@ -69,9 +69,9 @@ def token_choice(
     scores_BLE: jax.Array,
     bias_E: jax.Array | None,
     real_BL: jax.Array | None,
-    seats: int | None,
+    slots: int | None,
 ) -> Routing:
-    """Each token takes its A best experts; with `seats`, in the order of positions, until an expert is full.
+    """Each token takes its A best experts; with `slots`, in the order of positions, until an expert is full.
 
     Selection is by score plus bias, weights are scores alone (DeepSeek-V3, equations 12 to 16). A token's choices all
     come before the next token's, so that no token is dropped for the sake of a later one: routing stays causal.
@@ -88,15 +88,15 @@ def token_choice(
     gates_BLA *= config.gate_scale
     if real_BL is not None:
         gates_BLA = jnp.where(real_BL[..., None], gates_BLA, 0.0)
-    if seats is None:
+    if slots is None:
         return Routing(experts_BLA, gates_BLA, None, None)
-    seat_BLA = _by_position(experts_BLA, real_BL, config.experts, seats)
-    has_seat_BLA = seat_BLA < config.experts * seats
-    return Routing(experts_BLA, jnp.where(has_seat_BLA, gates_BLA, 0.0), seat_BLA, seats)
+    slot_BLA = _by_position(experts_BLA, real_BL, config.experts, slots)
+    has_slot_BLA = slot_BLA < config.experts * slots
+    return Routing(experts_BLA, jnp.where(has_slot_BLA, gates_BLA, 0.0), slot_BLA, slots)
 
 
-def expert_choice(config: MoeConfig, scores_BLE: jax.Array, real_BL: jax.Array | None, seats: int) -> Routing:
-    """Each expert takes its `seats` best tokens of a sequence (Zhou 2022, section 3.2): every load is the same.
+def expert_choice(config: MoeConfig, scores_BLE: jax.Array, real_BL: jax.Array | None, slots: int) -> Routing:
+    """Each expert takes its `slots` best tokens of a sequence (Zhou 2022, section 3.2): every load is the same.
 
     A token's place depends on the tokens after it, which makes a language model see the future.
     """
@@ -104,16 +104,16 @@ def expert_choice(config: MoeConfig, scores_BLE: jax.Array, real_BL: jax.Array |
     wanted_BEL = jax.lax.stop_gradient(scores_BLE).transpose(0, 2, 1)
     if real_BL is not None:
         wanted_BEL = jnp.where(real_BL[:, None, :], wanted_BEL, -1.0)
-    _, taken_BEX = jax.lax.top_k(wanted_BEL, seats)
-    places_BEX = jnp.broadcast_to(jnp.arange(E * seats).reshape(1, E, seats), taken_BEX.shape)
-    none_BEL = jnp.full((B, E, L), E * seats)
+    _, taken_BEX = jax.lax.top_k(wanted_BEL, slots)
+    places_BEX = jnp.broadcast_to(jnp.arange(E * slots).reshape(1, E, slots), taken_BEX.shape)
+    none_BEL = jnp.full((B, E, L), E * slots)
     rows, columns = jnp.arange(B)[:, None, None], jnp.arange(E)[None, :, None]
-    seat_BLE = none_BEL.at[rows, columns, taken_BEX].set(places_BEX).transpose(0, 2, 1)
+    slot_BLE = none_BEL.at[rows, columns, taken_BEX].set(places_BEX).transpose(0, 2, 1)
     if real_BL is not None:
-        seat_BLE = jnp.where(real_BL[..., None], seat_BLE, E * seats)
-    gates_BLE = jnp.where(seat_BLE < E * seats, scores_BLE, 0.0) * config.gate_scale
+        slot_BLE = jnp.where(real_BL[..., None], slot_BLE, E * slots)
+    gates_BLE = jnp.where(slot_BLE < E * slots, scores_BLE, 0.0) * config.gate_scale
     experts_BLE = jnp.broadcast_to(jnp.arange(E)[None, None, :], (B, L, E))
-    return Routing(experts_BLE, gates_BLE, seat_BLE, seats)
+    return Routing(experts_BLE, gates_BLE, slot_BLE, slots)
 
 
 def statistics(
@@ -128,12 +128,12 @@ def statistics(
     real_BL1 = jnp.ones((B, L, 1), jnp.float32) if real_BL is None else real_BL[..., None].astype(jnp.float32)
     if config.routing == "token_choice":
         load_BE = _one_hot(routing.experts_BLA, E, real_BL1).sum(axis=(1, 2))
-        has_seat_BLA = jnp.ones(()) if routing.seats is None else routing.seat_BLA < E * routing.seats
-        dropped_BLA = real_BL1 * (1.0 - jnp.broadcast_to(has_seat_BLA, routing.experts_BLA.shape))
+        has_slot_BLA = jnp.ones(()) if routing.slots is None else routing.slot_BLA < E * routing.slots
+        dropped_BLA = real_BL1 * (1.0 - jnp.broadcast_to(has_slot_BLA, routing.experts_BLA.shape))
     else:
-        has_seat_BLE = routing.seat_BLA < E * routing.seats
-        load_BE = has_seat_BLE.sum(axis=1, dtype=jnp.float32)
-        dropped_BLA = real_BL1 * (1.0 - has_seat_BLE.any(axis=-1, keepdims=True))
+        has_slot_BLE = routing.slot_BLA < E * routing.slots
+        load_BE = has_slot_BLE.sum(axis=1, dtype=jnp.float32)
+        dropped_BLA = real_BL1 * (1.0 - has_slot_BLE.any(axis=-1, keepdims=True))
     logs_BLE = jnp.log(jnp.maximum(jax.lax.stop_gradient(probability_BLE), SMALLEST_SUM))
     entropy_BL = -(jax.lax.stop_gradient(probability_BLE) * logs_BLE).sum(axis=-1)
     z_BL = jax.nn.logsumexp(logits_BLE, axis=-1) ** 2
@@ -157,14 +157,14 @@ def _in_best_groups(config: MoeConfig, wanted_BLE: jax.Array) -> jax.Array:
     return jnp.where(is_chosen[..., None], grouped, -jnp.inf).reshape(wanted_BLE.shape)
 
 
-def _by_position(experts_BLA: jax.Array, real_BL: jax.Array | None, experts: int, seats: int) -> jax.Array:
-    """Seat of each choice, given out along the sequence; experts * seats at padding and where all are taken."""
+def _by_position(experts_BLA: jax.Array, real_BL: jax.Array | None, experts: int, slots: int) -> jax.Array:
+    """Slot of each choice, given out along the sequence; experts * slots at padding and where all are taken."""
     B, L, A = experts_BLA.shape
     real_BL1 = jnp.ones((B, L, 1), jnp.int32) if real_BL is None else real_BL[..., None].astype(jnp.int32)
     asked_BLAE = _one_hot(experts_BLA, experts, real_BL1)
     before_BLAE = (jnp.cumsum(asked_BLAE.reshape(B, L * A, experts), axis=1) - 1).reshape(asked_BLAE.shape)
     place_BLA = jnp.take_along_axis(before_BLAE, experts_BLA[..., None], axis=-1)[..., 0]
-    return jnp.where((place_BLA < seats) & (real_BL1 == 1), experts_BLA * seats + place_BLA, experts * seats)
+    return jnp.where((place_BLA < slots) & (real_BL1 == 1), experts_BLA * slots + place_BLA, experts * slots)
 
 
 def _one_hot(experts_BLA: jax.Array, experts: int, real_BL1: jax.Array) -> jax.Array:

@@ -155,10 +155,10 @@ def matmul_flops(algorithm: str, chunk: int, length: int, heads: int, head_dim: 
 
 
 def elementwise_flops(algorithm: str, chunk: int, length: int, heads: int, head_dim: int) -> int:
-    """Sequential: 9 K^2 a token and head: 2 to read S a, 5 to decay and write twice, 2 to read S r.
+    """Sequential: 9 K^2 per token and head: 2 to read S a, 5 to decay and write twice, 2 to read S r.
 
-    Chunked: 2 Q^3 a chunk to invert its triangle, 4 Q^2 to mask the scores, 3 K^2 to decay and write the state, and 14
-    a channel of each token for the decays.
+    Chunked: 2 Q^3 per chunk to invert its triangle, 4 Q^2 to mask the scores, 3 K^2 to decay and write the state, and
+    14 a channel of each token for the decays.
     """
     if algorithm == "sequential":
         return 9 * length * heads * head_dim**2

@@ -1,7 +1,7 @@
 """RWKV-7 (Peng 2025, arXiv 2503.14456): time mix and channel mix, initialised as the published trainer's modules are.
 
-The time mix keeps a matrix a head as its state and changes it by the generalised delta rule (delta_rule.py). The first
-layer is `rwkv7_first`: it has no share of its own value to give up, and its values are what later layers mix in.
+The time mix keeps a matrix per head as its state and changes it by the generalised delta rule (delta_rule.py). The
+first layer is `rwkv7_first`: it has no share of its own value to give up, and its values are what later layers mix in.
 
 The published trainer also doubles the learning rate of the decay's bias, and a script of its own redraws the large
 matrices as orthogonal ones before a long run; neither is done here.
@@ -28,7 +28,7 @@ HEADS = "heads head_dim"
 
 
 class TimeState(flax.struct.PyTreeNode):
-    """The last token, and a matrix a head, value by key channels, at least float32: one size for every length."""
+    """The last token, and a matrix per head, value by key channels, at least float32: one size for every length."""
 
     last_BD: jax.Array
     heads_BHKK: jax.Array

@@ -152,7 +152,7 @@ def sequence_flops(config: ModelConfig, length: int) -> int:
 def elementwise_flops(config: ModelConfig, length: int) -> int:
     """Of one sequence alone, forward: both kernels, which a batch shares, both convolutions, and the gates.
 
-    Gates, skips and the sum over key channels: 2 a channel, 5 a pair of key and value channels.
+    Gates, skips and the sum over key channels: 2 per channel, 5 per pair of key and value channels.
     """
     D, K, N = config.width, config.h3.head_dim, config.h3.state_size
     shift = D * (3 * ssm_kernel.fft_flops(2 * N) + 6 * (N + 1)) + ssm_kernel.convolution_flops(D, D, length)

@@ -1,7 +1,7 @@
-"""Mamba (Gu & Dao 2023): a gated recurrence whose step, input and output weights depend on the token.
+"""Mamba (Gu & Dao 2023): a gated recurrence whose step size dt and matrices B and C depend on the token.
 
 A block is [input, gate] = x W, a short causal convolution and silu on the input, the selective scan of it, and
-out((y + D input) * silu(gate)). Jamba adds norms of the step, B and C (`inner_norms`).
+out((y + D input) * silu(gate)). Jamba adds norms of dt, B and C (`inner_norms`).
 """
 
 import math
@@ -60,7 +60,7 @@ class Mamba(nn.Module):
         N, P = cfg.state_size, cfg.inner(D)
         input_DP = parameter(self, "input", (D, P), "width inner", Uniform(D**-0.5), "hidden")
         gate_DP = parameter(self, "gate", (D, P), "width inner", Uniform(D**-0.5), "hidden")
-        rate_log_NP = parameter(self, "rate_log", (N, P), "state inner", log_of_counts, "vector")
+        A_log_NP = parameter(self, "A_log", (N, P), "state inner", log_of_counts, "vector")
         skip_P = parameter(self, "skip", (P,), "inner", ones, "vector")
         out_init = Uniform((P * residual_writes(self.config)) ** -0.5)
         out_PD = parameter(self, "out", (P, D), "inner width", out_init, "hidden")
@@ -70,11 +70,11 @@ class Mamba(nn.Module):
             project(x_BLD, input_DP), None if state is None else state.conv_BWP, shared.mask_BL
         )
         convolved_BLP = constrain(jax.nn.silu(convolved_BLP), "batch length inner")
-        step_BLP, write_BLN, read_BLN = self._selection(convolved_BLP, shared.mask_BL)
-        rate_NP = -jnp.exp(rate_log_NP.astype(before.scan_BNP.dtype))
+        dt_BLP, B_BLN, C_BLN = self._selection(convolved_BLP, shared.mask_BL)
+        A_NP = -jnp.exp(A_log_NP.astype(before.scan_BNP.dtype))
         y_BLP, scan_BNP = selective_scan(
             algorithm(self.config, "mamba"), cfg.chunk,
-            convolved_BLP, step_BLP, rate_NP, write_BLN, read_BLN, before.scan_BNP,
+            convolved_BLP, dt_BLP, A_NP, B_BLN, C_BLN, before.scan_BNP,
         )  # fmt: skip
         y_BLP = y_BLP.astype(x_BLD.dtype) + along_last(jnp.multiply, convolved_BLP, skip_P)
         y_BLP = constrain(y_BLP * jax.nn.silu(project(x_BLD, gate_DP)), "batch length inner")
@@ -82,26 +82,26 @@ class Mamba(nn.Module):
         return project(y_BLP, out_PD), state, shared
 
     def _selection(self, convolved_BLP: jax.Array, mask_BL: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(step_BLP, write_BLN, read_BLN) of each token; the step is float32, and 0 at padding."""
+        """(dt_BLP, B_BLN, C_BLN) of each token; dt is float32, and 0 at padding."""
         cfg = self.config.mamba
         N, P, R = cfg.state_size, convolved_BLP.shape[-1], cfg.rank(self.config.width)
         selection_PR = parameter(self, "selection", (P, R + 2 * N), "inner rank", Uniform(P**-0.5), "hidden")
-        step_RP = parameter(self, "step", (R, P), "rank inner", Uniform(R**-0.5), "hidden")
-        bias_P = parameter(self, "step_bias", (P,), "inner", StepBias(), "vector")
-        low_BLR, write_BLN, read_BLN = jnp.split(project(convolved_BLP, selection_PR), (R, R + N), axis=-1)
+        dt_RP = parameter(self, "dt", (R, P), "rank inner", Uniform(R**-0.5), "hidden")
+        bias_P = parameter(self, "dt_bias", (P,), "inner", DtBias(), "vector")
+        low_BLR, B_BLN, C_BLN = jnp.split(project(convolved_BLP, selection_PR), (R, R + N), axis=-1)
         if cfg.inner_norms != "none":
             learned = cfg.inner_norms == "learned"
-            low_BLR = RMSNorm(cfg.inner_norm_epsilon, "rank", learned, name="step_norm")(low_BLR)
-            write_BLN = RMSNorm(cfg.inner_norm_epsilon, "state", learned, name="write_norm")(write_BLN)
-            read_BLN = RMSNorm(cfg.inner_norm_epsilon, "state", learned, name="read_norm")(read_BLN)
-        step_BLP = jax.nn.softplus(along_last(jnp.add, at_least_float32(project(low_BLR, step_RP)), bias_P))
+            low_BLR = RMSNorm(cfg.inner_norm_epsilon, "rank", learned, name="dt_norm")(low_BLR)
+            B_BLN = RMSNorm(cfg.inner_norm_epsilon, "state", learned, name="B_norm")(B_BLN)
+            C_BLN = RMSNorm(cfg.inner_norm_epsilon, "state", learned, name="C_norm")(C_BLN)
+        dt_BLP = jax.nn.softplus(along_last(jnp.add, at_least_float32(project(low_BLR, dt_RP)), bias_P))
         if mask_BL is not None:
-            step_BLP = jnp.where(mask_BL[:, :, None], step_BLP, 0)
-        return step_BLP, write_BLN, read_BLN
+            dt_BLP = jnp.where(mask_BL[:, :, None], dt_BLP, 0)
+        return dt_BLP, B_BLN, C_BLN
 
 
 @dataclass(frozen=True)
-class StepBias:
+class DtBias:
     """Initialiser: softplus of it is log-uniform in [low, high] (section 3.6), not below the code's floor."""
 
     low: float = 1e-3
@@ -126,7 +126,7 @@ def residual_writes(config: ModelConfig) -> int:
 
 
 def params(config: ModelConfig) -> int:
-    """Parameters of one layer: matrices, convolution, step bias, rates, skip and, if there are any, the inner norms."""
+    """Parameters of one layer: matrices, convolution, dt bias, A, skip and, if there are any, the inner norms."""
     cfg = config.mamba
     N, P, R = cfg.state_size, cfg.inner(config.width), cfg.rank(config.width)
     norms = R + 2 * N if cfg.inner_norms == "learned" else 0
@@ -134,7 +134,7 @@ def params(config: ModelConfig) -> int:
 
 
 def matmul_params(config: ModelConfig) -> int:
-    """Parameters each token is multiplied with: input, gate, selection, step and out."""
+    """Parameters each token is multiplied with: input, gate, selection, dt and out."""
     cfg, D = config.mamba, config.width
     N, P, R = cfg.state_size, cfg.inner(config.width), cfg.rank(config.width)
     return 3 * D * P + P * (R + 2 * N) + R * P
@@ -146,7 +146,7 @@ def sequence_flops(config: ModelConfig, length: int) -> int:
 
 
 def elementwise_flops(config: ModelConfig, length: int) -> int:
-    """L * (7 N P + 3 P + 2 W P): the recurrence, step * x and the skip, the convolution.
+    """L * (7 N P + 3 P + 2 W P): the recurrence, dt * x and the skip, the convolution.
 
     It is the recurrence that is counted, as `sequential` executes it forward; the associative algorithm executes more.
     """

@@ -1,6 +1,6 @@
-"""Mamba-2 (Dao & Gu 2024): one decay a head, so that the recurrence is matrix products over chunks of tokens.
+"""Mamba-2 (Dao & Gu 2024): one decay per head, so that the recurrence is matrix products over chunks of tokens.
 
-A block is [gate, input, B, C, step] = x W, a short causal convolution and silu on input, B and C, the recurrence of
+A block is [gate, input, B, C, dt] = x W, a short causal convolution and silu on input, B and C, the recurrence of
 models/state_spaces/ssd.py, and out(norm((y + D input) * silu(gate))). B and C are made beside the input, not from it as
 in Mamba.
 """
@@ -27,7 +27,7 @@ from research.models.layers import (
 )
 from research.models.state_spaces import convolution
 from research.models.state_spaces.convolution import CausalConvolution
-from research.models.state_spaces.mamba import StepBias, residual_writes
+from research.models.state_spaces.mamba import DtBias, residual_writes
 from research.models.state_spaces.ssd import ssd
 from research.sharding import constrain
 
@@ -64,19 +64,19 @@ class Mamba2(nn.Module):
         cfg, D = self.config.mamba2, self.config.width
         P, H = cfg.inner(D), cfg.heads(D)
         gate_DP = parameter(self, "gate", (D, P), "width inner", Uniform(D**-0.5), "hidden")
-        rate_log_H = parameter(self, "rate_log", (H,), "heads", LogUniformRate(), "vector")
+        A_log_H = parameter(self, "A_log", (H,), "heads", LogUniformA(), "vector")
         skip_H = parameter(self, "skip", (H,), "heads", ones, "vector")
         gain_P = parameter(self, "gain", (P,), "inner", ones, "vector")
         out_init = Uniform((P * residual_writes(self.config)) ** -0.5)
         out_PD = parameter(self, "out", (P, D), "inner width", out_init, "hidden")
 
         before = init_state(self.config, x_BLD.shape[0], 0) if state is None else state
-        input_BLHK, write_BLGN, read_BLGN, conv_states = self._convolved(x_BLD, state, shared.mask_BL)
-        step_BLH = self._step(x_BLD, shared.mask_BL)
-        rate_H = -jnp.exp(rate_log_H.astype(before.scan_BGNM.dtype))
+        input_BLHK, B_BLGN, C_BLGN, conv_states = self._convolved(x_BLD, state, shared.mask_BL)
+        dt_BLH = self._dt(x_BLD, shared.mask_BL)
+        A_H = -jnp.exp(A_log_H.astype(before.scan_BGNM.dtype))
         y_BLHK, scan_BGNM = ssd(
             algorithm(self.config, "mamba2"), cfg.chunk,
-            input_BLHK, step_BLH, rate_H, write_BLGN, read_BLGN, before.scan_BGNM,
+            input_BLHK, dt_BLH, A_H, B_BLGN, C_BLGN, before.scan_BGNM,
         )  # fmt: skip
         y_BLHK = y_BLHK.astype(x_BLD.dtype) + input_BLHK * skip_H.astype(x_BLD.dtype)[None, None, :, None]
         y_BLP = y_BLHK.reshape(*x_BLD.shape[:2], P) * jax.nn.silu(project(x_BLD, gate_DP))
@@ -90,7 +90,7 @@ class Mamba2(nn.Module):
     def _convolved(
         self, x_BLD: jax.Array, state: Mamba2State | None, mask_BL: jax.Array | None
     ) -> tuple[jax.Array, jax.Array, jax.Array, tuple]:
-        """(input_BLHK, write_BLGN, read_BLGN, the states of both convolutions)."""
+        """(input_BLHK, B_BLGN, C_BLGN, the states of both convolutions)."""
         cfg, D = self.config.mamba2, self.config.width
         B, L, P, G, N = *x_BLD.shape[:2], cfg.inner(D), cfg.groups, cfg.state_size
         init = Uniform(D**-0.5)
@@ -107,17 +107,17 @@ class Mamba2(nn.Module):
         selection_BLGN = jax.nn.silu(selection_BLC).reshape(B, L, 2 * G, N)
         return input_BLHK, selection_BLGN[:, :, :G], selection_BLGN[:, :, G:], (conv_input, conv_selection)
 
-    def _step(self, x_BLD: jax.Array, mask_BL: jax.Array | None) -> jax.Array:
-        """step_BLH, float32, and 0 at padding."""
+    def _dt(self, x_BLD: jax.Array, mask_BL: jax.Array | None) -> jax.Array:
+        """dt_BLH, float32, and 0 at padding."""
         D, H = self.config.width, self.config.mamba2.heads(self.config.width)
-        step_DH = parameter(self, "step", (D, H), "width heads", Uniform(D**-0.5), "hidden")
-        bias_H = parameter(self, "step_bias", (H,), "heads", StepBias(), "vector")
-        step_BLH = jax.nn.softplus(along_last(jnp.add, at_least_float32(project(x_BLD, step_DH)), bias_H))
-        return step_BLH if mask_BL is None else jnp.where(mask_BL[:, :, None], step_BLH, 0)
+        dt_DH = parameter(self, "dt", (D, H), "width heads", Uniform(D**-0.5), "hidden")
+        bias_H = parameter(self, "dt_bias", (H,), "heads", DtBias(), "vector")
+        dt_BLH = jax.nn.softplus(along_last(jnp.add, at_least_float32(project(x_BLD, dt_DH)), bias_H))
+        return dt_BLH if mask_BL is None else jnp.where(mask_BL[:, :, None], dt_BLH, 0)
 
 
 @dataclass(frozen=True)
-class LogUniformRate:
+class LogUniformA:
     """Initialiser: the logarithm of rates drawn evenly from [low, high], as in the published code."""
 
     low: float = 1.0
@@ -128,14 +128,14 @@ class LogUniformRate:
 
 
 def params(config: ModelConfig) -> int:
-    """Parameters of one layer: matrices, both convolutions, gain, and a step bias, rate and skip a head."""
+    """Parameters of one layer: matrices, both convolutions, gain, and a dt bias, A and skip per head."""
     cfg, P = config.mamba2, config.mamba2.inner(config.width)
     convolved = convolution.params(cfg.conv_width, P + 2 * cfg.groups * cfg.state_size)
     return matmul_params(config) + convolved + P + 3 * cfg.heads(config.width)
 
 
 def matmul_params(config: ModelConfig) -> int:
-    """Parameters each token is multiplied with: gate, input, selection, step and out."""
+    """Parameters each token is multiplied with: gate, input, selection, dt and out."""
     cfg, D = config.mamba2, config.width
     return D * (3 * cfg.inner(D) + 2 * cfg.groups * cfg.state_size + cfg.heads(D))
 
@@ -158,11 +158,11 @@ def executed_flops(config: ModelConfig, length: int) -> int:
 
 
 def elementwise_flops(config: ModelConfig, length: int) -> int:
-    """The convolutions, 2 W (P + 2 G N) a token, step * x, the skip and the recurrence outside of matrix products.
+    """The convolutions, 2 W (P + 2 G N) per token, dt * x, the skip and the recurrence outside of matrix products.
 
-    `recurrent`: 5 N P a token (decay 1, write 2, read 2). `chunked`: 3 H Q a token for the decays between a chunk's
+    `recurrent`: 5 N P per token (decay 1, write 2, read 2). `chunked`: 3 H Q per token for the decays between a chunk's
     tokens and their product with the scores, 3 P for decays to the chunk's end and from its start, and the states'
-    own recurrence, 2 N P a chunk.
+    own recurrence, 2 N P per chunk.
     """
     cfg, P = config.mamba2, config.mamba2.inner(config.width)
     N, Q = cfg.state_size, min(cfg.chunk, length)

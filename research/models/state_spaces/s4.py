@@ -1,4 +1,4 @@
-"""S4 and S4D: one linear state space a channel, then GELU and a gated linear layer (Gu 2022; Gu 2022b, S4D).
+"""S4 and S4D: one linear state space per channel, then GELU and a gated linear layer (Gu 2022; Gu 2022b, S4D).
 
 A whole sequence is an FFT convolution with the state space's kernel. With a state it is the recurrence, token by token:
 the two agree to rounding, and the recurrence costs the same at every length of the past.

@@ -1,8 +1,8 @@
 """The selective scan of Mamba (Gu & Dao 2023, algorithm 2) in three algorithms that are one function.
 
-    h[t] = exp(step[t] * rate) * h[t-1] + step[t] * write[t] * x[t]        y[t] = sum over n of read[t] * h[t]
+    h[t] = exp(dt[t] * A) * h[t-1] + dt[t] * B[t] * x[t]        y[t] = sum over n of C[t] * h[t]
 
-for each inner channel p and state entry n: `step` is the paper's Delta, `rate` its A (negative), `write` B, `read` C.
+for each inner channel p and state entry n: dt is the paper's Delta, A is negative.
 The input is discretised by Euler's rule, the decay exactly, as in the published code. States are kept as (B, N, P), the
 channels innermost, where the sum over n runs along vector registers.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # x_LBP, step_LBP, write_LBN, read_LBN
+Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # x_LBP, dt_LBP, B_LBN, C_LBN
 Scanned = tuple[jax.Array, jax.Array]  # state_BNP after the last token, y_LBP
 
 # A loop's body is its own program: nothing outside could be merged with what it computes again.
@@ -24,60 +24,60 @@ def selective_scan(
     algorithm: str,
     chunk: int,
     x_BLP: jax.Array,
-    step_BLP: jax.Array,
-    rate_NP: jax.Array,
-    write_BLN: jax.Array,
-    read_BLN: jax.Array,
+    dt_BLP: jax.Array,
+    A_NP: jax.Array,
+    B_BLN: jax.Array,
+    C_BLN: jax.Array,
     state_BNP: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """(y_BLP, state_BNP after the last token), in the dtype of the state. A token whose step is 0 changes no state.
+    """(y_BLP, state_BNP after the last token), in the dtype of the state. A token whose dt is 0 changes no state.
 
-    `sequential` scans over tokens, keeping a state a token for the gradient and nothing else of that size;
-    `chunked` keeps one a `chunk` of tokens and scans each chunk again; `associative` is a parallel prefix (Blelloch
+    `sequential` scans over tokens, keeping a state per token for the gradient and nothing else of that size;
+    `chunked` keeps one per `chunk` of tokens and scans each chunk again; `associative` is a parallel prefix (Blelloch
     1990) with every decay and state in memory.
     """
-    time_major = (array.astype(state_BNP.dtype).swapaxes(0, 1) for array in (x_BLP, step_BLP, write_BLN, read_BLN))
-    state_BNP, y_LBP = ALGORITHMS[algorithm](tuple(time_major), rate_NP, state_BNP, chunk)
+    time_major = (array.astype(state_BNP.dtype).swapaxes(0, 1) for array in (x_BLP, dt_BLP, B_BLN, C_BLN))
+    state_BNP, y_LBP = ALGORITHMS[algorithm](tuple(time_major), A_NP, state_BNP, chunk)
     return y_LBP.swapaxes(0, 1), state_BNP
 
 
-def _sequential(inputs: Inputs, rate_NP: jax.Array, state_BNP: jax.Array, chunk: int) -> Scanned:
+def _sequential(inputs: Inputs, A_NP: jax.Array, state_BNP: jax.Array, chunk: int) -> Scanned:
     def token(state_BNP: jax.Array, inputs_of_token: Inputs) -> Scanned:
-        x_BP, step_BP, write_BN, read_BN = inputs_of_token
-        decay_BNP = jnp.exp(step_BP[:, None, :] * rate_NP[None])
-        state_BNP = decay_BNP * state_BNP + (step_BP * x_BP)[:, None, :] * write_BN[:, :, None]
-        return state_BNP, jnp.sum(state_BNP * read_BN[:, :, None], axis=1)
+        x_BP, dt_BP, B_BN, C_BN = inputs_of_token
+        decay_BNP = jnp.exp(dt_BP[:, None, :] * A_NP[None])
+        state_BNP = decay_BNP * state_BNP + (dt_BP * x_BP)[:, None, :] * B_BN[:, :, None]
+        return state_BNP, jnp.sum(state_BNP * C_BN[:, :, None], axis=1)
 
     return jax.lax.scan(_recomputed(token), state_BNP, inputs)
 
 
-def _chunked(inputs: Inputs, rate_NP: jax.Array, state_BNP: jax.Array, chunk: int) -> Scanned:
+def _chunked(inputs: Inputs, A_NP: jax.Array, state_BNP: jax.Array, chunk: int) -> Scanned:
     length = inputs[0].shape[0]
     chunk = min(chunk, length)
-    padding = -length % chunk  # tokens of step 0 behind the last one
+    padding = -length % chunk  # tokens of dt 0 behind the last one
 
     def cut(array_LBX: jax.Array) -> jax.Array:
         padded = jnp.pad(array_LBX, ((0, padding), (0, 0), (0, 0)))
         return padded.reshape(-1, chunk, *array_LBX.shape[1:])
 
     def chunk_of_tokens(state_BNP: jax.Array, inputs_of_chunk: Inputs) -> Scanned:
-        return _sequential(inputs_of_chunk, rate_NP, state_BNP, chunk)
+        return _sequential(inputs_of_chunk, A_NP, state_BNP, chunk)
 
     state_BNP, y_CQBP = jax.lax.scan(_recomputed(chunk_of_tokens), state_BNP, tuple(map(cut, inputs)))
     return state_BNP, y_CQBP.reshape(-1, *y_CQBP.shape[2:])[:length]
 
 
-def _associative(inputs: Inputs, rate_NP: jax.Array, state_BNP: jax.Array, chunk: int) -> Scanned:
-    x_LBP, step_LBP, write_LBN, read_LBN = inputs
-    decay_LBNP = jnp.exp(step_LBP[:, :, None, :] * rate_NP[None, None])
-    added_LBNP = (step_LBP * x_LBP)[:, :, None, :] * write_LBN[..., None]
+def _associative(inputs: Inputs, A_NP: jax.Array, state_BNP: jax.Array, chunk: int) -> Scanned:
+    x_LBP, dt_LBP, B_LBN, C_LBN = inputs
+    decay_LBNP = jnp.exp(dt_LBP[:, :, None, :] * A_NP[None, None])
+    added_LBNP = (dt_LBP * x_LBP)[:, :, None, :] * B_LBN[..., None]
     added_LBNP = added_LBNP.at[0].add(decay_LBNP[0] * state_BNP)
 
     def compose(first: Scanned, second: Scanned) -> Scanned:
         return first[0] * second[0], second[0] * first[1] + second[1]
 
     _, states_LBNP = jax.lax.associative_scan(compose, (decay_LBNP, added_LBNP))
-    return states_LBNP[-1], jnp.sum(states_LBNP * read_LBN[..., None], axis=2)
+    return states_LBNP[-1], jnp.sum(states_LBNP * C_LBN[..., None], axis=2)
 
 
 ALGORITHMS: dict[str, Callable[[Inputs, jax.Array, jax.Array, int], Scanned]] = {

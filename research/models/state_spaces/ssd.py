@@ -1,11 +1,11 @@
-"""State space duality (Dao & Gu 2024, sections 6 and 7): one decay a head, as a recurrence or as matrix products.
+"""State space duality (Dao & Gu 2024, sections 6 and 7): one decay per head, as a recurrence or as matrix products.
 
-    state[t] = exp(step[t] * rate) * state[t-1] + write[t] (step[t] * x[t])^T        y[t] = read[t]^T state[t]
+    state[t] = exp(dt[t] * A) * state[t-1] + B[t] (dt[t] * x[t])^T        y[t] = C[t]^T state[t]
 
-for each head; `step`, `rate`, `write` and `read` are the paper's Delta, A, B and C, the latter two shared by the heads
-of a group. M = (H / G) * K are the channels of one group's heads, C counts chunks of Q tokens, and S is a source token
-in a chunk. States are (B, G, N, M): the group's heads stand side by side, so that reading and writing them are one
-product a group and chunk instead of one a head.
+for each head; dt is the paper's Delta, and B and C are shared by the heads of a group. M = (H / G) * K are the channels
+of one group's heads, C counts chunks of Q tokens, and S is a source token in a chunk. States are (B, G, N, M): the
+group's heads stand side by side, so that reading and writing them are one product per group and chunk instead of one
+per head.
 """
 
 from collections.abc import Callable
@@ -20,46 +20,46 @@ def ssd(
     algorithm: str,
     chunk: int,
     x_BLHK: jax.Array,
-    step_BLH: jax.Array,
-    rate_H: jax.Array,
-    write_BLGN: jax.Array,
-    read_BLGN: jax.Array,
+    dt_BLH: jax.Array,
+    A_H: jax.Array,
+    B_BLGN: jax.Array,
+    C_BLGN: jax.Array,
     state_BGNM: jax.Array,
 ) -> Scanned:
-    """(y_BLHK, state_BGNM after the last token), both in the dtype of the state; x, write and read share one dtype.
+    """(y_BLHK, state_BGNM after the last token), both in the dtype of the state; x, B and C share one dtype.
 
     `recurrent` scans over tokens in the state's dtype. `chunked` multiplies matrices in x's dtype, sums in the state's,
-    and scans over chunks. A token whose step is 0 changes no state.
+    and scans over chunks. A token whose dt is 0 changes no state.
     """
-    log_decay_BLH = step_BLH * rate_H.astype(step_BLH.dtype)[None, None]
-    return ALGORITHMS[algorithm](x_BLHK, step_BLH, log_decay_BLH, write_BLGN, read_BLGN, state_BGNM, chunk)
+    log_decay_BLH = dt_BLH * A_H.astype(dt_BLH.dtype)[None, None]
+    return ALGORITHMS[algorithm](x_BLHK, dt_BLH, log_decay_BLH, B_BLGN, C_BLGN, state_BGNM, chunk)
 
 
 def _recurrent(
-    x_BLHK: jax.Array, step_BLH: jax.Array, log_decay_BLH: jax.Array, write_BLGN: jax.Array, read_BLGN: jax.Array,
+    x_BLHK: jax.Array, dt_BLH: jax.Array, log_decay_BLH: jax.Array, B_BLGN: jax.Array, C_BLGN: jax.Array,
     state_BGNM: jax.Array, chunk: int,
 ) -> Scanned:  # fmt: skip
     B, G, N, M = state_BGNM.shape
     K = x_BLHK.shape[-1]
-    added_BLHK = x_BLHK.astype(state_BGNM.dtype) * step_BLH[..., None]
+    added_BLHK = x_BLHK.astype(state_BGNM.dtype) * dt_BLH[..., None]
 
     def by_group(per_head_BLH: jax.Array) -> jax.Array:
         return jnp.repeat(per_head_BLH, K, axis=-1).reshape(B, -1, G, M)
 
     def token(state_BGNM: jax.Array, inputs: tuple[jax.Array, ...]) -> Scanned:
-        added_BGM, decay_BGM, write_BGN, read_BGN = inputs
-        added_BGNM = added_BGM[:, :, None, :] * write_BGN[..., None]
+        added_BGM, decay_BGM, B_BGN, C_BGN = inputs
+        added_BGNM = added_BGM[:, :, None, :] * B_BGN[..., None]
         state_BGNM = decay_BGM[:, :, None, :] * state_BGNM + added_BGNM
-        return state_BGNM, jnp.sum(state_BGNM * read_BGN[..., None], axis=2)
+        return state_BGNM, jnp.sum(state_BGNM * C_BGN[..., None], axis=2)
 
-    inputs = (added_BLHK.reshape(B, -1, G, M), by_group(jnp.exp(log_decay_BLH)), write_BLGN, read_BLGN)
+    inputs = (added_BLHK.reshape(B, -1, G, M), by_group(jnp.exp(log_decay_BLH)), B_BLGN, C_BLGN)
     inputs = tuple(array.astype(state_BGNM.dtype).swapaxes(0, 1) for array in inputs)
     state_BGNM, y_LBGM = jax.lax.scan(jax.checkpoint(token, prevent_cse=False), state_BGNM, inputs)
     return y_LBGM.swapaxes(0, 1).reshape(x_BLHK.shape), state_BGNM
 
 
 def _chunked(
-    x_BLHK: jax.Array, step_BLH: jax.Array, log_decay_BLH: jax.Array, write_BLGN: jax.Array, read_BLGN: jax.Array,
+    x_BLHK: jax.Array, dt_BLH: jax.Array, log_decay_BLH: jax.Array, B_BLGN: jax.Array, C_BLGN: jax.Array,
     state_BGNM: jax.Array, chunk: int,
 ) -> Scanned:  # fmt: skip
     """Within chunks as masked attention, between them by their states (listing 1 of the paper, batched over chunks)."""
@@ -67,29 +67,27 @@ def _chunked(
     Q = min(chunk, L)
 
     def cut(array_BLX: jax.Array) -> jax.Array:
-        """(C, B, Q, ...): the last chunk filled with tokens of step 0."""
+        """(C, B, Q, ...): the last chunk filled with tokens of dt 0."""
         padding = [(0, 0), (0, -L % Q)] + [(0, 0)] * (array_BLX.ndim - 2)
         padded = jnp.pad(array_BLX, padding)
         return padded.reshape(B, -1, Q, *array_BLX.shape[2:]).swapaxes(0, 1)
 
     sums_CBQH = jnp.cumsum(cut(log_decay_BLH), axis=2)
-    added_CBQHK = cut(x_BLHK.astype(step_BLH.dtype) * step_BLH[..., None])
-    write_CBQGN, read_CBQGN = cut(write_BLGN), cut(read_BLGN)
-    y_CBQHK = _within_chunks(added_CBQHK, sums_CBQH, write_CBQGN, read_CBQGN)
-    before_CBGNM, state_BGNM = _chunk_states(added_CBQHK, sums_CBQH, write_CBQGN, state_BGNM)
+    added_CBQHK = cut(x_BLHK.astype(dt_BLH.dtype) * dt_BLH[..., None])
+    B_CBQGN, C_CBQGN = cut(B_BLGN), cut(C_BLGN)
+    y_CBQHK = _within_chunks(added_CBQHK, sums_CBQH, B_CBQGN, C_CBQGN)
+    before_CBGNM, state_BGNM = _chunk_states(added_CBQHK, sums_CBQH, B_CBQGN, state_BGNM)
     read_out = jnp.einsum(
-        "cbqgn,cbgnm->cbqgm", read_CBQGN, before_CBGNM.astype(read_CBQGN.dtype), preferred_element_type=state_BGNM.dtype
+        "cbqgn,cbgnm->cbqgm", C_CBQGN, before_CBGNM.astype(C_CBQGN.dtype), preferred_element_type=state_BGNM.dtype
     )
     y_CBQHK += read_out.reshape(y_CBQHK.shape) * jnp.exp(sums_CBQH)[..., None]
     return y_CBQHK.swapaxes(0, 1).reshape(B, -1, H, K)[:, :L], state_BGNM
 
 
-def _within_chunks(
-    added_CBQHK: jax.Array, sums_CBQH: jax.Array, write_CBQGN: jax.Array, read_CBQGN: jax.Array
-) -> jax.Array:
-    """y_CBQHK of a chunk's own tokens: (read write^T * decay from source to reader) (step * x)."""
-    scores_CBGQS = jnp.einsum("cbqgn,cbsgn->cbgqs", read_CBQGN, write_CBQGN, preferred_element_type=added_CBQHK.dtype)
-    added_CBHSK = added_CBQHK.swapaxes(2, 3).astype(write_CBQGN.dtype)
+def _within_chunks(added_CBQHK: jax.Array, sums_CBQH: jax.Array, B_CBQGN: jax.Array, C_CBQGN: jax.Array) -> jax.Array:
+    """y_CBQHK of a chunk's own tokens: (C B^T * decay from source to reader) (dt * x)."""
+    scores_CBGQS = jnp.einsum("cbqgn,cbsgn->cbgqs", C_CBQGN, B_CBQGN, preferred_element_type=added_CBQHK.dtype)
+    added_CBHSK = added_CBQHK.swapaxes(2, 3).astype(B_CBQGN.dtype)
     return _mix(scores_CBGQS, sums_CBQH.swapaxes(2, 3), added_CBHSK).swapaxes(2, 3)
 
 
@@ -143,14 +141,14 @@ def _by_head(scores_CBGQS: jax.Array, decay_CBHQS: jax.Array) -> jax.Array:
 
 
 def _chunk_states(
-    added_CBQHK: jax.Array, sums_CBQH: jax.Array, write_CBQGN: jax.Array, state_BGNM: jax.Array
+    added_CBQHK: jax.Array, sums_CBQH: jax.Array, B_CBQGN: jax.Array, state_BGNM: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """(state before each chunk, state after the last)."""
     C, B, Q, H, K = added_CBQHK.shape
     _, G, N, M = state_BGNM.shape
     to_end_CBQH = jnp.exp(sums_CBQH[:, :, -1:] - sums_CBQH)
-    kept_CBQGM = (added_CBQHK * to_end_CBQH[..., None]).reshape(C, B, Q, G, M).astype(write_CBQGN.dtype)
-    written_CBGNM = jnp.einsum("cbqgn,cbqgm->cbgnm", write_CBQGN, kept_CBQGM, preferred_element_type=state_BGNM.dtype)
+    kept_CBQGM = (added_CBQHK * to_end_CBQH[..., None]).reshape(C, B, Q, G, M).astype(B_CBQGN.dtype)
+    written_CBGNM = jnp.einsum("cbqgn,cbqgm->cbgnm", B_CBQGN, kept_CBQGM, preferred_element_type=state_BGNM.dtype)
     return _pass_on(jnp.exp(sums_CBQH[:, :, -1]).astype(state_BGNM.dtype), written_CBGNM, state_BGNM)
 
 

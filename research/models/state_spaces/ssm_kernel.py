@@ -225,7 +225,7 @@ def convolution_flops(signals: int, kernels: int, length: int) -> int:
 
 
 def diagonal_kernel_flops(channels: int, pairs: int, length: int) -> int:
-    """Of `diagonal_kernel`: 4 an entry of the Vandermonde matrix, 7 a power (exponent 2, exponential 5), 6 a block."""
+    """Of `diagonal_kernel`: 4 per entry of the Vandermonde matrix, 7 per power (exponent 2, exp 5), 6 per block."""
     taps, blocks = _blocks(length)
     return channels * pairs * (4 * taps * blocks + 7 * (taps + blocks) + 6 * blocks)
 

@@ -90,9 +90,9 @@ def _dynamics(module: nn.Module, config: S4Config | H3Config, shape: tuple[int, 
     part = functools.partial(parameter, module, shape=shape, axes=f"{axis} state", role="dynamics")
     log_damping_DN = part("log_damping", init=Start("log_damping", config.initialisation))
     frequency_DN = part("frequency", init=Start("frequency", config.initialisation))
-    steps = LogUniform(config.step_min, config.step_max)
-    log_step_D = parameter(module, "log_step", shape[:1], axis, steps, "dynamics")
-    return jax.lax.complex(-jnp.exp(log_damping_DN), frequency_DN), jnp.exp(log_step_D)
+    steps = LogUniform(config.dt_min, config.dt_max)
+    log_dt_D = parameter(module, "log_dt", shape[:1], axis, steps, "dynamics")
+    return jax.lax.complex(-jnp.exp(log_damping_DN), frequency_DN), jnp.exp(log_dt_D)
 
 
 def _complex(
