@@ -23,6 +23,9 @@ define build_venv
 endef
 
 FAST = -n $(WORKERS) --dist worksteal -m "not slow and not multiprocess and not oracles"
+# XLA's CPU programs without LLVM's optimisations: they compile 2.5 times faster, which is most of what small tests wait
+# for. The slow tests run programs as users do; what depends on how a program is compiled belongs there.
+QUICK_XLA = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
 
 # pytest leaves with 5 when a tier has no test; that is no failure of the slow tiers.
 OR_NO_TESTS = || { code=$$?; test $$code -eq 5 && echo "this tier has no tests"; }
@@ -36,7 +39,7 @@ demo: $(VENV)/$(TRAIN_STAMP) ## the main job: an isoFLOP experiment from the cor
 	$(VENV)/bin/isoflop run experiments/isoflop_transformer.py $(ARGS)
 
 test: $(VENV)/$(TRAIN_STAMP) ## the fast tests, on every core (ARGS="-k name" chooses, WORKERS=n)
-	$(VENV)/bin/python -m pytest $(FAST) $(ARGS)
+	$(QUICK_XLA) $(VENV)/bin/python -m pytest $(FAST) $(ARGS)
 
 test-slow: $(VENV)/$(TRAIN_STAMP) ## the slow and the multi-process tests, one at a time
 	$(VENV)/bin/python -m pytest -m "(slow or multiprocess) and not oracles" $(ARGS) $(OR_NO_TESTS)
@@ -48,7 +51,8 @@ test-newest: ## the fast tests on Python 3.13 or 3.12 with the newest jax and fl
 	@python="$(call find_python,python3.13 python3.12)" || \
 		{ echo "SKIPPED: no Python 3.12 or 3.13 here to run the fast tests with the newest jax and flax"; exit 0; }; \
 	$(MAKE) --no-print-directory .venv-newest NEWEST_PYTHON="$$python" && \
-	.venv-newest/bin/python -m pytest $(FAST) $(ARGS)
+	$(QUICK_XLA) .venv-newest/bin/python -m pytest $(FAST) $(ARGS) && \
+	.venv-newest/bin/python -m pytest tests/test_sharding.py $(ARGS)
 
 test-install: ## pip install . in .venv-analysis: the analysis works without flax and tensorflow
 	@python="$(ANY_PYTHON)" && sh .ci/check-install "$$python"

@@ -22,6 +22,7 @@ from analysis.intervals.resampling import bootstrap_weights, jackknife_weights
 from analysis.laws import CHINCHILLA
 
 
+@pytest.mark.slow
 def test_predictive_intervals_cover_at_four_times_the_largest_budget():
     """The share of unseen runs inside their 90 % interval lies between 85 and 95 % of 400 simulated tables.
 

@@ -15,7 +15,7 @@ from research.optim.expert_bias import balanced
 from research.sharding import make_mesh
 from research.training.feed import global_batch
 from research.training.objective import language_modelling
-from research.training.routing import Routed, auxiliary_loss, router_metrics, summed
+from research.training.routing import auxiliary_loss, router_metrics, summed
 from research.training.step import gradients, make_program
 
 
@@ -45,10 +45,10 @@ def test_metrics_name_the_worst_layer():
         "a": _statistics([[2, 2, 2, 2]]),
         "b": _statistics([[6, 2, 0, 0]]).replace(dropped_B1=jnp.full((1, 1), 3.0)),
     }
-    found = router_metrics(cfg, Routed(jnp.float32(0.5), summed(routing)))
+    found = router_metrics(cfg, summed(routing), jnp.float32(0.5))
     assert found["router_max_load"] == 3 and found["router_dead_experts"] == 2
     assert found["router_dropped_fraction"] == pytest.approx(3 / 16) and found["auxiliary_loss"] == 0.5
-    assert router_metrics(cfg, Routed(jnp.float32(0), {})) == {}
+    assert router_metrics(cfg, {}, jnp.float32(0)) == {}
 
 
 def _moe_run(**fields) -> RunConfig:

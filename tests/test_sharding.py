@@ -17,6 +17,9 @@ from research.training.feed import global_batch
 from research.training.objective import language_modelling
 from research.training.step import make_program
 
+# Equality to the last bit is a property of programs as they are compiled for users: not of make test's quick ones.
+pytestmark = pytest.mark.slow
+
 MESHES = {
     "1": MeshConfig(data=1),
     "data8": MeshConfig(data=8),
@@ -92,7 +95,6 @@ RECURRENCES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RECURRENCES)
 def test_recurrences_agree_on_every_mesh(name, config, capfd):
     config = replace(config, model=replace(config.model, **RECURRENCES[name]))

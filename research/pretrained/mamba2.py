@@ -104,7 +104,7 @@ def tensors(model: ModelConfig) -> list[Tensor]:
 
 def mamba2_tensors(name: str, path: str) -> list[Tensor]:
     """One mixer: rows of in_proj are the gate's, input's, B's and C's, and the step's; conv1d has all but the first."""
-    rows = [linear("", path + part) for part in ("gate", "input", "selection", "step")]
+    rows = [linear("", path + part) for part in ("gate", "input", "selection", "dt")]
     convolved = [path + "conv_input/", path + "conv_selection/"]
     return [
         joined_rows(name + "in_proj.weight", rows),
