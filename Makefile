@@ -22,7 +22,8 @@ define build_venv
 	@$(1)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 endef
 
-FAST = -n $(WORKERS) --dist worksteal -m "not slow and not multiprocess and not oracles"
+PARALLEL = -n $(WORKERS) --dist worksteal
+FAST = $(PARALLEL) -m "not slow and not multiprocess and not oracles"
 # XLA's CPU programs without LLVM's optimisations: they compile 2.5 times faster, which is most of what small tests wait
 # for. The slow tests run programs as users do; what depends on how a program is compiled belongs there.
 QUICK_XLA = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
@@ -41,11 +42,12 @@ demo: $(VENV)/$(TRAIN_STAMP) ## the main job: an isoFLOP experiment from the cor
 test: $(VENV)/$(TRAIN_STAMP) ## the fast tests, on every core (ARGS="-k name" chooses, WORKERS=n)
 	$(QUICK_XLA) $(VENV)/bin/python -m pytest $(FAST) $(ARGS)
 
-test-slow: $(VENV)/$(TRAIN_STAMP) ## the slow and the multi-process tests, one at a time
-	$(VENV)/bin/python -m pytest -m "(slow or multiprocess) and not oracles" $(ARGS) $(OR_NO_TESTS)
+test-slow: $(VENV)/$(TRAIN_STAMP) ## the slow tests on every core, then the multi-process ones, one at a time
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not multiprocess and not oracles" $(ARGS) $(OR_NO_TESTS)
+	$(VENV)/bin/python -m pytest -m "multiprocess and not oracles" $(ARGS) $(OR_NO_TESTS)
 
 test-oracles: .venv-oracles/$(ORACLES_STAMP) ## parity with torch and transformers, in .venv-oracles
-	.venv-oracles/bin/python -m pytest -m oracles $(ARGS) $(OR_NO_TESTS)
+	.venv-oracles/bin/python -m pytest $(PARALLEL) -m oracles $(ARGS) $(OR_NO_TESTS)
 
 test-newest: ## the fast tests on Python 3.13 or 3.12 with the newest jax and flax, in .venv-newest
 	@python="$(call find_python,python3.13 python3.12)" || \
