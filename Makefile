@@ -28,6 +28,11 @@ FAST = $(PARALLEL) -m "not slow and not multiprocess and not oracles"
 # for. The slow tests run programs as users do; what depends on how a program is compiled belongs there.
 QUICK_XLA = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
 
+# What meets the interfaces of jax, flax and Python: programs, training, fits, data, commands. The algorithms of each mixer
+# and the studies of the analysis are built of the same calls.
+NEWEST = -k "models or training or frozen or optim or generation or fitting or uncertainty or runs or data or config or \
+	identity or packaging or cli or execution or grid or plan"
+
 # pytest leaves with 5 when a tier has no test; that is no failure of the slow tiers.
 OR_NO_TESTS = || { code=$$?; test $$code -eq 5 && echo "this tier has no tests"; }
 
@@ -49,11 +54,11 @@ test-slow: $(VENV)/$(TRAIN_STAMP) ## the slow tests on every core, then the mult
 test-oracles: .venv-oracles/$(ORACLES_STAMP) ## parity with torch and transformers, in .venv-oracles
 	.venv-oracles/bin/python -m pytest $(PARALLEL) -m oracles $(ARGS) $(OR_NO_TESTS)
 
-test-newest: ## the fast tests on Python 3.13 or 3.12 with the newest jax and flax, in .venv-newest
+test-newest: ## what meets jax, flax and Python of the fast tests, on Python 3.13 or 3.12 with the newest of them
 	@python="$(call find_python,python3.13 python3.12)" || \
 		{ echo "SKIPPED: no Python 3.12 or 3.13 here to run the fast tests with the newest jax and flax"; exit 0; }; \
 	$(MAKE) --no-print-directory .venv-newest NEWEST_PYTHON="$$python" && \
-	$(QUICK_XLA) .venv-newest/bin/python -m pytest $(FAST) $(ARGS) && \
+	$(QUICK_XLA) .venv-newest/bin/python -m pytest $(FAST) $(NEWEST) $(ARGS) && \
 	.venv-newest/bin/python -m pytest tests/test_sharding.py $(ARGS)
 
 test-install: ## pip install . in .venv-analysis: the analysis works without flax and tensorflow

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from research.config import (
@@ -19,7 +20,7 @@ from research.config import (
     Rwkv7Config,
     S4Config,
 )
-from research.models import language_model
+from research.models import language_model, layers
 from research.models.mlp import ACTIVATIONS
 
 ATTENTION = "attention:mlp"
@@ -167,6 +168,27 @@ def _rwkv7(seed: int, width: int) -> Rwkv7Config:
         algorithm=str(rng.choice(["auto", "chunked", "sequential"])),
         chunk=int(rng.integers(1, 13)),
     )
+
+
+def drawn_by_numpy(model: ModelConfig, seed: int = 0) -> Any:
+    """Parameters distributed as `language_model.init` draws them, for tests of what is computed from them.
+
+    The real draw compiles a program for each initialiser and shape, seconds for a model whose test takes milliseconds.
+    """
+    rng = np.random.default_rng(seed)
+
+    def drawn(box: layers.Parameter) -> Any:
+        shape = box.value.shape
+        if isinstance(box.init, layers.Normal):
+            return rng.normal(0.0, box.init.std, shape).astype(np.float32)
+        if isinstance(box.init, layers.Uniform):
+            return rng.uniform(-box.init.bound, box.init.bound, shape).astype(np.float32)
+        if box.init in (layers.zeros, layers.ones):
+            return np.full(shape, float(box.init is layers.ones), np.float32)
+        return layers.draw(box, jax.random.key(int(rng.integers(2**31))))
+
+    boxed = language_model.abstract(model)
+    return jax.tree.map(lambda box: jnp.asarray(drawn(box)), boxed, is_leaf=layers.is_boxed)
 
 
 def perturbed(model: ModelConfig, scale: float = 0.1, seed: int = 0) -> Any:

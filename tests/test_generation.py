@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_configs import drawn_by_numpy
 
 from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig
 from research.generation.greedy import greedy
@@ -30,7 +31,7 @@ def _assert_greedy(model, params, prompt_BL, found, **inputs):
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_each_token_is_the_likeliest_after_those_before_it(pattern, scan_layers):
     model = replace(MODEL, pattern=pattern, scan_layers=scan_layers, tied_embeddings=True)
-    params = language_model.init(model, jax.random.key(0))
+    params = drawn_by_numpy(model)
     found = greedy(model, params, _prompt(model), 9)
     assert found.shape == (3, 9) and found.dtype == jnp.int32
     _assert_greedy(model, params, _prompt(model), found)
@@ -39,7 +40,7 @@ def test_each_token_is_the_likeliest_after_those_before_it(pattern, scan_layers)
 
 def test_padded_prompts_are_continued_as_if_alone():
     model = replace(MODEL, max_positions=12)
-    params = language_model.init(model, jax.random.key(0))
+    params = drawn_by_numpy(model)
     prompt, lengths = _prompt(model), np.array([5, 3, 1])
     mask = np.arange(5)[None] >= 5 - lengths[:, None]
     together = greedy(model, params, prompt, 7, mask)
@@ -50,7 +51,7 @@ def test_padded_prompts_are_continued_as_if_alone():
 
 def test_an_encoder_decoder_answers_its_sources():
     model = replace(MODEL, pattern="attention:mlp -> attention, cross_attention:mlp", source_length=4)
-    params = language_model.init(model, jax.random.key(0))
+    params = drawn_by_numpy(model)
     sources = _prompt(model, 4), np.arange(4)[None] < np.array([4, 3, 2])[:, None]
     found = greedy(model, params, _prompt(model, 1), 6, sources=sources)
     _assert_greedy(model, params, _prompt(model, 1), found, sources=sources)

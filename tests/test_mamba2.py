@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_configs import drawn_by_numpy
 
 from research.config import ConfigError, DataConfig, Mamba2Config, ModelConfig, RunConfig, TrainingConfig
 from research.models import language_model
@@ -41,7 +42,7 @@ def test_only_matrices_and_taps_decay():
 @pytest.mark.parametrize("change", [{"algorithm": "recurrent"}, {"chunk": 1}, {"chunk": 11}])
 def test_algorithms_are_one_model(change):
     other = replace(MODEL, mamba2=replace(MAMBA2, **change))
-    params = language_model.init(MODEL, jax.random.key(0))
+    params = drawn_by_numpy(MODEL)
     tokens = jax.random.randint(jax.random.key(1), (2, 11), 0, 97)
 
     def gradient(model):

@@ -1,6 +1,7 @@
 """RWKV-4: its algorithms are one function equal to the published sum, and it starts as published."""
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ def _of_layer(params, layer, part):
 
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_initial_values_are_the_published_ones_in_every_layer(scan_layers):
-    model = ModelConfig(**{**vars(MODEL), "scan_layers": scan_layers})
+    model = replace(MODEL, scan_layers=scan_layers)
     params = language_model.init(model, jax.random.key(0))
     assert 0.9e-4 < float(jnp.abs(params["embedding"]).max()) <= 1e-4
     depth, width = model.depth, model.width
@@ -103,7 +104,7 @@ def test_initial_values_are_the_published_ones_in_every_layer(scan_layers):
 
 
 def test_one_layer_alone_starts_finite():
-    params = language_model.init(ModelConfig(**{**vars(MODEL), "depth": 1}), jax.random.key(0))
+    params = language_model.init(replace(MODEL, depth=1), jax.random.key(0))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
