@@ -184,10 +184,10 @@ def test_lines_that_are_no_json_are_left_out_by_name(tmp_path, caplog):
     assert f"{path}: line 2 is damaged and left out" in caplog.text
 
 
-def test_another_vocabulary_is_refused(tmp_path):
+def test_a_smaller_vocabulary_than_the_text_has_is_refused(tmp_path):
     config = tiny_run()
-    config = replace(config, model=replace(config.model, vocab_size=300), data=replace(config.data, vocab_size=300))
-    with pytest.raises(ConfigError, match=r"model.vocab_size = 300.*264"):
+    config = replace(config, model=replace(config.model, vocab_size=260), data=replace(config.data, vocab_size=260))
+    with pytest.raises(ConfigError, match=r"model.vocab_size = 260.*at least the 264 ids"):
         _train(config, tmp_path)
 
 
