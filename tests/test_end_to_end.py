@@ -50,11 +50,12 @@ def test_ctrl_c_and_the_same_command_again_finish_the_experiment(interrupted):
     done = _run("run", str(SMOKE), "--runs-dir", str(runs_dir))
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.stat().st_mtime_ns for path in results} == results  # retrained nothing that was done
-    table = pd.read_parquet(runs_dir / "smoke" / "runs.parquet")
+    (plan,) = runs_dir.glob("smoke/plans/default-*")
+    table = pd.read_parquet(plan / "runs.parquet")
     assert len(table) == 6 and set(table["status"]) == {"done"}
     assert (table["loss_nats"] < 5.55).all()  # ln(256): the prediction in the experiment's file
-    pd.testing.assert_frame_equal(pd.read_csv(runs_dir / "smoke" / "runs.csv")[["params"]], table[["params"]])
-    assert "nats" in (runs_dir / "smoke" / "report.md").read_text()
+    pd.testing.assert_frame_equal(pd.read_csv(plan / "runs.csv")[["params"]], table[["params"]])
+    assert "nats" in (plan / "report.md").read_text()
 
 
 def test_plan_status_and_report_train_nothing(interrupted, tmp_path):
@@ -75,4 +76,5 @@ def test_a_failed_run_leaves_the_others_alone_and_is_named(tmp_path):
     failures = [json.loads(path.read_text()) for path in tmp_path.glob("smoke/*/failure.json")]
     assert len(failures) == 3 and all(failure["failure_step"] >= 1 for failure in failures)
     assert "No law was fitted" in done.stdout
-    assert set(pd.read_parquet(tmp_path / "smoke" / "runs.parquet")["status"]) == {"failed"}
+    (plan,) = tmp_path.glob("smoke/plans/*")
+    assert set(pd.read_parquet(plan / "runs.parquet")["status"]) == {"failed"}
