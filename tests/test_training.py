@@ -1,11 +1,13 @@
 """A run from start to result: what it leaves behind, how it resumes, how it fails."""
 
+import asyncio
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,12 @@ from research.plan import executed_cost
 from research.runs import PHASES, RunFolder, Status, open_run
 from research.sharding import batch_sharding, make_mesh
 from research.training import metrics
-from research.training.checkpoint import Checkpoints, CorruptCheckpointError, _checksums
+from research.training.checkpoint import (
+    Checkpoints,
+    CorruptCheckpointError,
+    _checksums,
+    reads_end_before_their_loop,
+)
 from research.training.loop import train
 from research.training.objective import language_modelling
 from research.training.step import gradients, make_program
@@ -244,6 +251,30 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, straight
     jax.tree.map(np.testing.assert_array_equal, _params(folder, config), _params(straight, config))
     assert _training_lines(folder) == _training_lines(straight)
     assert [path.name[:3] for path in (folder.path / "damaged-checkpoints").iterdir()] == ["20-"]
+
+
+def test_a_failed_read_waits_for_the_reads_beside_it():
+    """As orbax reads: tasks of one loop, closed at the first that fails, each ended by a call from another thread."""
+    ended = []
+
+    async def slow():
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        threading.Timer(0.05, loop.call_soon_threadsafe, (done.set_result, "read")).start()
+        ended.append(await done)
+
+    async def fast():
+        raise FileNotFoundError("manifest")
+
+    async def both():
+        await asyncio.gather(slow(), fast())
+
+    with reads_end_before_their_loop():
+        loop = asyncio.new_event_loop()
+        with pytest.raises(FileNotFoundError):
+            loop.run_until_complete(both())
+        loop.close()
+    assert ended == ["read"]
 
 
 def test_without_a_readable_checkpoint_the_error_says_so(straight, config, tmp_path):

@@ -4,9 +4,11 @@ Orbax restores flipped bits without a word, so each checkpoint carries a checksu
 integer arithmetic on the device, equal on every mesh, and never move the arrays to a host.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +98,10 @@ class Checkpoints:
     def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, float]]:
         """Raises CorruptCheckpointError, with `step`, for whatever the files of that step are not."""
         folder = f"{self._manager.directory}/{step}"
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), record=ocp.args.JsonRestore())
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), record=ocp.args.JsonRestore()),
-            )
+            with reads_end_before_their_loop():
+                restored = self._manager.restore(step, args=args)
         except (jax.errors.JaxRuntimeError, MemoryError):  # no fault of the files
             raise
         except Exception as error:  # orbax raises a bare Exception for arrays that are cut short, and six other kinds
@@ -122,6 +123,31 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         (folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
         self._manager.reload()
+
+
+@contextmanager
+def reads_end_before_their_loop() -> Iterator[None]:
+    """Event loops made inside wait for all their tasks before they close.
+
+    Orbax reads a checkpoint's arrays as tasks of one loop and closes it at the first that fails. The others are still
+    being read then; each would call the closed loop and print "Event loop is closed" into the run's output.
+    """
+
+    class WaitingLoop(asyncio.SelectorEventLoop):
+        def close(self) -> None:
+            if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
+                self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            super().close()
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        _loop_factory = WaitingLoop
+
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(Policy())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(before)
 
 
 def _checksums(state: Any) -> dict[str, int]:
