@@ -16,6 +16,7 @@ import numpy as np
 from analysis.backend import float64_on_cpu
 from analysis.compute.flops import FlopRule
 from analysis.laws import Law
+from analysis.laws.definition import evaluate_arrays
 
 HALVINGS = 64  # a bracket of width 60 ends below the rounding of a float64 near 1
 LARGEST_LOG_TOKENS = 200.0
@@ -79,7 +80,8 @@ def paired(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np
     """The law (draws,) with each draw's constants (draws, parameters) at that draw's own inputs (draws,)."""
     with float64_on_cpu():
         constants = dict(zip(law.names, jnp.asarray(values, jnp.float64).T, strict=True))
-        return np.asarray(law.predict(constants, {name: jnp.asarray(inputs[name], jnp.float64) for name in law.inputs}))
+        arrays = {name: jnp.asarray(inputs[name], jnp.float64) for name in law.inputs}
+        return np.asarray(evaluate_arrays(law, constants, arrays))
 
 
 def tokens_for_loss(law: Law, values: np.ndarray, params: np.ndarray, loss: np.ndarray) -> np.ndarray:

@@ -68,12 +68,15 @@ def minimise(
         kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (new, hessian), (old, state.hessian))
         damping = jnp.where(accept, jnp.maximum(0.2 * state.damping, 1e-12), 6.0 * jnp.maximum(state.damping, 1e-10))
         minimum = kept[0]._replace(steps=old.steps + 1)
-        converged = predicted_gain <= relative_gain * jnp.abs(old.value)
+        converged = (predicted_gain <= relative_gain * jnp.abs(old.value)) & jnp.isfinite(old.value)
         done = converged | (damping > LARGEST_DAMPING) | (minimum.steps >= max_steps)
         return _State(minimum, kept[1], damping, done)
 
-    hessian, (value, gradient) = derivatives(theta_P)
-    curvature = jnp.maximum(curvature_P, jnp.abs(jnp.diag(hessian)))
-    start = Minimum(theta_P, value, gradient, curvature, jnp.zeros((), jnp.int32))
-    state = _State(start, hessian, jnp.full((), 1e-3, theta_P.dtype), jnp.zeros((), bool))
-    return jax.lax.while_loop(lambda s: ~s.done, step, state).minimum
+    # The first step moves nowhere and takes the derivatives at the start, so that these, which are most of what there
+    # is to compile, stand in the program once.
+    unknown = jnp.full((), jnp.inf, theta_P.dtype)
+    start = Minimum(theta_P, unknown, jnp.zeros_like(theta_P), 2.0 * curvature_P, jnp.full((), -1, jnp.int32))
+    identity = jnp.eye(len(theta_P), dtype=theta_P.dtype)
+    state = _State(start, identity, jnp.full((), 5e-3, theta_P.dtype), jnp.zeros((), bool))
+    end = jax.lax.while_loop(lambda s: ~s.done, step, state).minimum
+    return end._replace(value=jnp.where(jnp.isinf(end.value), jnp.nan, end.value))  # undefined at the start

@@ -14,6 +14,7 @@ from analysis.intervals.bootstrap import (
     percentile_interval,
     predictive,
     predictive_interval,
+    predictive_intervals,
     with_intervals,
 )
 from analysis.intervals.profile_likelihood import Profile, profile

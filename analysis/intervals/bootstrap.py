@@ -30,6 +30,7 @@ from analysis.runs_table import complete
 
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
 WEAK_CONDITION = 1e8
+POINTS_AT_ONCE = 2**12  # runs whose predictive intervals are worked out together, for every draw
 ZERO = 1e-9  # of the upper end of an interval that holds no negative number: below it a constant lies at its bound, 0
 
 
@@ -245,23 +246,32 @@ def predictive(result: Fit, points: Points, *, bootstraps: int = 1000, seed: int
     return Predictive(studentised, result.residual_scale, draws, scales)
 
 
-def predictive_interval(
-    law: Law, result: Fit, spread: Predictive, inputs: Mapping[str, float], level: float, seed: int = 0
-) -> Interval:
-    """Where the output of ONE new run at `inputs` lies with probability `level`.
+def predictive_intervals(
+    law: Law, result: Fit, spread: Predictive, inputs: Mapping[str, np.ndarray], level: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the output of ONE new run at each of `inputs` lies with probability `level`: values, lows, highs (points,).
 
     The pivot is (log of a new resampled output - log of its own refit) / (scale of that refit).
     """
     check_resampling(level, len(spread.scales))
-    centre = float(law.target(evaluate(law, result.array(), inputs)).item())
-    refitted = law.target(evaluate(law, spread.draws, inputs)[:, 0])
-    noise = np.random.default_rng([seed, 1]).choice(spread.residuals, len(refitted))
+    centre = law.target(evaluate(law, result.array(), inputs))
     if spread.scale == 0.0:
-        return Interval(*(float(law.output_of(centre)),) * 3)
-    pivots = (centre + noise - refitted) / np.maximum(spread.scales, 1e-3 * spread.scale)
-    ends = np.quantile(pivots, [(1 - level) / 2, (1 + level) / 2])
-    low, high = law.output_of(centre + spread.scale * ends)
-    return Interval(float(law.output_of(centre)), float(low), float(high))
+        return (law.output_of(centre),) * 3
+    noise = np.random.default_rng([seed, 1]).choice(spread.residuals, len(spread.draws))
+    low, high = np.empty_like(centre), np.empty_like(centre)
+    for start in range(0, len(centre), POINTS_AT_ONCE):
+        chosen = slice(start, start + POINTS_AT_ONCE)
+        refitted = law.target(evaluate(law, spread.draws, {name: np.ravel(x)[chosen] for name, x in inputs.items()}))
+        pivots = (centre[chosen] + noise[:, None] - refitted) / np.maximum(spread.scales, 1e-3 * spread.scale)[:, None]
+        low[chosen], high[chosen] = np.quantile(pivots, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return law.output_of(centre), *(law.output_of(centre + spread.scale * end) for end in (low, high))
+
+
+def predictive_interval(
+    law: Law, result: Fit, spread: Predictive, inputs: Mapping[str, float], level: float, seed: int = 0
+) -> Interval:
+    """`predictive_intervals` for one run."""
+    return Interval(*(float(end[0]) for end in predictive_intervals(law, result, spread, inputs, level, seed)))
 
 
 def check_resampling(level: float, bootstraps: int) -> None:

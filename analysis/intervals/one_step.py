@@ -1,6 +1,6 @@
 """Resamples of large tables: one Newton step from the fitted optimum instead of a fit each.
 
-With tens of thousands of points the optimum of a resample is one step away, and the step needs no more than each unit's
+With thousands of points the optimum of a resample is one step away, and the step needs no more than each unit's
 pull on the constants: their influence functions (Hampel et al. 1986, section 6.3). The mean slope of a robust psi is
 the share of residuals near zero; it is taken over a window that narrows with the number of points, since psi's own may
 hold a handful. Resamples weigh every unit by a Poisson variable of mean one, which for many units is the bootstrap.
@@ -14,7 +14,7 @@ from analysis.fit import Fit, Points
 from analysis.fit.batched import target_jacobian
 from analysis.laws import Law, evaluate
 
-MOST_REFITTED_POINTS = 2**14  # above, each resample is one step
+MOST_REFITTED_POINTS = 2**12  # above, each resample is one step
 CHUNK = 2**14
 PARTS = 200
 

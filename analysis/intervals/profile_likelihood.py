@@ -4,7 +4,7 @@ All held values of all constants are solved at once, and then more of them where
 The rise of the objective becomes a deviance that is compared with the F distribution of 1 and (points - parameters)
 degrees of freedom: twice the rise, times E[psi'] / E[psi^2] for the objective's psi under normal residuals of the
 fitted size (Schrader and Hettmansperger 1980). For least squares that is the rise over the residual variance, which is
-exact for a law that is linear in its constants. In a table of tens of thousands of points the other constants are not
+exact for a law that is linear in its constants. In a table of thousands of points the other constants are not
 solved for but follow the local linear law.
 """
 

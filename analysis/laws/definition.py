@@ -5,6 +5,7 @@ function of two dicts, name its parameters, list it in `LAWS`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -125,8 +126,7 @@ class Law:
     def natural(self, theta: np.ndarray) -> np.ndarray:
         """Inverse of `pack`."""
         with float64_on_cpu():
-            theta = jnp.asarray(theta, jnp.float64)
-            return np.stack([np.asarray(p.natural(theta[..., i])) for i, p in enumerate(self.parameters)], axis=-1)
+            return np.asarray(_natural(self.parameters, jnp.asarray(theta, jnp.float64)))
 
     def target(self, output: np.ndarray) -> np.ndarray:
         """What residuals are taken on: the log of the output, or the output itself."""
@@ -163,8 +163,19 @@ def evaluate(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> 
             name: jnp.asarray(np.broadcast_to(np.asarray(inputs[name], np.float64), points).reshape(shape))
             for name in law.inputs
         }
-        predicted = law.predict(dict(zip(law.names, map(jnp.asarray, columns), strict=True)), arrays)
-        return np.array(jnp.broadcast_to(predicted, (*columns.shape[1:-1], *points)))
+        predicted = evaluate_arrays(law, dict(zip(law.names, map(jnp.asarray, columns), strict=True)), arrays)
+        return np.array(np.broadcast_to(predicted, (*columns.shape[1:-1], *points)))
+
+
+@functools.partial(jax.jit, static_argnames="law")
+def evaluate_arrays(law: Law, constants: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:
+    """`law.predict` as one compiled program: its operations one by one are as many programs to compile and to load."""
+    return law.predict(constants, inputs)
+
+
+@functools.partial(jax.jit, static_argnames="parameters")
+def _natural(parameters: tuple[Parameter, ...], theta: jax.Array) -> jax.Array:
+    return jnp.stack([parameter.natural(theta[..., i]) for i, parameter in enumerate(parameters)], axis=-1)
 
 
 def power(x: jax.Array, exponent: jax.Array) -> jax.Array:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit_points, select
-from analysis.intervals import check_resampling, predictive, predictive_interval
-from analysis.laws import Law, evaluate
+from analysis.fit import HUBER, FitError, Objective, Points, fit_points, select
+from analysis.intervals import check_resampling, predictive, predictive_intervals
+from analysis.laws import Law
 from analysis.runs_table import complete, unit_of
 from analysis.studies.study import Study
 
@@ -91,7 +91,7 @@ def backtest(
                 f"cut = {cut:g}: {int(below.sum())} of {len(at)} runs lie below it in {by}, which spans {at.min():g} "
                 f"to {at.max():g}. Fix: cut inside."
             )
-        found.append(_cut(law, points, at, cut, objective, level=level, bootstraps=bootstraps, seed=seed))
+        found.append(_cut(law, points, at, cut, objective, level, bootstraps, seed))
     if all(cut.reason for cut in found):
         raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}")
     return Backtest(law, objective, by, law.output, unit_of(law.output), level, bootstraps, seed, tuple(found))
@@ -113,7 +113,9 @@ def _cut(
     at: np.ndarray,
     cut: float,
     objective: Objective,
-    **resampling: float,
+    level: float,
+    bootstraps: int,
+    seed: int,
 ) -> Cut:
     below = at < cut
     shown, unseen = points.where(below), points.where(~below)
@@ -123,8 +125,8 @@ def _cut(
     except FitError as error:
         nothing = {name: float("nan") for name in ("mean_absolute_error", "mean_relative_error", "bias", "hit_rate")}
         return Cut(cut, int(below.sum()), str(error), {}, (), *[empty] * 5, **nothing, furthest=_furthest(at, below))
-    low, high = _intervals(result, shown, unseen.inputs, **resampling)
-    predicted = evaluate(law, result.array(), unseen.inputs)
+    spread = predictive(result, shown, bootstraps=bootstraps, seed=seed)
+    predicted, low, high = predictive_intervals(law, result, spread, unseen.inputs, level, seed)
     error = predicted - unseen.output
     with np.errstate(divide="ignore"):
         relative = np.abs(error) / np.abs(unseen.output)
@@ -145,17 +147,6 @@ def _cut(
         hit_rate=float(np.mean((low <= unseen.output) & (unseen.output <= high))),
         furthest=_furthest(at, below),
     )
-
-
-def _intervals(
-    result: Fit, shown: Points, inputs: dict, level: float, bootstraps: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    law, spread = result.law, predictive(result, shown, bootstraps=bootstraps, seed=seed)
-    intervals = [
-        predictive_interval(law, result, spread, dict(zip(law.inputs, point, strict=True)), level, seed)
-        for point in zip(*(inputs[name] for name in law.inputs), strict=True)
-    ]
-    return np.array([interval.low for interval in intervals]), np.array([interval.high for interval in intervals])
 
 
 def _default_cuts(at: np.ndarray) -> set[float]:
