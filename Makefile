@@ -14,19 +14,23 @@ find_python = $$(sh .ci/find-python $(1))
 ANY_PYTHON = $(call find_python,python3 python3.11 python3.12 python3.13)
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
-# $(1) the folder, $(2) the Python. The locked versions, checked by hash, then this project itself in place.
+# $(1) the folder, $(2) the Python. The locked versions, checked by hash, then this project itself in place. Python
+# compiles the few modules that are imported when they are: compiling all of tensorflow takes longer than its download.
 define build_venv
 	@echo "installing the locked dependencies into $(1) (several hundred MB to download the first time)"
 	@python="$(2)" && rm -rf $(1) && "$$python" -m venv $(1)
-	@$(1)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/train.lock
+	@$(1)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r requirements/train.lock
 	@$(1)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 endef
 
 PARALLEL = -n $(WORKERS) --dist worksteal
 FAST = $(PARALLEL) -m "not slow and not multiprocess and not oracles"
-# XLA's CPU programs without LLVM's optimisations: they compile 2.5 times faster, which is most of what small tests wait
-# for. The slow tests run programs as users do; what depends on how a program is compiled belongs there.
-QUICK_XLA = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
+# XLA's CPU programs without LLVM's optimisations and the newer emitters: they compile three times faster, which is most
+# of what small tests wait for. Fits compute for longer than they compile, and the slow tests run programs as users do:
+# what depends on how a program is compiled belongs there.
+QUICK_XLA = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+FITS = tests/test_analysis_*.py tests/test_published_*.py tests/test_cli.py
+NO_FITS = --ignore-glob="*/test_analysis_*" --ignore-glob="*/test_published_*" --ignore-glob="*/test_cli.py"
 
 # What meets the interfaces of jax, flax and Python: programs, training, fits, data, commands. The algorithms of each mixer
 # and the studies of the analysis are built of the same calls.
@@ -45,21 +49,22 @@ demo: $(VENV)/$(TRAIN_STAMP) ## the main job: an isoFLOP experiment from the cor
 	$(VENV)/bin/isoflop run experiments/isoflop_transformer.py $(ARGS)
 
 test: $(VENV)/$(TRAIN_STAMP) ## the fast tests, on every core (ARGS="-k name" chooses, WORKERS=n)
-	$(QUICK_XLA) $(VENV)/bin/python -m pytest $(FAST) $(ARGS)
+	$(VENV)/bin/python -m pytest $(FAST) $(FITS) $(ARGS) $(OR_NO_TESTS)
+	$(QUICK_XLA) $(VENV)/bin/python -m pytest $(FAST) $(NO_FITS) $(ARGS) $(OR_NO_TESTS)
 
 test-slow: $(VENV)/$(TRAIN_STAMP) ## the slow tests on every core, then the multi-process ones, one at a time
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not multiprocess and not oracles" $(ARGS) $(OR_NO_TESTS)
 	$(VENV)/bin/python -m pytest -m "multiprocess and not oracles" $(ARGS) $(OR_NO_TESTS)
 
 test-oracles: .venv-oracles/$(ORACLES_STAMP) ## parity with torch and transformers, in .venv-oracles
-	.venv-oracles/bin/python -m pytest $(PARALLEL) -m oracles $(ARGS) $(OR_NO_TESTS)
+	$(QUICK_XLA) .venv-oracles/bin/python -m pytest $(PARALLEL) -m oracles $(ARGS) $(OR_NO_TESTS)
 
 test-newest: ## what meets jax, flax and Python of the fast tests, on Python 3.13 or 3.12 with the newest of them
 	@python="$(call find_python,python3.13 python3.12)" || \
 		{ echo "SKIPPED: no Python 3.12 or 3.13 here to run the fast tests with the newest jax and flax"; exit 0; }; \
 	$(MAKE) --no-print-directory .venv-newest NEWEST_PYTHON="$$python" && \
-	$(QUICK_XLA) .venv-newest/bin/python -m pytest $(FAST) $(NEWEST) $(ARGS) && \
-	.venv-newest/bin/python -m pytest tests/test_sharding.py $(ARGS)
+	XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0" .venv-newest/bin/python -m pytest $(FAST) $(NEWEST) $(ARGS) && \
+	.venv-newest/bin/python -m pytest $(PARALLEL) tests/test_sharding.py $(ARGS)
 
 test-install: ## pip install . in .venv-analysis: the analysis works without flax and tensorflow
 	@python="$(ANY_PYTHON)" && sh .ci/check-install "$$python"
@@ -97,14 +102,19 @@ $(VENV)/$(TRAIN_STAMP):
 	$(call build_venv,$(VENV),$(ANY_PYTHON))
 	@touch $@
 
-# torch is pinned by version and not by hash: its CPU and CUDA builds are different files of one version.
-.venv-oracles/$(ORACLES_STAMP):
-	$(call build_venv,.venv-oracles,$(ANY_PYTHON))
-	@.venv-oracles/bin/python $(PIP_INSTALL) -r requirements/oracles.lock
+# torch is pinned by version and not by hash: its CPU and CUDA builds are different files of one version. Everything else
+# is $(VENV)'s, which this environment looks into.
+.venv-oracles/$(ORACLES_STAMP): $(VENV)/$(TRAIN_STAMP)
+	@echo "installing torch and transformers into .venv-oracles"
+	@rm -rf .venv-oracles && $(VENV)/bin/python -m venv .venv-oracles
+	@train=$$($(VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
+		own=$$(.venv-oracles/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
+		echo "import site; site.addsitedir('$$train')" > "$$own/train.pth"
+	@.venv-oracles/bin/python $(PIP_INSTALL) --no-compile -r requirements/oracles.lock
 	@touch $@
 
 # Built anew each time, because the newest jax and flax are looked up when it is built.
 .PHONY: .venv-newest
 .venv-newest:
 	$(call build_venv,.venv-newest,$(NEWEST_PYTHON))
-	@.venv-newest/bin/python $(PIP_INSTALL) --upgrade jax flax
+	@.venv-newest/bin/python $(PIP_INSTALL) --no-compile --upgrade jax flax

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from research.config import (
@@ -173,7 +172,8 @@ def _rwkv7(seed: int, width: int) -> Rwkv7Config:
 def drawn_by_numpy(model: ModelConfig, seed: int = 0) -> Any:
     """Parameters distributed as `language_model.init` draws them, for tests of what is computed from them.
 
-    The real draw compiles a program for each initialiser and shape, seconds for a model whose test takes milliseconds.
+    They are numpy arrays: the real draw compiles a program for each initialiser and shape, and so does any arithmetic
+    of jax's on them, seconds for a model whose test takes milliseconds.
     """
     rng = np.random.default_rng(seed)
 
@@ -188,12 +188,12 @@ def drawn_by_numpy(model: ModelConfig, seed: int = 0) -> Any:
         return layers.draw(box, jax.random.key(int(rng.integers(2**31))))
 
     boxed = language_model.abstract(model)
-    return jax.tree.map(lambda box: jnp.asarray(drawn(box)), boxed, is_leaf=layers.is_boxed)
+    return jax.tree.map(lambda box: np.asarray(drawn(box)), boxed, is_leaf=layers.is_boxed)
 
 
 def perturbed(model: ModelConfig, scale: float = 0.1, seed: int = 0) -> Any:
     """Initial parameters, each moved by `scale` * N(0, 1), so that no one or zero hides a swapped or missing factor."""
-    params = language_model.init(model, jax.random.key(seed))
+    params = drawn_by_numpy(model, seed)
     rng = np.random.default_rng(seed + 1)
     return jax.tree.map(lambda leaf: leaf + scale * rng.standard_normal(leaf.shape, np.float32), params)
 

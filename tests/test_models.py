@@ -26,7 +26,7 @@ def _params(model, seed=0):
 def _moved(params, by=0.1):
     """Every parameter moved off its start: some architectures start with output matrices of zeros, which hide all."""
     rng = np.random.default_rng(7)
-    return jax.tree.map(lambda leaf: leaf + by * rng.normal(size=leaf.shape).astype(np.float32), params)
+    return jax.tree.map(lambda leaf: leaf + (by * rng.normal(size=leaf.shape)).astype(np.float32), params)
 
 
 def _tokens(model, batch=2, length=11, seed=1):
