@@ -11,7 +11,7 @@ from analysis.fit.points import FitError, Points
 from analysis.fit.starts import starting_points, starts_along_valley
 from analysis.laws import Law, evaluate
 
-MOST_START_POINTS = 2**12
+MOST_START_POINTS = 2**10  # of a table of at least twice as many: a start need not be exact
 # Laws of more parameters, or of more in which they are not linear, have long valleys with several minima in them: these
 # are searched on from the lowest found.
 MOST_PLAIN_PARAMETERS, MOST_PLAIN_NONLINEAR, VALLEY_STARTS, VALLEY_ROUNDS = 5, 3, 48, 3
@@ -36,19 +36,19 @@ class _Problem:
 def search(law: Law, points: Points, objective: Objective) -> tuple[Solution, int, int]:
     """Minima that the starts reach, how many starts there were, and how many reached the best.
 
-    In a large table all starts are solved on some thousands of its points, and the lowest ends on all of them. Raises
+    In a large table all starts are solved on a thousand of its points, and the lowest ends on all of them. Raises
     FitError where the law is undefined at every start.
     """
     count, target_N = len(points.runs), law.target(points.output)
-    thin = slice(None, None, -(-count // MOST_START_POINTS) if count > 4 * MOST_START_POINTS else 1)
+    thin = slice(None, None, -(-count // MOST_START_POINTS) if count > 2 * MOST_START_POINTS else 1)
     problem = _Problem(law, {name: x[thin] for name, x in points.inputs.items()}, target_N[thin], objective)
     found = _finish(problem, _from_starts(problem, starting_points(law, points)))
     lowest, starts = np.nanmin(found.value), len(found.value)
     at_optimum = int(np.sum(found.value <= lowest + 1e-6 * abs(lowest) + 1e-16 * len(problem.target_N)))
     if thin.step > 1:
-        finalists = np.argsort(found.value)[[0, min(at_optimum, starts - 1)]]
+        finalists = np.argsort(found.value)[:FINALISTS]
         whole = _Problem(law, points.inputs, target_N, objective)
-        found = whole.solve(found.theta[finalists], near=True)
+        found = _finish(whole, whole.solve(found.theta[finalists]))
     return found, starts, at_optimum
 
 
