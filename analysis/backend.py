@@ -16,7 +16,7 @@ import jax
 def float64_on_cpu() -> Iterator[None]:
     """Inside, jax computes in float64 on the CPU; holds for one thread, and leaves the process as it was.
 
-    A process that was told to do without a CPU (JAX_PLATFORMS=cuda) computes where it computes everything else.
+    Where JAX_PLATFORMS excludes the CPU (cuda alone, say), it is the process's default device.
     """
     told = jax.config.jax_platforms
     cpu = jax.local_devices(backend="cpu")[0] if not told or "cpu" in told.split(",") else None

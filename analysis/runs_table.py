@@ -81,7 +81,7 @@ COLUMNS = (
     Column("learning_rate", "number", "1", "peak of the learning-rate schedule"),
     Column("weight_decay", "number", "1", "decoupled weight decay"),
     Column("schedule_area", "number", "1", "sum of the learning rate over the steps made so far"),
-    Column("annealing_area", "number", "1", "sum over the steps of the learning rate given up so far, with forgetting"),
+    Column("annealing_area", "number", "1", "S2 of Tissue et al. 2024 (analysis/studies/schedule_areas.py)"),
     Column(
         "loss_nats",
         "number",
@@ -148,7 +148,7 @@ def validate(table: pd.DataFrame, required: Sequence[str] = REQUIRED) -> pd.Data
 
 
 def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
-    """A copy of `frame` that has every column the analysis relies on; the door of everything that reads a table.
+    """A copy of `frame` that has every column the analysis relies on; every reader of a table calls it first.
 
     Absent columns are filled in: `run` is "row" and its number, `experiment` "foreign", `status` done, `held_out`
     false, `family` and `budget_flops` missing, `flops` 6 * params * tokens (Kaplan 2020, section 2.1) where both are

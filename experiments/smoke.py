@@ -1,6 +1,6 @@
-"""Does the whole street work? Six runs of seconds on bytes of the embedded corpus.
+"""Does the pipeline run end to end? Six runs of seconds on bytes of the embedded corpus.
 
-Question    None of science: this file is what the tests and a first look run.
+Question    Not a scientific one: this file is for the tests and for a first look.
 Prediction  Loss falls below ln(256) = 5.55 nats per byte in every run.
 Cost        9e9 training FLOPs in all (`isoflop plan experiments/smoke.py`).
 Command     isoflop run experiments/smoke.py
@@ -20,7 +20,7 @@ from research.plan import IsoFlop
 
 EXPERIMENT = IsoFlop(
     name="smoke",
-    question="Does the whole street work?",
+    question="Does the pipeline run end to end?",
     base=RunConfig(
         model=ModelConfig(width=16, depth=2, attention=AttentionConfig(2, 2, 8), mlp=MlpConfig(hidden=40)),
         data=DataConfig(train_tokens=500_000, validation_tokens=8_192),

@@ -171,7 +171,7 @@ def test_several_overrides_in_one_set_and_in_two(command, capsys):
     assert "30 runs" in capsys.readouterr().out
 
 
-def test_the_whole_street_and_again(command, tmp_path, capsys, monkeypatch):
+def test_everything_and_again(command, tmp_path, capsys, monkeypatch):
     written_for = []
     write = prediction.write
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from research.config import H3Config, ModelConfig, S4Config
-from research.models import blocks
+from research.models import mixers
 from research.models.layers import Shared
 from research.models.state_spaces import hippo, ssm_kernel
 
@@ -158,7 +158,7 @@ LAYERS = {
 @pytest.mark.parametrize("layer", LAYERS)
 def test_layers_and_their_gradients_equal_the_published_ones(layer):
     model, file, case, renamed = LAYERS[layer]
-    frozen, mixer = _load(file, case), blocks.SEQUENCE_MIXERS[model.pattern]
+    frozen, mixer = _load(file, case), mixers.SEQUENCE_MIXERS[model.pattern]
 
     def function(params):
         x_BLD = frozen["input"].astype(params["D"].dtype)
@@ -171,7 +171,7 @@ def test_layers_and_their_gradients_equal_the_published_ones(layer):
 def test_layers_read_from_a_state_equal_the_published_ones(layer):
     """A prompt of five tokens in one call, then one token each."""
     model, file, case, renamed = LAYERS[layer]
-    frozen, mixer = _load(file, case), blocks.SEQUENCE_MIXERS[model.pattern]
+    frozen, mixer = _load(file, case), mixers.SEQUENCE_MIXERS[model.pattern]
     with jax.enable_x64(True):
         params = renamed({name: jnp.asarray(array) for name, array in _under(frozen, "params/").items()})
         read = jax.jit(

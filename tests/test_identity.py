@@ -36,8 +36,8 @@ from research.config import (
     to_dict,
 )
 from research.config.section import Section
-from research.models.blocks import CHANNEL_MIXERS, SEQUENCE_MIXERS
 from research.models.layers import Shared
+from research.models.mixers import CHANNEL_MIXERS, SEQUENCE_MIXERS
 from research.models.recurrent import lstm_gru
 
 BASE = RunConfig()

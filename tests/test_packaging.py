@@ -18,9 +18,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 
-# The street, from left to right. A module belongs to its longest prefix here and imports only from its own or from one
-# further left.
-STREET = (
+# The packages in their order of import. A module belongs to its longest prefix here and imports only from its own or
+# from an earlier one.
+IMPORT_ORDER = (
     "analysis.cores",
     "research.config",
     "research.presets",
@@ -50,7 +50,7 @@ MAY_IMPORT_ANALYSIS = {
 }
 
 # Third-party packages that stay where they are: package -> the modules (and what is below them) that may import it.
-PREPARE = tuple(f"research.data.{name}" for name in ("corpus", "tasks", "tokenizers", "packing", "prepare"))
+PREPARE = tuple(f"research.data.{name}" for name in ("corpus", "sources", "tokenizers", "packing", "prepare"))
 CONFINED = {
     "orbax": ("research.training.checkpoint",),
     "tensorboardX": ("research.training.metrics",),
@@ -120,9 +120,9 @@ def below(name: str, prefix: str) -> bool:
 
 
 def station(name: str) -> int:
-    """The index in STREET of the longest prefix of a module's name, or -1."""
-    matching = [prefix for prefix in STREET if below(name, prefix)]
-    return STREET.index(max(matching, key=len)) if matching else -1
+    """The index in IMPORT_ORDER of the longest prefix of a module's name, or -1."""
+    matching = [prefix for prefix in IMPORT_ORDER if below(name, prefix)]
+    return IMPORT_ORDER.index(max(matching, key=len)) if matching else -1
 
 
 def own_imports() -> list[tuple[str, str]]:
@@ -132,14 +132,14 @@ def own_imports() -> list[tuple[str, str]]:
     return [(module, name) for module, name in pairs if name != "research" and name != module]
 
 
-def test_every_module_has_its_place_on_the_street():
+def test_every_module_has_its_place_in_the_order():
     homeless = [module for module in imports() if module != "research" and station(module) < 0]
-    assert not homeless, f"{homeless} are not in STREET: put each where it belongs, left of what may import it"
+    assert not homeless, f"{homeless} are not in IMPORT_ORDER: put each where it belongs, left of what may import it"
 
 
 def test_modules_import_only_from_their_left():
     wrong = [f"{module} imports {name}" for module, name in own_imports() if station(name) > station(module)]
-    assert not wrong, f"imports against the street: {wrong}"
+    assert not wrong, f"imports against the order: {wrong}"
 
 
 def test_analysis_is_reached_through_the_runs_table():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from research.config import ConfigError, DataConfig, H3Config, ModelConfig, RunConfig, S4Config, TrainingConfig
-from research.models import blocks, language_model
+from research.models import language_model, mixers
 from research.models.layers import Shared, draw
 from research.models.state_spaces import hippo
 
@@ -25,7 +25,7 @@ MODELS = {
 def _mixer(name):
     """(function of inputs (B, L, D) and state, params), everything in float64, every parameter moved off its start."""
     model = replace(MODELS[name], compute_dtype="float64")
-    mixer = blocks.SEQUENCE_MIXERS[model.pattern]
+    mixer = mixers.SEQUENCE_MIXERS[model.pattern]
     module = mixer.module(model, 0)
     x_BLD = jax.ShapeDtypeStruct((1, 3, model.width), jnp.float64)
     boxed = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, None, Shared()), x_BLD)["params"]

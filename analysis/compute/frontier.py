@@ -26,7 +26,7 @@ LARGEST_LOG_TOKENS = 200.0
 class Reach:
     """How far from the fitted runs a statement is: `factor` times the largest (or smallest) fitted `quantity`.
 
-    A factor above `far` is said aloud by everything that prints the statement.
+    Whatever prints the statement flags a factor above `far`.
     """
 
     factor: float

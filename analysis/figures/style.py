@@ -1,6 +1,7 @@
 """The look that every figure shares: sizes, marks, ticks, and how a figure becomes files.
 
-`paper.mplstyle` holds the rest. Series differ by marker, lightness and line style, so nothing depends on colour alone.
+`paper.mplstyle` holds the rest, the look of legends included; `legend_above` puts one outside the axes. Series differ
+by marker, lightness and line style, so nothing depends on colour alone.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The points of a runs table that a law can be fitted to, and every other row with the reason it is left out.
 
-What a usable row is, is said here alone: `reasons_left_out`.
+`reasons_left_out` is the single definition of a usable row.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Profile likelihoods: how much worse the best fit gets when one constant is held away from its optimum.
 
-All held values of all constants are solved at once, and then more of them where the first leap over the interval's end.
+All held values of all constants are solved at once; the grid is then refined where it steps over an interval's end.
 The rise of the objective becomes a deviance that is compared with the F distribution of 1 and (points - parameters)
 degrees of freedom: twice the rise, times E[psi'] / E[psi^2] for the objective's psi under normal residuals of the
 fitted size (Schrader and Hettmansperger 1980). For least squares that is the rise over the residual variance, which is

@@ -1,4 +1,7 @@
-"""Documents on a terminal, through rich. Text is never read as rich's markup, and no number is cut at the margin."""
+"""Documents on a terminal, through rich. Text is never read as rich's markup, and no number is cut at the margin.
+
+The long tables of `isoflop plan` and `status` are research/command/text_table.py's.
+"""
 
 import itertools
 import textwrap

@@ -1,5 +1,7 @@
 """A table as lines of text: fast for tens of thousands of rows, and never narrower than its numbers.
 
+Reports print their tables by analysis/report/terminal.py.
+
 Rich's tables take a millisecond per row and cut their cells at 80 columns when the output is a pipe. Here a pipe gets
 every character; in a terminal too narrow for the table, the columns that may be cut are.
 """

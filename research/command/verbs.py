@@ -83,7 +83,7 @@ MakeEngine = Callable[[Path, int], Engine]  # of the experiment's folder and the
 
 
 def run(request: Request, console: Console, make_engine: MakeEngine, retry_failed: bool = False) -> int:
-    """The whole street: data, plan, sweep, table, fit, prediction, held-out run, report.
+    """Everything: data, plan, sweep, table, fit, prediction, held-out run, report.
 
     What is on disk already is used: a second call trains only what the first did not finish. Returns 0 if everything
     asked for is done, a loss that became infinite being a result too, else 1. Raises KeyboardInterrupt when a signal

@@ -159,7 +159,7 @@ class ModelConfig:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """Every layer of the stack, bottom first; the names are those of models/blocks.py."""
+        """Every layer of the stack, bottom first; the names are those of models/mixers.py."""
         return (*self.prefix, *(self.period * self.repeats))
 
     @property
@@ -182,7 +182,7 @@ class ModelConfig:
         return self.pattern.rpartition("->")[2]
 
 
-# Section of ModelConfig -> the mixers that read it; mixers of models/blocks.py that are in none have no settings.
+# Section of ModelConfig -> the mixers that read it; mixers of models/mixers.py that are in none have no settings.
 SECTION_MIXERS = {f.name: frozenset(f.metadata["mixers"]) for f in fields(ModelConfig) if "mixers" in f.metadata}
 
 

@@ -1,7 +1,7 @@
 """The embedded corpus as a TFDS data set: `embedded_corpus/prose` and `embedded_corpus/code`.
 
 The text comes from `extraction.py`; both configs read the files of one extraction. There is one TFDS split, `train`,
-holding everything: documents are held out in `tasks.py`, by one rule for every source.
+holding everything: documents are held out in `sources.py`, by one rule for every source.
 """
 
 from collections.abc import Iterator, Sequence

@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from research.config import DataConfig, SourceConfig, check, to_dict
-from research.data import tasks, token_file, tokenizers
+from research.data import sources, token_file, tokenizers
 from research.data.extraction import Root
 from research.data.tokenizers import EOS_ID, PAD_ID, SAMPLE_BYTES
 
@@ -57,7 +57,7 @@ def pack(data: DataConfig, source: SourceConfig, wanted: tuple[int, int], caches
     sets and of SentencePiece models. The manifest's `documents` are `Documents`. Raises ConfigError for a source
     that leaves one side empty, and what `tasks` raises.
     """
-    builder = tasks.prepared_builder(source, caches[0], roots)
+    builder = sources.prepared_builder(source, caches[0], roots)
     vocabulary, tokenizer = _tokenizer(data, caches, roots, folder, report)
     lengths = tokenizers.token_bytes(vocabulary)
     lengths.astype(token_file.LENGTH_DTYPE).tofile(folder / token_file.TOKEN_BYTES)
@@ -100,8 +100,8 @@ def _sample(data: DataConfig, datasets: Path, roots: Sequence[Root]) -> Iterator
     total_rate = sum(source.rate for source in data.tokenizer_mix)
     for source in data.tokenizer_mix:
         left = SAMPLE_BYTES * source.rate / total_rate
-        builder = tasks.prepared_builder(source, datasets, roots)
-        for document in tasks.documents(builder, source, data.validation_fraction):
+        builder = sources.prepared_builder(source, datasets, roots)
+        for document in sources.documents(builder, source, data.validation_fraction):
             if left <= 0:
                 break
             if not document.is_held_out:
@@ -113,8 +113,8 @@ def _write(data: DataConfig, source: SourceConfig, wanted: tuple[int, int], buil
            vocabulary: seqio.Vocabulary, folder: Path) -> Documents:  # fmt: skip
     dtype = token_file.token_dtype(vocabulary.vocab_size)
     found = Documents(Side(), Side())
-    groups, failures = tasks.tokenized(
-        source.name, partial(tasks.documents, builder, source, data.validation_fraction), vocabulary
+    groups, failures = sources.tokenized(
+        source.name, partial(sources.documents, builder, source, data.validation_fraction), vocabulary
     )
     with (
         open(folder / token_file.TRAIN, "wb") as train,

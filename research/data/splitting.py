@@ -35,7 +35,7 @@ class Seen:
     recent: set[int] = field(default_factory=set)
 
     def add(self, digest: int) -> bool:
-        """Whether the digest is new; it is not any more."""
+        """Record the digest; return whether it was new."""
         place = np.searchsorted(self.older, np.uint64(digest))
         if digest in self.recent or (place < self.older.size and self.older[place] == digest):
             return False

@@ -18,7 +18,7 @@ FOLLOW_SECONDS = 1.0  # between two looks at the runs that other processes train
 
 @dataclass(frozen=True)
 class Books:
-    """What a sweep's events so far leave to be known."""
+    """The sweep's bookkeeping, built up from its events."""
 
     at_work: frozenset[str]  # submitted and not ended
     held: frozenset[str] = frozenset()  # by other processes

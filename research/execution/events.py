@@ -8,7 +8,7 @@ from research.runs import RunFolder, Status
 
 
 class Cause(enum.StrEnum):
-    """Why a run ended that is neither done nor a result, which a loss that became infinite is."""
+    """Why a run stopped without an outcome; a loss that became infinite is an outcome and has no cause here."""
 
     ERROR = "error"  # an exception of its own: the run is marked failed
     MACHINE = "machine"  # the machine refused something (research/execution/faults.py): not the run's failure

@@ -87,7 +87,7 @@ class WorkerProcess:
         self._process.send_signal(signal.SIGCONT)
 
     def wait(self, seconds: float) -> None:
-        """Return when it has ended, which it is killed for after `seconds`."""
+        """Wait for the process to exit; kill it after `seconds`."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -14,7 +14,7 @@ SMOOTHING = 0.3  # weight of the newest report in the speed that is shown
 
 @dataclass(frozen=True)
 class Report:
-    """A step count and when it was heard of, in seconds of one monotonic clock."""
+    """A step count and when it was reported, in seconds of a monotonic clock."""
 
     seconds: float
     step: int

@@ -14,9 +14,9 @@ from flax.core import meta
 
 from research.config import Layer, ModelConfig, check
 from research.models.attention.attention import distance_table
-from research.models.blocks import Mixer, check_hand_over, mixers
 from research.models.experts.router import ROUTING
 from research.models.layers import STACKED_AXIS, Normal, Shared, Uniform, draw, norm, parameter
+from research.models.mixers import Mixer, check_hand_over, mixers_of
 from research.sharding import constrain
 
 SMALL_EMBEDDING = 1e-4  # of RWKV's published code
@@ -39,7 +39,7 @@ class Layers(nn.Module):
         for i, layer in enumerate(self.layers):
             entering_BLD, layer_states = x_BLD, []
             normed_BLD = norm(cfg, name=f"layer{i}_norm")(x_BLD) if cfg.shared_norm else None
-            for j, (part, mixer) in enumerate(zip(("mixer", "channel"), mixers(layer, cfg))):
+            for j, (part, mixer) in enumerate(zip(("mixer", "channel"), mixers_of(layer, cfg))):
                 module = mixer.module(cfg, self.first + i, name=f"layer{i}_{part}")
                 layer_norm = None if cfg.shared_norm else norm(cfg, name=f"layer{i}_{part}_norm")
                 read_BLD = entering_BLD if cfg.parallel_mixers else x_BLD
@@ -182,7 +182,7 @@ def embed(
 def layer_states(config: ModelConfig, of: Callable[[Mixer], Any]) -> dict[str, Any]:
     """{"prefix", "periods"}: what `of` makes for each mixer, stacked over repetitions where these are scanned."""
     prefix, period = (
-        tuple(tuple(of(mixer) for mixer in mixers(layer, config)) for layer in layers)
+        tuple(tuple(of(mixer) for mixer in mixers_of(layer, config)) for layer in layers)
         for layers in (config.prefix, config.period)
     )
     if config.scan_layers:
@@ -192,7 +192,7 @@ def layer_states(config: ModelConfig, of: Callable[[Mixer], Any]) -> dict[str, A
 
 def hand_over(config: ModelConfig, final: dict[str, Any], states: dict[str, Any]) -> dict[str, Any]:
     """The decoder's states (or Nones) with those mixers started that start from the encoder's layer at their place."""
-    stack_mixers = [mixer for layer in config.layers for mixer in mixers(layer, config)]
+    stack_mixers = [mixer for layer in config.layers for mixer in mixers_of(layer, config)]
     if not any(mixer.start_from for mixer in stack_mixers):
         return states
 
@@ -200,7 +200,7 @@ def hand_over(config: ModelConfig, final: dict[str, Any], states: dict[str, Any]
         return tuple(
             tuple(
                 mixer.start_from(of_encoder[i][j]) if mixer.start_from else (None if own is None else own[i][j])
-                for j, mixer in enumerate(mixers(layer, config))
+                for j, mixer in enumerate(mixers_of(layer, config))
             )
             for i, layer in enumerate(layers)
         )

@@ -1,4 +1,4 @@
-"""The optimizer of a run as one optax transformation, built from what the parameters say of themselves."""
+"""The optimizer of a run as one optax transformation, configured by each parameter's role."""
 
 from collections.abc import Callable
 from typing import Any

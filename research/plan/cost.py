@@ -1,7 +1,7 @@
 """What a model and a run cost, in closed form: parameters, FLOPs, bytes. Nothing is built or compiled.
 
-FLOP conventions, all raw (a multiply-add is 2) and none of them dependent on which program computes the model, but for
-the last two. Training is three times the forward pass (Chinchilla, appendix F).
+All FLOPs are raw (a multiply-add is 2), and training is three times the forward pass (Chinchilla, appendix F). Only the
+last two counts depend on the program that computes the model. Each mixer's file has its own closed forms.
 
 - `flops`: the model's work; what budgets, laws and tables mean. Every matrix that a token is multiplied with, and, by
   mixer: attention: both L x L products, masked pairs included. A mixture of experts: the router and the experts that a
@@ -26,8 +26,8 @@ import jax.numpy as jnp
 from research.config import ModelConfig, RunConfig
 from research.models.algorithms import resolved
 from research.models.attention.attention import distance_table_params
-from research.models.blocks import Mixer, mixers
 from research.models.layers import norm_params
+from research.models.mixers import Mixer, mixers_of
 
 TRAINING_OVER_FORWARD = 3  # backward: one product for the inputs' gradient, one for the weights'
 
@@ -176,4 +176,4 @@ def decode_state_bytes(model: ModelConfig, length: int) -> int:
 
 
 def _stack(model: ModelConfig) -> list[Mixer]:
-    return [mixer for layer in model.layers for mixer in mixers(layer, model)]
+    return [mixer for layer in model.layers for mixer in mixers_of(layer, model)]

@@ -1,4 +1,4 @@
-"""The life of one run: restore or start, step, evaluate, save, and leave a result that is complete or not there."""
+"""The life of one run: restore or start, step, evaluate, save, and write the result atomically."""
 
 import contextlib
 import time

@@ -27,8 +27,8 @@ from train_step import answer, describe_machine, take_turns, use_all_cores
 
 from research.config import Mamba2Config, MambaConfig, ModelConfig
 from research.models import language_model
-from research.models.blocks import SEQUENCE_MIXERS
 from research.models.layers import Shared, draw
+from research.models.mixers import SEQUENCE_MIXERS
 from research.models.state_spaces.selective_scan import selective_scan
 from research.training.runtime import configure
 

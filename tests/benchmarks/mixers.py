@@ -26,7 +26,7 @@ from matplotlib.ticker import FuncFormatter
 
 from research.config import AttentionConfig, ConfigError, ModelConfig, RunConfig, TrainingConfig
 from research.models import language_model
-from research.models.blocks import SEQUENCE_MIXERS
+from research.models.mixers import SEQUENCE_MIXERS
 from research.training.objective import language_modelling
 from research.training.runtime import configure
 from research.training.step import gradients

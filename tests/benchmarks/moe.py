@@ -32,7 +32,7 @@ from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from research.config import MlpConfig, ModelConfig, MoeConfig
-from research.models.blocks import CHANNEL_MIXERS
+from research.models.mixers import CHANNEL_MIXERS
 from research.training.runtime import configure
 
 WIDTH, BATCH, LENGTH, ROUNDS = 256, 8, 256, 9

@@ -1,4 +1,7 @@
-"""How attention knows where a token stands: rotary angles, and distances as in Transformer-XL."""
+"""Position encodings for attention: rotary angles, Transformer-XL's relative positions, T5's distance buckets.
+
+Which of them a model has, its base and its scaling are fields of `AttentionConfig` (research/config/attention.py).
+"""
 
 import math
 from typing import Any
@@ -14,8 +17,8 @@ from research.models.layers import at_least_float32
 def rotary_frequencies(channels: int, theta: float, scaling: RopeScaling | None = None) -> np.ndarray:
     """theta^(-2i/K), one per channel pair, float64 (Su 2021, section 3.2.2).
 
-    With `scaling`, waves longer than the original context / low_factor are slowed by `factor`, those shorter than
-    context / high_factor are kept, and those between are blended (Llama 3.1, as in its released code).
+    With `scaling`, wavelengths longer than original_length / low_factor have their frequency divided by `factor`, those
+    shorter than original_length / high_factor keep it, and those between are interpolated (Llama 3.1's released code).
     """
     frequencies_K = theta ** (-np.arange(0, channels, 2) / channels)
     if scaling is None:

@@ -1,6 +1,6 @@
 """The names a block pattern may use: each maps to its module and the closed forms that count it.
 
-Adding an architecture is one file in this folder and one line here. Every mixer has one signature,
+To add a mixer, write its module in the folder of its kind and register it here. Every mixer has one signature,
 
     module(config, layer)(x_BLD, state, shared) -> (y_BLD, state, shared)
 
@@ -217,7 +217,7 @@ CHANNEL_MIXERS = {
 }
 
 
-def mixers(layer: Layer, config: ModelConfig) -> tuple[Mixer, ...]:
+def mixers_of(layer: Layer, config: ModelConfig) -> tuple[Mixer, ...]:
     """The layer's sequence mixer and, if it has one, its channel mixer.
 
     Raises ConfigError naming the nearest known names.
@@ -228,9 +228,9 @@ def mixers(layer: Layer, config: ModelConfig) -> tuple[Mixer, ...]:
 def check_hand_over(config: ModelConfig) -> None:
     """Raise ConfigError unless each mixer that starts from the encoder's final state has one like it at its place."""
     for i, layer in enumerate(config.layers if config.encoder else ()):
-        for j, mixer in enumerate(mixers(layer, config)):
+        for j, mixer in enumerate(mixers_of(layer, config)):
             facing = config.encoder.layers[i : i + 1]
-            starts = [other.start_from is not None for row in facing for other in mixers(row, config)[j : j + 1]]
+            starts = [other.start_from is not None for row in facing for other in mixers_of(row, config)[j : j + 1]]
             check(
                 mixer.start_from is None or starts == [True],
                 "model.pattern",
