@@ -17,6 +17,7 @@ MOST_START_POINTS = 2**10  # of a table of at least twice as many: a start need 
 MOST_PLAIN_PARAMETERS, MOST_PLAIN_NONLINEAR, VALLEY_STARTS, VALLEY_ROUNDS = 5, 3, 48, 3
 FIRST_STEPS = 100  # of Newton's method from every start
 FINALISTS, FINAL_STEPS = 8, 2000  # the lowest ends, which are followed until they stop, or so many steps
+MOST_FINAL_ROUNDS, LEAST_GAIN = 5, 1e-10  # a round that gains a smaller share of the value is the last
 UNFINISHED = 1e-6  # a derivative above this share of the value: an end that is on its way
 
 
@@ -82,8 +83,19 @@ def _along_valley(problem: _Problem, best_P: np.ndarray) -> Solution:
 
 
 def _finish(problem: _Problem, found: Solution) -> Solution:
-    """`found` with its lowest ends followed until nothing is gained: by many Newton steps, and by BFGS where these are
-    not enough, from where they began, since the kinks they met have narrowed the search."""
+    """`found` with its lowest ends followed until a round of it gains nothing that counts."""
+    for _ in range(MOST_FINAL_ROUNDS):
+        before, found = np.nanmin(found.value), _follow(problem, found)
+        if before - np.nanmin(found.value) <= LEAST_GAIN * abs(before):
+            break
+    return found
+
+
+def _follow(problem: _Problem, found: Solution) -> Solution:
+    """`found` with its lowest ends followed by many Newton steps, and by BFGS where these are not enough.
+
+    BFGS sets out from where the Newton steps did, since the kinks they met have narrowed their search.
+    """
     lowest = np.argsort(found.value)[:FINALISTS]
     ends = problem.solve(found.theta[lowest], sharp_B=np.full(len(lowest), True), max_steps=FINAL_STEPS)
     best = np.nanargmin(ends.value)
