@@ -9,7 +9,10 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from research.paths import cache_dir
 
@@ -51,6 +54,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     ISOLATED_CACHE = _make_isolated_cache()
     os.environ["ISOFLOP_CACHE"] = str(ISOLATED_CACHE)
     _set_jax_environment(ISOLATED_CACHE / "xla")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drop_compiled_programs() -> Iterator[None]:
+    """What one file of tests compiled is of no use to the next, and fills gigabytes where it is kept."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 def pytest_unconfigure(config) -> None:

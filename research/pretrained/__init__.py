@@ -14,7 +14,6 @@ and one name in `FAMILIES`. Adding it gives reading, writing and the live proof 
 Which files are the model is said in files.py, rotary positions in rotary.py.
 """
 
-import importlib
 import json
 import re
 from collections.abc import Mapping
@@ -26,6 +25,26 @@ from typing import Any
 import numpy as np
 
 from research.config import LOSS_TERMS, ConfigError, ModelConfig, differences, identity
+from research.pretrained import (
+    deepseek_v3,
+    falcon,
+    falcon_mamba,
+    gpt2,
+    gpt_neox,
+    jamba,
+    llama,
+    mamba,
+    mamba2,
+    mistral,
+    mixtral,
+    olmo2,
+    olmoe,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    rwkv4,
+    rwkv7,
+)
 from research.pretrained.files import (
     CONFIG,
     SINGLE,
@@ -39,12 +58,28 @@ from research.pretrained.rotary import check_forms_agree
 from research.pretrained.settings import CheckpointError, complete
 from research.pretrained.tensors import flatten, shapes, unflatten
 
-_MODULES = (
-    "deepseek_v3 falcon falcon_mamba gpt2 gpt_neox jamba llama mamba mamba2 mistral mixtral olmo2 olmoe qwen2 qwen3 "
-    "qwen3_moe rwkv4 rwkv7"
-)
 FAMILIES: Mapping[str, ModuleType] = {
-    family.MODEL_TYPE: family for family in (importlib.import_module(f"{__name__}.{name}") for name in _MODULES.split())
+    family.MODEL_TYPE: family
+    for family in (
+        deepseek_v3,
+        falcon,
+        falcon_mamba,
+        gpt2,
+        gpt_neox,
+        jamba,
+        llama,
+        mamba,
+        mamba2,
+        mistral,
+        mixtral,
+        olmo2,
+        olmoe,
+        qwen2,
+        qwen3,
+        qwen3_moe,
+        rwkv4,
+        rwkv7,
+    )
 }
 
 UNBOUNDED = 2**20  # tokens, written for a model without a table of positions if no length is given
