@@ -23,6 +23,7 @@ from analysis.laws import CHINCHILLA
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # four minutes on two idle cores
 def test_intervals_cover():
     """Of 400 tables shaped like the demo's, 85 to 95 % have the truth inside their 90 % intervals.
 
