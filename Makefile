@@ -15,7 +15,7 @@ ANY_PYTHON = $(call find_python,python3 python3.11 python3.12 python3.13)
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 # $(1) the folder, $(2) the Python. The locked versions, checked by hash, then this project itself in place. Python
-# compiles the few modules that are imported when they are: compiling all of tensorflow takes longer than its download.
+# compiles the few modules that are imported when they are; all of tensorflow's would take a minute.
 define build_venv
 	@echo "installing the locked dependencies into $(1) (several hundred MB to download the first time)"
 	@python="$(2)" && rm -rf $(1) && "$$python" -m venv $(1)
@@ -25,7 +25,7 @@ endef
 
 PARALLEL = -n $(WORKERS) --dist worksteal
 FAST = $(PARALLEL) -m "not slow and not multiprocess and not oracles"
-# XLA's CPU programs without LLVM's optimisations and the newer emitters: they compile three times faster, which is most
+# XLA's CPU programs without LLVM's optimisations and the newer emitters: they compile much faster, which is most
 # of what small tests wait for. Fits compute for longer than they compile, and the slow tests run programs as users do:
 # what depends on how a program is compiled belongs there.
 QUICK_XLA = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"

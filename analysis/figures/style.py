@@ -60,7 +60,7 @@ def save(figure: Figure, stem: Path | str) -> list[Path]:
         content = io.BytesIO()
         with matplotlib.style.context(STYLE):
             figure.savefig(content, format=path.suffix[1:], metadata=metadata)
-        figure.set_layout_engine("none")  # laid out once: it is half of the time, and both files then look alike
+        figure.set_layout_engine("none")  # laid out once, so that both files look alike
         write_atomically(path, content.getvalue())
     return paths
 
