@@ -72,15 +72,15 @@ def efficient_runs(law: Law, values: np.ndarray, rule: FlopRule, flops: float) -
     """
     values = np.asarray(values, np.float64)
     with float64_on_cpu():
-        found = _efficient(law, jnp.asarray(values), rule_terms(rule), float(flops))
+        found = _efficient(law, values, rule_terms(rule), float(flops))
         return tuple(np.asarray(array) for array in found)
 
 
 def paired(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """The law (draws,) with each draw's constants (draws, parameters) at that draw's own inputs (draws,)."""
     with float64_on_cpu():
-        constants = dict(zip(law.names, jnp.asarray(values, jnp.float64).T, strict=True))
-        arrays = {name: jnp.asarray(inputs[name], jnp.float64) for name in law.inputs}
+        constants = dict(zip(law.names, np.asarray(values, np.float64).T, strict=True))
+        arrays = {name: np.asarray(inputs[name], np.float64) for name in law.inputs}
         return np.asarray(evaluate_arrays(law, constants, arrays))
 
 
@@ -88,7 +88,7 @@ def tokens_for_loss(law: Law, values: np.ndarray, params: np.ndarray, loss: np.n
     """Tokens (draws,) that bring a size down to a loss; infinite where that size never gets there."""
     arrays = (np.asarray(array, np.float64) for array in (values, params, loss))
     with float64_on_cpu():
-        return np.asarray(_tokens_for_loss(law, *map(jnp.asarray, arrays)))
+        return np.asarray(_tokens_for_loss(law, *arrays))
 
 
 def departures(
@@ -139,11 +139,11 @@ def log_tokens_for_loss(law: Law, values_P: jax.Array, log_params: jax.Array, lo
     return bisect(lambda log_tokens: loss_at(law, values_P, log_params, log_tokens) < loss, *ends)
 
 
-def rule_terms(rule: FlopRule) -> jax.Array:
+def rule_terms(rule: FlopRule) -> np.ndarray:
     """The rule as the array that compiled code takes: its four numbers and log(smallest_params)."""
     smallest = np.log(rule.smallest_params) if rule.smallest_params > 0 else -np.inf
     terms = (rule.coefficient, rule.params_exponent, rule.correction, rule.correction_exponent, smallest)
-    return jnp.asarray(terms, jnp.float64)
+    return np.array(terms, np.float64)
 
 
 @functools.partial(jax.jit, static_argnames=("law",))

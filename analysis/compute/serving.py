@@ -38,9 +38,7 @@ def cheapest_runs(
     values = np.asarray(values, np.float64)
     losses = np.broadcast_to(np.asarray(loss, np.float64), len(values))
     with float64_on_cpu():
-        log_params, log_tokens = _cheapest(
-            law, jnp.asarray(values), rule_terms(rule), jnp.asarray(losses), float(inference_tokens)
-        )
+        log_params, log_tokens = _cheapest(law, values, rule_terms(rule), losses, float(inference_tokens))
     params, tokens = np.exp(np.asarray(log_params)), np.exp(np.asarray(log_tokens))
     unreachable = np.asarray(log_tokens) > LARGEST_LOG_TOKENS - 1
     params, tokens = np.where(unreachable, np.inf, params), np.where(unreachable, np.inf, tokens)

@@ -56,7 +56,7 @@ def solve(
     free_BP = np.ones_like(starts_BP) if free_BP is None else free_BP
     # Every call to `_solve` has the same shape for tables of similar size, whatever the size of the batch: padded
     # points weigh nothing and padded problems copy problem 0. A law is thus compiled once for all resamples.
-    padded_points = -(-points // 32) * 32
+    padded_points = _padded(points)
     chunk = max(BATCH_POINTS // padded_points, 1)
     column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
     stages, deltas_BS, gains_S = _stages(objective, near, problems)
@@ -81,6 +81,12 @@ def solve(
     if not objective.free_scale:
         return Solution(theta, value, gradient, None)
     return Solution(theta[:, :-1], value, gradient, objective.scale(theta[:, -1]))
+
+
+def _padded(points: int) -> int:
+    """The next of 64, 96, 128, 192, ...: tables of like size share a program, which takes seconds to compile."""
+    power = max(64, 1 << (points - 1).bit_length())
+    return power * 3 // 4 if points <= power * 3 // 4 and power > 64 else power
 
 
 def _stages(objective: Objective, near: bool, problems: int) -> tuple[int, np.ndarray, np.ndarray]:
@@ -143,8 +149,8 @@ def values_at(law: Law, points: Points, theta_BP: np.ndarray, objective: Objecti
     target, delta = law.target(points.output), objective.deltas(near=True)[-1]
     weights, spread = np.ones_like(target), [] if scale is None else [objective.log_spread(scale)]
     with float64_on_cpu():
-        inputs = {name: jnp.asarray(values) for name, values in points.inputs.items()}
-        candidates = (jnp.asarray(np.append(theta, spread)) for theta in theta_BP)
+        inputs = dict(points.inputs)
+        candidates = (np.append(theta, spread) for theta in theta_BP)
         return np.array([_value(law, objective.free_scale, one, inputs, target, weights, delta) for one in candidates])
 
 
@@ -158,7 +164,7 @@ def go_on_by_bfgs(
     """
     import scipy.optimize  # half a second that few fits need
 
-    padded = -(-len(target_N) // 32) * 32  # as in `solve`
+    padded = _padded(len(target_N))
     row = np.minimum(np.arange(padded), len(target_N) - 1)
     weights, delta = (np.arange(padded) < len(target_N)).astype(float), objective.deltas(near=True)[-1]
     variables = ends.theta if ends.scale is None else np.column_stack([ends.theta, objective.log_spread(ends.scale)])
@@ -168,7 +174,7 @@ def go_on_by_bfgs(
         target = jnp.asarray(target_N[row])
 
         def value_and_gradient(variables):
-            arguments = (jnp.asarray(variables), arrays, target, weights, delta)
+            arguments = (variables, arrays, target, weights, delta)
             value, gradient = _value_and_gradient(law, objective.free_scale, *arguments)
             return float(value), np.asarray(gradient)
 
@@ -194,8 +200,8 @@ _value_and_gradient = jax.jit(jax.value_and_grad(_value_of, argnums=2), static_a
 def target_jacobian(law: Law, theta_P: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """Derivatives of the law, on the scale of its residuals, by each of the solver's variables: (points, P)."""
     with float64_on_cpu():
-        arrays = {name: jnp.asarray(inputs[name], jnp.float64) for name in law.inputs}
-        return np.asarray(_target_jacobian(law, jnp.asarray(theta_P), arrays))
+        arrays = {name: np.asarray(inputs[name], np.float64) for name in law.inputs}
+        return np.asarray(_target_jacobian(law, theta_P, arrays))
 
 
 @functools.partial(jax.jit, static_argnames=("law",))

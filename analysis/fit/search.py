@@ -11,12 +11,13 @@ from analysis.fit.points import FitError, Points
 from analysis.fit.starts import starting_points, starts_along_valley
 from analysis.laws import Law, evaluate
 
-MOST_START_POINTS = 2**10  # of a table of at least twice as many: a start need not be exact
+MOST_START_POINTS = 2**8  # of a table of more than twice as many: a start need not be exact
 # Laws of more parameters, or of more in which they are not linear, have long valleys with several minima in them: these
 # are searched on from the lowest found.
 MOST_PLAIN_PARAMETERS, MOST_PLAIN_NONLINEAR, VALLEY_STARTS, VALLEY_ROUNDS = 5, 3, 48, 3
 FIRST_STEPS = 100  # of Newton's method from every start
 FINALISTS, FINAL_STEPS = 8, 2000  # the lowest ends, which are followed until they stop, or so many steps
+SAME_END = 1e-3  # of the solver's variables, which are logarithms: ends that are no further apart are one
 MOST_FINAL_ROUNDS, LEAST_GAIN = 5, 1e-10  # a round that gains a smaller share of the value is the last
 UNFINISHED = 1e-6  # a derivative above this share of the value: an end that is on its way
 
@@ -37,19 +38,20 @@ class _Problem:
 def search(law: Law, points: Points, objective: Objective) -> tuple[Solution, int, int]:
     """Minima that the starts reach, how many starts there were, and how many reached the best.
 
-    In a large table all starts are solved on a thousand of its points, and the lowest ends on all of them. Raises
-    FitError where the law is undefined at every start.
+    In a large table all starts are solved on some hundreds of its points, and the lowest of their different ends on all
+    of them. Raises FitError where the law is undefined at every start.
     """
     count, target_N = len(points.runs), law.target(points.output)
-    thin = slice(None, None, -(-count // MOST_START_POINTS) if count > 2 * MOST_START_POINTS else 1)
+    thinned = count > 2 * MOST_START_POINTS
+    # Drawn, since every n-th of a table that is in order may be one size or one seed.
+    thin = np.random.default_rng(0).permutation(count)[:MOST_START_POINTS] if thinned else slice(None)
     problem = _Problem(law, {name: x[thin] for name, x in points.inputs.items()}, target_N[thin], objective)
     found = _finish(problem, _from_starts(problem, starting_points(law, points)))
     lowest, starts = np.nanmin(found.value), len(found.value)
     at_optimum = int(np.sum(found.value <= lowest + 1e-6 * abs(lowest) + 1e-16 * len(problem.target_N)))
-    if thin.step > 1:
-        finalists = np.argsort(found.value)[:FINALISTS]
+    if thinned:
         whole = _Problem(law, points.inputs, target_N, objective)
-        found = _finish(whole, whole.solve(found.theta[finalists]))
+        found = _finish(whole, whole.solve(_different(found)))
     return found, starts, at_optimum
 
 
@@ -80,6 +82,15 @@ def _along_valley(problem: _Problem, best_P: np.ndarray) -> Solution:
     residuals = problem.target_N - law.target(evaluate(law, law.natural(best_P), inputs))
     around = starts_along_valley(best_P, target_jacobian(law, best_P, inputs), np.std(residuals), VALLEY_STARTS)
     return problem.solve(around, sharp_B=np.arange(VALLEY_STARTS) % 2 == 0, max_steps=FIRST_STEPS)
+
+
+def _different(found: Solution) -> np.ndarray:
+    """The constants (at most FINALISTS, P) of the lowest ends, no two of them the same."""
+    kept: list[np.ndarray] = []
+    for theta_P in found.theta[np.argsort(found.value)]:
+        if len(kept) < FINALISTS and all(np.max(np.abs(theta_P - other_P)) > SAME_END for other_P in kept):
+            kept.append(theta_P)
+    return np.stack(kept)
 
 
 def _finish(problem: _Problem, found: Solution) -> Solution:

@@ -11,11 +11,9 @@ solved for but follow the local linear law.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from analysis.backend import float64_on_cpu
 from analysis.fit import Fit, Points
 from analysis.fit.batched import solve, target_jacobian, values_at
 from analysis.intervals.one_step import MOST_REFITTED_POINTS
@@ -103,8 +101,7 @@ class _Curve(NamedTuple):
     deviance: np.ndarray
 
     def with_more(self, parameter: Parameter, variable: np.ndarray, deviance: np.ndarray) -> "_Curve":
-        with float64_on_cpu():
-            value = np.asarray(parameter.natural(jnp.asarray(variable, jnp.float64)))
+        value = parameter.natural(variable)
         parts = [np.concatenate(both) for both in zip(self, (variable, value, deviance), strict=True)]
         order = np.argsort(parts[1], kind="stable")
         return _Curve(*(part[order] for part in parts))

@@ -45,12 +45,14 @@ class Parameter:
     start_unit: str = ""
 
     def natural(self, variable: jax.Array) -> jax.Array:
-        """The constant from the solver's variable, on jax arrays of any shape."""
-        if np.isfinite(self.low) and np.isfinite(self.high):
-            return self.low + (self.high - self.low) * jax.nn.sigmoid(variable)
-        if np.isfinite(self.low):
-            return jnp.exp(variable) if self.low == 0.0 else self.low + jnp.exp(variable)
-        return self.high - jnp.exp(variable) if np.isfinite(self.high) else variable
+        """The constant from the solver's variable: numpy arrays of any shape in numpy, jax arrays in jax."""
+        exp, sigmoid = (np.exp, _sigmoid) if isinstance(variable, np.ndarray) else (jnp.exp, jax.nn.sigmoid)
+        with np.errstate(over="ignore"):  # infinite, as in jax
+            if np.isfinite(self.low) and np.isfinite(self.high):
+                return self.low + (self.high - self.low) * sigmoid(variable)
+            if np.isfinite(self.low):
+                return exp(variable) if self.low == 0.0 else self.low + exp(variable)
+            return self.high - exp(variable) if np.isfinite(self.high) else variable
 
     def variable(self, value: np.ndarray) -> np.ndarray:
         """Inverse of `natural`; a constant at or beyond a bound gives the largest finite variable on that side."""
@@ -125,8 +127,8 @@ class Law:
 
     def natural(self, theta: np.ndarray) -> np.ndarray:
         """Inverse of `pack`."""
-        with float64_on_cpu():
-            return np.asarray(_natural(self.parameters, jnp.asarray(theta, jnp.float64)))
+        theta = np.asarray(theta, np.float64)
+        return np.stack([p.natural(theta[..., i]) for i, p in enumerate(self.parameters)], axis=-1)
 
     def target(self, output: np.ndarray) -> np.ndarray:
         """What residuals are taken on: the log of the output, or the output itself."""
@@ -160,22 +162,20 @@ def evaluate(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> 
         columns = np.moveaxis(np.asarray(values, np.float64)[..., None], -2, 0)
         shape = (1,) * (columns.ndim - 2) + points
         arrays = {
-            name: jnp.asarray(np.broadcast_to(np.asarray(inputs[name], np.float64), points).reshape(shape))
-            for name in law.inputs
+            name: np.broadcast_to(np.asarray(inputs[name], np.float64), points).reshape(shape) for name in law.inputs
         }
-        predicted = evaluate_arrays(law, dict(zip(law.names, map(jnp.asarray, columns), strict=True)), arrays)
+        predicted = evaluate_arrays(law, dict(zip(law.names, columns, strict=True)), arrays)
         return np.array(np.broadcast_to(predicted, (*columns.shape[1:-1], *points)))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-x))
 
 
 @functools.partial(jax.jit, static_argnames="law")
 def evaluate_arrays(law: Law, constants: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:
     """`law.predict` as one compiled program: its operations one by one are as many programs to compile and to load."""
     return law.predict(constants, inputs)
-
-
-@functools.partial(jax.jit, static_argnames="parameters")
-def _natural(parameters: tuple[Parameter, ...], theta: jax.Array) -> jax.Array:
-    return jnp.stack([parameter.natural(theta[..., i]) for i, parameter in enumerate(parameters)], axis=-1)
 
 
 def power(x: jax.Array, exponent: jax.Array) -> jax.Array:
