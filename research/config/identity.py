@@ -56,15 +56,17 @@ def _departures(value: Any) -> Any:
 
 
 def _departures_of_config(value: Any) -> dict[str, Any]:
-    found = {}
-    for field in _deciding(value):
-        own, (default, default_form) = getattr(value, field.name), _default(field)
+    found, unused = {}, getattr(value, "unused", frozenset())
+    for name, default, default_form in _defaults(type(value)):
+        own = getattr(value, name)
+        if own is default or name in unused:
+            continue
         form = _departures(own)
         if _is_config(own) and _is_config(default) and type(own) is not type(default):
             # A field of several classes: their fields alone would not tell them apart.
-            found[field.name] = {"class": type(own).__name__, **form}
+            found[name] = {"class": type(own).__name__, **form}
         elif default is dataclasses.MISSING or form != default_form:
-            found[field.name] = form
+            found[name] = form
     return found
 
 
@@ -74,10 +76,14 @@ def _deciding(value: Any) -> list[dataclasses.Field]:
 
 
 @functools.cache
-def _default(field: dataclasses.Field) -> tuple[Any, Any]:
-    """(default, its departures); MISSING where there is none."""
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return default, default if default is dataclasses.MISSING else _departures(default)
+def _defaults(cls: type) -> list[tuple[str, Any, Any]]:
+    """Of each field that may decide: its name, its default, and that one's departures; MISSING where there is none."""
+    found = []
+    for field in dataclasses.fields(cls):
+        if field.metadata.get("identity", True):
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            found.append((field.name, default, default if default is dataclasses.MISSING else _departures(default)))
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -86,4 +92,4 @@ def _plain(value: Any) -> Any:
 
 
 def _is_config(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return hasattr(type(value), "__dataclass_fields__")  # as dataclasses.is_dataclass asks, of every leaf
