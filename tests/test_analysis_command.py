@@ -145,6 +145,28 @@ def test_a_law_of_the_users_own_file(tmp_path, capsys):
         run(fit, *source[:-1], f"{tmp_path / 'absent.py'}:RATIO")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('p["E"]', 'p["EE"]', r"law 'ratio': predict asks for 'EE'. Fix: its parameters are E, A, alpha, its inputs"),
+        ('x["tokens"]', 'x["token"]', r"predict asks for 'token'"),
+        ('"", (0.1, 0.3)', '"", (0.1, 0.3), start_unit="prams"', r"start_unit = 'prams' of alpha in law 'ratio'"),
+        (
+            '"", (0.1, 0.3)',
+            '""',
+            r"starts of alpha in law 'ratio': are empty, which .* linear in E and A and alpha together",
+        ),
+        ("power(", "float(power(", r"predict fails in jax, .* Fix: write it in jax.numpy"),
+    ],
+)
+def test_a_mistake_in_a_law_of_ones_own_is_a_sentence(before, after, message, tmp_path):
+    text = OWN_LAW.replace(before, after)
+    text = text.replace('-p["alpha"])', '-p["alpha"]))') if after.startswith("float") else text
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(LawError, match=message):
+        load(f"{tmp_path / 'own.py'}:RATIO")
+
+
 def isoflop(*arguments):
     command = [sys.executable, "-m", "research.command.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)

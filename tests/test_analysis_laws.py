@@ -10,7 +10,8 @@ from planted_tables import TRUTH, planted_table
 from analysis import json_values
 from analysis.fit import HUBER_LIKELIHOOD, Fit, fit, select
 from analysis.intervals import profile
-from analysis.laws import CHINCHILLA, Law, LawError, Parameter, describe, described, evaluate, find, power
+from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, describe, described, evaluate, find, power
+from analysis.laws.checks import check_law
 from analysis.report import study_report
 from analysis.report.files import write_study
 from analysis.studies import Study, backtest_of, fit_table, predict
@@ -110,6 +111,11 @@ def test_a_law_of_ones_own_needs_no_list(tmp_path):
     with pytest.raises(LawError, match="law = 'saturating': no law of this package.* Fix: hand the law in"):
         Study.from_dict(saved)
     assert Study.from_dict(saved, laws=[SATURATING]).law.fit == own.law.fit
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_a_law_is_linear_in_the_parameters_without_starts(law):
+    assert check_law(law) is law
 
 
 def test_reading_a_result_runs_no_file_that_it_names(tmp_path):

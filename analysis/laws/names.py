@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from analysis.laws.checks import check_law
 from analysis.laws.data_constrained import LAWS as DATA_CONSTRAINED
 from analysis.laws.definition import Law, LawError
 from analysis.laws.downstream import LAWS as DOWNSTREAM
@@ -82,7 +83,7 @@ def _in_file(path: Path, variable: str) -> Law:
         raise LawError(
             f"law = {variable!r}: {path} defines no such law. Fix: use one of {', '.join(laws) or 'its laws'}."
         )
-    return law
+    return check_law(law)
 
 
 @functools.cache
