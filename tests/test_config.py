@@ -1,6 +1,8 @@
 """Configs are values: they round-trip, override with typed errors, and their fingerprint is the run's identity."""
 
+import dataclasses
 from dataclasses import replace
+from typing import Literal, get_origin, get_type_hints
 
 import pytest
 
@@ -16,6 +18,7 @@ from research.config import (
     OptimizerConfig,
     RunConfig,
     SourceConfig,
+    TaskConfig,
     TrainingConfig,
     differences,
     fingerprint,
@@ -133,6 +136,32 @@ def test_bad_overrides_name_field_value_and_rule(assignment, message):
 def test_bad_values_are_refused_when_made(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def _configs(value):
+    if dataclasses.is_dataclass(value):
+        yield value
+        for item in dataclasses.fields(value):
+            yield from _configs(getattr(value, item.name))
+
+
+def test_a_choice_that_is_none_is_refused_however_a_config_is_made():
+    task = TaskConfig("copy")
+    found = {type(config): config for config in [*_configs(BASE), task]}
+    choices = [
+        (config, name)
+        for config in found.values()
+        for name, hint in get_type_hints(type(config)).items()
+        if get_origin(hint) is Literal
+    ]
+    assert len(choices) > 25
+    for config, name in choices:
+        with pytest.raises(ConfigError, match=rf"\b{name} = 'nonsense': must be one of '"):
+            replace(config, **{name: "nonsense"})
+    with pytest.raises(ConfigError, match=r"optimizer.schedule = 'cosin': must be .* Fix: write cosine\."):
+        OptimizerConfig(schedule="cosin")
+    with pytest.raises(ConfigError, match=r"model.attention.positions = 'rotray': must be .* Fix: write rotary\."):
+        override(BASE, ["model.attention.positions=rotray"])
 
 
 def test_repetition_is_allowed_when_asked_for():

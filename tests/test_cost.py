@@ -1,6 +1,7 @@
 """Closed forms equal what the real module has and what its program executes, exactly; a model's work is one number."""
 
 import math
+import re
 from dataclasses import replace
 from typing import get_args, get_type_hints
 
@@ -8,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import jaxpr_flops
 import pytest
-from random_configs import OTHER_PATTERNS, cases, random_model
+from random_configs import ATTENTION, OTHER_PATTERNS, cases, random_model
 
 from research.config import AttentionConfig, ConfigError, ModelConfig, MoeConfig, RunConfig, TaskConfig, TrainingConfig
 from research.models import language_model
 from research.models.algorithms import algorithm
 from research.models.experts import dispatch
 from research.models.layers import is_boxed
+from research.models.mixers import CHANNEL_MIXERS, SEQUENCE_MIXERS
 from research.models.recurrent import delta_rule, rwkv4
 from research.models.state_spaces import selective_scan, ssd
 from research.plan import decode_state_bytes, executed_cost, model_cost, run_cost, train_state_bytes
@@ -101,20 +103,39 @@ def _with(config, section, **fields):
     return replace(config, model=replace(config.model, **{section: changed}))
 
 
-@pytest.mark.parametrize(
-    ("pattern", "state_numbers"),
-    [
-        ("mamba", lambda m: m.mamba.state_size * 2 * 64),
-        ("mamba2", lambda m: m.mamba2.state_size * 2 * 64),
-        ("s4", lambda m: m.s4.state_size * 64),
-        ("h3", lambda m: m.h3.state_size * 64 * (1 + 1)),  # of the shift, and of the diagonal
-        ("rwkv4_time", lambda m: 2 * 64),
-        ("rwkv7_first", lambda m: 2 * 64 * 64),  # read and written to twice
-    ],
-)
-def test_a_linear_recurrence_works_four_flops_per_number_of_its_state(pattern, state_numbers):
-    model = ModelConfig(width=64, depth=1, pattern=pattern)
-    assert model_cost(model, 10).sequence_flops == 4 * 10 * state_numbers(model)
+# Mixers that read what an encoder wrote, which random models have none of; tests/test_seq2seq.py is theirs.
+ATTENDED = [f"{cell}_{score}" for cell in ("lstm", "gru") for score in ("additive", "multiplicative")]
+PAIRED = {"cross_attention": "attention", **{name: name.partition("_")[0] for name in ATTENDED}}  # mixer -> encoder
+# Forward FLOPs over a sequence of L tokens beyond the parameters' products, by hand: a number of a recurrence's state
+# is updated by a product and a sum and read by as many; a source has 7 tokens. What a program executes cannot stand in.
+SEQUENCE_WORK = {
+    "attention": lambda m, L: 4 * L * L * m.attention.heads * m.attention.head_dim,
+    "latent_attention": lambda m, L: 2 * L * L * m.latent_attention.heads * (64 + 32 + 64),
+    "mamba": lambda m, L: 4 * L * m.mamba.state_size * 2 * 64,
+    "mamba2": lambda m, L: 4 * L * m.mamba2.state_size * 2 * 64,
+    "s4": lambda m, L: 4 * L * m.s4.state_size * 64,
+    "h3": lambda m, L: 4 * L * m.h3.state_size * 64 * (1 + 1),  # of the shift, and of the diagonal
+    "rwkv4_time": lambda m, L: 4 * L * 2 * 64,
+    "rwkv7_first": lambda m, L: 4 * L * 2 * 64 * 64,  # read and written to twice
+    "rwkv7_time": lambda m, L: 4 * L * 2 * 64 * 64,
+    "lstm": lambda m, L: 0,  # parameters alone
+    "gru": lambda m, L: 0,
+    "cross_attention": lambda m, L: 4 * 7 * (64 * m.attention.kv_heads + L * m.attention.heads) * m.attention.head_dim,
+    **dict.fromkeys(ATTENDED, lambda m, L: 2 * 7 * 64 * 64 + 4 * L * 7 * 64),
+}
+
+
+@pytest.mark.parametrize("mixer", SEQUENCE_MIXERS)
+def test_the_models_work_over_a_sequence_is_the_convention(mixer):
+    assert mixer in SEQUENCE_WORK, f"{mixer}: say in SEQUENCE_WORK what its sequence_flops are"
+    pair = {"depth": 1, "pattern": f"{PAIRED[mixer]} -> {mixer}", "source_length": 7} if mixer in PAIRED else {}
+    model = ModelConfig(width=64, **pair)
+    assert SEQUENCE_MIXERS[mixer].sequence_flops(model, 10) == SEQUENCE_WORK[mixer](model, 10)
+
+
+def test_every_mixer_is_drawn_at_random_or_reads_an_encoder():
+    drawn = {name for pattern in (ATTENTION, *OTHER_PATTERNS) for name in re.findall(r"\w+", pattern)}
+    assert drawn == {*SEQUENCE_MIXERS, *CHANNEL_MIXERS} - {*PAIRED}
 
 
 def _routed(**fields):

@@ -168,7 +168,7 @@ def test_a_worker_that_hangs_ends_and_its_log_says_where(tmp_path, monkeypatch):
     configs = make_configs("hangs once", "hangs", steps=5)
     outcome, _ = run_all(configs, tmp_path, workers=2)
     assert statuses(configs, tmp_path) == [Status.DONE, Status.PENDING]
-    assert "as happens when it has done nothing for 2 s" in outcome.errors[run_name(configs[1])]
+    assert "by an error or since it did nothing for 2 s" in outcome.errors[run_name(configs[1])]
     assert "in train_or_fail" in folder_of(tmp_path, configs[1]).log_path.read_text()
 
 
@@ -272,7 +272,7 @@ def test_folder_of_another_run_is_an_error_before_any_training(tmp_path):
 
 
 def test_workers_that_cannot_start_are_an_error_with_their_last_words(tmp_path):
-    with pytest.raises(WorkerError, match=r"(?s)while it started: .*exit code 1.*has no attribute 'absent'"):
+    with pytest.raises(WorkerError, match=r"(?s)while it started: .*exit code 1.*absent': must be module:function"):
         run_all(make_configs("ok", "ok"), tmp_path, "absent")
 
 

@@ -188,6 +188,12 @@ def test_bfloat16_compute_keeps_float32_parameters_and_stays_near():
 def test_unknown_mixers_are_named():
     with pytest.raises(ConfigError, match=r"unknown mixer 'atention'. Nearest: attention"):
         language_model.abstract(replace(MODEL, pattern="atention:mlp"))
+    for pattern, message in (
+        ("mlp", "'mlp' is a channel mixer"),
+        ("gru:gru", "'gru' is a sequence mixer"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            language_model.abstract(replace(MODEL, pattern=pattern))
 
 
 def test_initialisation_has_the_scale_it_states():

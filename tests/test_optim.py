@@ -1,30 +1,40 @@
 """Schedules end where they say, and AdamW is the published one with decay on matrices alone."""
 
+import dataclasses
+import math
+from typing import get_args, get_type_hints
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from research.config import ModelConfig, OptimizerConfig
+from research.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from research.models import language_model
 from research.optim.optimizer import decayed, make_optimizer
 from research.optim.schedules import learning_rate
+from research.sharding import make_mesh
+from research.training import step
+from research.training.objective import language_modelling
 
 STEPS = 200
 
 
 def _rates(**fields):
     config = OptimizerConfig(learning_rate=2.0, **fields)
-    return np.array([float(learning_rate(config, jnp.int32(step), STEPS)) for step in range(STEPS)])
+    return np.array([float(learning_rate(config, jnp.int32(at), STEPS)) for at in range(STEPS)])
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
+ENDS = {"cosine": 0.2, "wsd": 0.2, "constant": 2.0}
+
+
+@pytest.mark.parametrize("schedule", get_args(get_type_hints(OptimizerConfig)["schedule"]))
 def test_warmup_reaches_the_peak_and_the_end_is_the_stated_fraction(schedule):
     rates = _rates(schedule=schedule, warmup_fraction=0.05, final_fraction=0.1)
     np.testing.assert_allclose(rates[:10], 2.0 * np.arange(1, 11) / 10, rtol=1e-6)
     assert rates.max() == pytest.approx(2.0) and rates.argmax() in (9, 10)
-    assert rates[-1] == pytest.approx(2.0 if schedule == "constant" else 0.2, rel=1e-5)
+    assert rates[-1] == pytest.approx(ENDS[schedule], rel=1e-5)
     assert (np.diff(rates[9:]) <= 1e-6).all()
 
 
@@ -50,16 +60,16 @@ def test_adamw_equals_the_published_update():
     state = optimizer.init(params)
     expected = jax.tree.map(np.asarray, params)
     first = second = jax.tree.map(np.zeros_like, expected)
-    for step in range(1, 4):
-        grads = jax.tree.map(lambda p, step=step: jnp.sin(7 * p + step), params)
+    for count in range(1, 4):
+        grads = jax.tree.map(lambda p, count=count: jnp.sin(7 * p + count), params)
         updates, state = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
         g = jax.tree.map(np.asarray, grads)
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, g)
         second = jax.tree.map(lambda v, g: 0.95 * v + 0.05 * g * g, second, g)
         expected = jax.tree.map(
-            lambda p, m, v, decay, step=step: (
-                p - 0.1 * ((m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.95**step)) + 1e-8) + (0.3 * p if decay else 0))
+            lambda p, m, v, decay, count=count: (
+                p - 0.1 * ((m / (1 - 0.9**count)) / (np.sqrt(v / (1 - 0.95**count)) + 1e-8) + (0.3 * p if decay else 0))
             ),
             expected,
             first,
@@ -83,3 +93,27 @@ def test_clipping_bounds_the_global_norm():
     _, state = clipped.update(grads, clipped.init(params), params)
     first_moment = optax.tree.get(state, "mu")
     assert float(optax.tree.norm(first_moment)) == pytest.approx(0.1, rel=1e-5)  # (1 - beta1) * clip_norm
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(data=1), MeshConfig(data=2, fsdp=2, tensor=2)])
+def test_moments_of_another_shape_than_their_parameter_are_whole_on_every_device(mesh, monkeypatch):
+    """Adafactor (Shazeer 2018) keeps one row and one column of a matrix's second moments."""
+    adafactor = optax.adafactor(1e-2, min_dim_size_to_factor=8)
+    monkeypatch.setattr(step, "make_optimizer", lambda config, boxed, steps: adafactor)
+    config = RunConfig(
+        model=ModelConfig(260, 64, 1),
+        data=DataConfig(vocab_size=260),
+        training=TrainingConfig(steps=2, batch_size=4, sequence_length=16),
+    )
+    devices = jax.devices()[: math.prod(dataclasses.astuple(mesh))]
+    program = step.make_program(config, make_mesh(mesh, devices), language_modelling(config))
+    tokens = np.arange(64).reshape(4, 16) % 7
+    batch = {"inputs": tokens, "targets": tokens, "weights": np.ones((4, 16), np.float32)}
+    state = program.init()
+    shapes = {leaf.shape for leaf in jax.tree.leaves(state.moments)}
+    assert (64,) in shapes and (64, 688) not in shapes
+    losses = []
+    for _ in range(3):
+        state, metrics = program.train(state, jax.device_put(batch, program.batch_sharding))
+        losses.append(float(metrics["loss_nats"]))
+    assert losses[2] < losses[0]

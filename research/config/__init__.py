@@ -39,4 +39,4 @@ from research.config.serialization import (
 )
 from research.config.state_spaces import Eigenvalues, H3Config, S4Config
 from research.config.task import TASK_CONTROL_IDS, TaskConfig
-from research.config.validation import ConfigError, check, check_positive, check_range
+from research.config.validation import ConfigError, check, check_choice, check_positive, check_range

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from research.config.section import Section, scaled_heads, scaled_rank
-from research.config.validation import check, check_positive, check_range
+from research.config.validation import check, check_choices, check_positive, check_range
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class AttentionConfig(Section):
     causal: bool = True  # an encoder's attention is not: ModelConfig.encoder says so
 
     def __post_init__(self):
+        check_choices(self, "model.attention")
         check_range(self, "model.attention", "heads kv_heads head_dim window", 1)
         check_range(self, "model.attention", "rope_fraction", 0, 1)
         check(
@@ -123,6 +124,7 @@ class LatentAttentionConfig(Section):
     rope_pairs: Literal["half", "interleaved"] = "interleaved"
 
     def __post_init__(self):
+        check_choices(self, "model.latent_attention")
         check_range(self, "model.latent_attention", "heads head_dim value_dim kv_rank query_rank", 1)
         check_positive(self, "model.latent_attention", "rope_theta")
         check(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from research.config.validation import check, check_positive, check_range
+from research.config.validation import check, check_choices, check_positive, check_range
 
 CONTROL_IDS = 3  # below every tokenizer's own: 0 pads, 1 ends a document, 2 stands for the unknown
 BYTE_IDS = CONTROL_IDS + 256  # of the tokenizer "bytes"
@@ -59,6 +59,7 @@ class DataConfig:
     tokenizer_sources: tuple[SourceConfig, ...] = ()  # what SentencePiece learns from; empty: `sources` in equal parts
 
     def __post_init__(self):
+        check_choices(self, "data")
         check(len(self.sources) > 0, "data.sources", self.sources, "must name at least one source", "add one")
         names = [source.name for source in self.sources]
         check(len(set(names)) == len(names), "data.sources", names, "names must differ", "rename one")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from research.config.identity import not_identity
 from research.config.section import Section, scaled_hidden
-from research.config.validation import check, check_positive, check_range
+from research.config.validation import check, check_choices, check_positive, check_range
 
 LOSS_TERMS = ("balance_loss", "balance_over", "router_z_loss")  # fields that shape training and not the function
 
@@ -36,6 +36,7 @@ class MoeConfig(Section):
     bias_rate: float | None = None  # balance by a bias of the selection moved this much a step (DeepSeek-V3); none: off
 
     def __post_init__(self):
+        check_choices(self, "model.moe")
         check_range(self, "model.moe", "experts active hidden groups active_groups", 1)
         check_range(self, "model.moe", "shared_experts balance_loss router_z_loss bias_rate", 0)
         check_positive(self, "model.moe", "gate_scale capacity_factor")

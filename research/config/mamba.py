@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from research.config.identity import not_identity
 from research.config.section import Section, check_chunk, scaled_rank
-from research.config.validation import check, check_positive, check_range
+from research.config.validation import check, check_choices, check_positive, check_range
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class MambaConfig(Section):
     chunk: int = not_identity(32)  # tokens between the states that chunked keeps for the gradient
 
     def __post_init__(self):
+        check_choices(self, "model.mamba")
         check_range(self, "model.mamba", "state_size expand conv_width dt_rank chunk", 1)
         check_positive(self, "model.mamba", "inner_norm_epsilon")
 
@@ -61,6 +62,7 @@ class Mamba2Config(Section):
     chunk: int = not_identity(64)  # tokens per chunk
 
     def __post_init__(self):
+        check_choices(self, "model.mamba2")
         check_range(self, "model.mamba2", "state_size expand head_dim groups conv_width chunk", 1)
 
     def inner(self, width: int) -> int:

@@ -18,7 +18,7 @@ from research.config.mamba import Mamba2Config, MambaConfig
 from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.config.section import Section, scaled_hidden
 from research.config.state_spaces import H3Config, S4Config
-from research.config.validation import check, check_positive, check_range
+from research.config.validation import check, check_choices, check_positive, check_range
 
 Layer = tuple[str, ...]  # (sequence mixer, channel mixer), or one mixer alone
 
@@ -36,6 +36,7 @@ class MlpConfig(Section):
     biases: bool = False
 
     def __post_init__(self):
+        check_choices(self, "model.mlp")
         check_range(self, "model.mlp", "hidden", 1)
 
     @property
@@ -94,6 +95,7 @@ class ModelConfig:
     compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # float64: for proofs, with jax_enable_x64
 
     def __post_init__(self):
+        check_choices(self, "model")
         check_range(self, "model", "vocab_size width depth max_positions encoder_depth source_length", 1)
         check(
             (self.encoder is None) == (self.source_length is None),

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from research.config.identity import not_identity
 from research.config.section import Section, check_chunk, scaled_rank
-from research.config.validation import check, check_range
+from research.config.validation import check, check_choices, check_range
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Rwkv4Config(Section):
     algorithm: Literal["auto", "sequential", "associative"] = not_identity("auto")  # one function
 
     def __post_init__(self):
+        check_choices(self, "model.rwkv4")
         check_range(self, "model.rwkv4", "expand", 1)
 
     def hidden(self, width: int) -> int:
@@ -62,6 +63,7 @@ class Rwkv7Config(Section):
     chunk: int = not_identity(16)  # tokens whose interactions chunked computes as matrix products
 
     def __post_init__(self):
+        check_choices(self, "model.rwkv7")
         check_range(self, "model.rwkv7", "head_dim expand decay_rank rate_rank value_rank gate_rank", 1)
         # Decays go down to exp(-exp(-1/2)) a token: float32 holds 64 of them, and their inverse, with ease.
         check_range(self, "model.rwkv7", "chunk", 1, 64)

@@ -12,7 +12,7 @@ from research.config.data import DataConfig
 from research.config.identity import not_identity
 from research.config.model import ModelConfig
 from research.config.task import TaskConfig
-from research.config.validation import check, check_positive, check_range
+from research.config.validation import check, check_choices, check_positive, check_range
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class OptimizerConfig:
     final_fraction: float = 0.1  # learning rate at the end, relative to the peak
 
     def __post_init__(self):
+        check_choices(self, "optimizer")
         check_positive(self, "optimizer", "learning_rate dynamics_learning_rate epsilon clip_norm")
         check_range(self, "optimizer", "beta1 beta2", 0, 0.999999)
         check_range(self, "optimizer", "warmup_fraction decay_fraction final_fraction", 0, 1)

@@ -12,7 +12,7 @@ import types
 import typing
 from typing import Any, TypeVar
 
-from research.config.validation import ConfigError, check
+from research.config.validation import ConfigError, check, check_choice
 
 T = TypeVar("T")
 
@@ -126,6 +126,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
             return int(value)
         if kind is str and isinstance(value, str):
             return value
+    if typing.get_origin(hint) is typing.Literal:
+        check_choice(key, value, typing.get_args(hint))
     raise ConfigError(f"{key} = {value!r}: must be {_describe(hint)}. Fix: give a value of that type.")
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from research.config.section import Section
-from research.config.validation import check, check_positive, check_range
+from research.config.validation import check, check_choices, check_positive, check_range
 
 Eigenvalues = Literal["legs", "lin", "inv", "real"]  # that a state space starts from (Gu 2022, S4D, section 4)
 
@@ -26,6 +26,7 @@ class S4Config(Section):
     kernel_length: int = 1024  # dplr only
 
     def __post_init__(self):
+        check_choices(self, "model.s4")
         check_range(self, "model.s4", "kernel_length", 1)
         _check_state_space(self, "model.s4")
         for name, value in (("initialisation", "legs"), ("discretisation", "bilinear")):
@@ -63,6 +64,7 @@ class H3Config(Section):
     dt_max: float = 1e-1
 
     def __post_init__(self):
+        check_choices(self, "model.h3")
         check_range(self, "model.h3", "head_dim", 1)
         _check_state_space(self, "model.h3")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from research.config.validation import check, check_range
+from research.config.validation import check, check_choices, check_range
 
 TASK_CONTROL_IDS = 3  # padding, begin and end of a synthetic task's target; its symbols come after them
 
@@ -19,6 +19,7 @@ class TaskConfig:
     recall_length: int = 64  # recall: tokens of a sequence, pairs and queries
 
     def __post_init__(self):
+        check_choices(self, "task")
         low, high = self.lengths
         check(1 <= low <= high, "task.lengths", self.lengths, "must be 1 <= shortest <= longest", "order them")
         check(

@@ -52,10 +52,13 @@ def _batch(
     if task.name == "recall":
         return _recall(task, generator, rows, lengths)
     sources, source_mask = _sources(task, generator, rows, lengths)
-    turned = sources
-    if task.name == "reverse":
+    if task.name == "copy":
+        turned = sources
+    elif task.name == "reverse":
         last = source_mask.sum(axis=1, keepdims=True) - 1
         turned = np.take_along_axis(sources, np.abs(last - np.arange(sources.shape[1])), axis=1) * source_mask
+    else:
+        raise NotImplementedError(f"task.name = {task.name!r} has no branch in {__name__}._batch")
     layout = _pairs if encoder_decoder else _sequences
     return layout(sources, turned, source_mask)
 

@@ -102,7 +102,7 @@ class WorkerProcess:
             return "its worker ended by signal SIGKILL, as happens when memory runs out"
         if code < 0:
             return f"its worker ended by signal {signal.Signals(-code).name}"
-        return f"its worker ended by exit code {code}, as happens when it has done nothing for {SILENT_SECONDS:.0f} s"
+        return f"its worker ended by exit code {code}, by an error or since it did nothing for {SILENT_SECONDS:.0f} s"
 
     def _is_suspended(self) -> bool:
         if self.has_ended() or not hasattr(os, "waitid"):  # macOS does not say so before Python 3.13

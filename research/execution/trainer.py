@@ -13,8 +13,8 @@ from research.execution.faults import MachineError
 from research.runs import RunFolder, Status
 from research.runs.text import record_text
 from research.training import runtime
-from research.training.loop import train
-from research.training.objective import language_modelling
+from research.training.loop import Evaluate, train
+from research.training.objective import Objective, language_modelling
 
 
 def train_run(
@@ -22,8 +22,14 @@ def train_run(
     folder: RunFolder,
     on_progress: Callable[[int, float], None],
     should_stop: Callable[[], bool],
+    *,
+    objective: Callable[[RunConfig], Objective] = language_modelling,
+    evaluate: Evaluate = held_out_measures,
 ) -> Status:
     """Train `config` to its end, or to a checkpoint once `should_stop` turns true; see training/loop.py.
+
+    A trainer with another objective calls this with it, and takes the four arguments that a worker gives. What selects
+    it must be a field of the config: runs are told apart by nothing else.
 
     The data must have been prepared: nothing here imports tensorflow. Raises DataError for text that is missing,
     damaged, or not what the run began on, MachineError in a program of several processes.
@@ -44,9 +50,9 @@ def train_run(
     status = train(
         config,
         folder,
-        objective=language_modelling(config),
+        objective=objective(config),
         examples=examples,
-        evaluate=held_out_measures,
+        evaluate=evaluate,
         on_progress=on_progress,
         should_stop=should_stop,
     )

@@ -76,9 +76,12 @@ def limit_to_cores(cores: str) -> None:
 
 
 def resolve(reference: str) -> Callable:
-    """The function named by "module:function"."""
+    """The function named by "module:function". Raises ImportError for anything else."""
     module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name, None) if name else None
+    if not callable(found):
+        raise ImportError(f"trainer = {reference!r}: must be module:function, of a function there. Fix: correct it.")
+    return found
 
 
 def _train_one(

@@ -13,7 +13,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import flax.struct
@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
-from research.config import ModelConfig
-from research.sharding import is_split
+from research.config import ModelConfig, check_choice
+from research.sharding import RULES, is_split
 
 STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack
 
@@ -142,6 +142,9 @@ def parameter(
     names, layer = tuple(axes.split()), getattr(module, "layer", 0)
     if len(names) != len(shape):
         raise ValueError(f"parameter {name}: {len(shape)} dimensions {shape} but {len(names)} axes {axes!r}")
+    check_choice(f"role of parameter {name}", role, get_args(Role))
+    for axis in names:
+        check_choice(f"axis of parameter {name}", axis, tuple(RULES))
     return module.param(name, lambda key: Parameter(jnp.zeros(shape, jnp.float32), names, role, init, layer))
 
 

@@ -241,8 +241,14 @@ def check_hand_over(config: ModelConfig) -> None:
             )
 
 
-def _find(known: Mapping[str, Any], name: str, config: ModelConfig) -> Any:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
-        raise ConfigError(f"model.pattern = {config.pattern!r}: unknown mixer {name!r}. Nearest: {', '.join(near)}.")
-    return known[name]
+def _find(known: Mapping[str, Mixer], name: str, config: ModelConfig) -> Mixer:
+    if name in known:
+        return known[name]
+    if name in SEQUENCE_MIXERS or name in CHANNEL_MIXERS:
+        kind, place = ("channel", "first") if known is SEQUENCE_MIXERS else ("sequence", "second")
+        raise ConfigError(
+            f"model.pattern = {config.pattern!r}: {name!r} is a {kind} mixer, and stands {place} in its layer. Fix: "
+            "write a layer as sequence_mixer:channel_mixer, or as a sequence mixer alone."
+        )
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
+    raise ConfigError(f"model.pattern = {config.pattern!r}: unknown mixer {name!r}. Nearest: {', '.join(near)}.")

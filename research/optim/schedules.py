@@ -19,8 +19,10 @@ def learning_rate(config: OptimizerConfig, step: jax.Array, steps: int) -> jax.A
     elif config.schedule == "cosine":
         progress = jnp.clip((step + 1.0 - warmup) / max(1, steps - warmup), 0.0, 1.0)
         shape = config.final_fraction + (1 - config.final_fraction) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    else:
+    elif config.schedule == "wsd":
         decay = max(1, round(config.decay_fraction * steps))
         progress = jnp.clip((step + 1.0 - (steps - decay)) / decay, 0.0, 1.0)
         shape = 1 - (1 - config.final_fraction) * progress
+    else:
+        raise NotImplementedError(f"optimizer.schedule = {config.schedule!r} has no branch in {__name__}.learning_rate")
     return config.learning_rate * ramp * shape

@@ -117,11 +117,12 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
 
 
 def _state_shardings(optimizer: Any, state: TrainState, params_sharding: Any, mesh: Mesh) -> TrainState:
-    """Moments are split like the parameters they belong to; counters are replicated."""
+    """Moments are split like the parameters they belong to; factored ones, of another shape, and counters are whole."""
     moments = optax.tree.map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda moment, param, sharding: sharding if moment.shape == param.shape else replicated(mesh),
         state.moments,
+        state.params,
         params_sharding,
         transform_non_params=lambda _: replicated(mesh),
     )
