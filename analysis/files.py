@@ -1,6 +1,7 @@
 """Writing a file so that a reader, or the next start after a crash, never finds half of it."""
 
 import os
+import uuid
 from pathlib import Path
 
 
@@ -9,7 +10,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises OSError for a folder that is absent, read-only or full; nothing is left behind then.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not by the process's number: two containers on one shared folder may have the same.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)

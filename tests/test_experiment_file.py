@@ -45,21 +45,35 @@ def test_a_file_imports_what_lies_beside_it_and_a_plan_of_its_own_will_do(tmp_pa
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("from research.nowhere import STEPS", "line 3: No module named 'research.nowhere'. Fix: correct the import"),
-        ("from research.config import STEPS", "line 3: cannot import name 'STEPS'"),
-        ("STEPS = = 7", "mine.py, line 3: invalid syntax. Fix"),
+        (
+            "from research.nowhere import STEPS",
+            "mine.py, line 3: ModuleNotFoundError: No module named 'research.nowhere'",
+        ),
+        ("from research.config import STEPS", "mine.py, line 3: ImportError: cannot import name 'STEPS'"),
+        ("STEPS = = 7", "mine.py, line 3: invalid syntax. Fix: correct the line"),
+        ("STEPS = 1 / 0", "mine.py, line 3: ZeroDivisionError: division by zero. Fix"),
+        ("STEPS = round(None)", "mine.py, line 3: TypeError: "),
+        ("from research.config import MlpConfig\nSTEPS = MlpConfig(hiden=3)", "mine.py, line 4: TypeError: "),
+        ("import sys; sys.exit(0)", "mine.py, line 3: SystemExit: 0. Fix"),
+        ("from breaks import STEPS", "breaks.py, line 2: AssertionError. Fix"),
+        ("from needs import STEPS", "needs.py, line 1: ModuleNotFoundError: No module named 'not_installed'"),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_named_with_its_line(tmp_path, line, words):
+def test_a_file_that_fails_is_named_with_its_line(tmp_path, line, words):
+    (tmp_path / "breaks.py").write_text("STEPS = 1\nassert STEPS == 2")
+    (tmp_path / "needs.py").write_text("import not_installed")
     with pytest.raises(ConfigError) as raised:
         load(write(tmp_path, line))
     assert "mine.py" in str(raised.value) and words in str(raised.value)
 
 
-def test_what_an_import_lacks_further_down_is_not_the_files_fault(tmp_path):
-    (tmp_path / "needs_more.py").write_text("import not_installed_anywhere")
-    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
-        load(write(tmp_path, "from needs_more import STEPS"))
+def test_what_an_import_lacks_further_down_is_not_the_files_fault(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "package_of_others.py").write_text("import not_installed")
+    (tmp_path / "own").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    with pytest.raises(ModuleNotFoundError, match="not_installed"):
+        load(write(tmp_path / "own", "from package_of_others import STEPS"))
 
 
 @pytest.mark.parametrize("name", isoflop.PACKAGES)

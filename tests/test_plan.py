@@ -103,6 +103,8 @@ def test_widths_must_be_whole_heads():
         ConfigError, match=r"sizes = \(40, 2\): .*heads = 4: times 5/8, .* Nearest widths that fit: 32, 64, 96\."
     ):
         replace(GRID, sizes=((40, 2),), min_sizes=1).runs()
+    with pytest.raises(ConfigError, match=rf"Nearest widths that fit: {10**20}\."):  # none is near one so far off
+        scaled(replace(GRID.base.model, width=10**20), 8, 2)
 
 
 def test_a_plain_list_of_runs_carries_the_experiment_name():

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from research.command import conclusion, verbs
 from research.config import (
     AttentionConfig,
+    ConfigError,
     DataConfig,
     MlpConfig,
     ModelConfig,
@@ -23,6 +25,7 @@ from research.config import (
 )
 from research.plan import IsoFlop
 from research.runs import NotWritableError, PlanFolder, open_run, plan_folder, prediction
+from research.runs.plan_folder import make_folder
 
 EXPERIMENT = IsoFlop(
     "tiny",
@@ -77,6 +80,27 @@ def test_the_key_is_the_plan_behind_a_label(tmp_path):
 def test_a_read_only_folder_is_named(tmp_path, read_only):
     with pytest.raises(NotWritableError, match=r"plans/default-.*: cannot be written to \(Read-only.*\). Fix:"):
         changed(tmp_path).make()
+
+
+@pytest.mark.parametrize("kind", ["file", "below a file", "dangling link"])
+def test_a_path_that_is_no_folder_is_named(tmp_path, kind):
+    path = tmp_path / "runs"
+    path.symlink_to("nowhere") if kind == "dangling link" else path.touch()
+    with pytest.raises(NotWritableError, match=r"runs.*: cannot be written to \(.*\). Fix: .* another --out"):
+        make_folder(path / "below" if kind == "below a file" else path, "--out")
+
+
+def test_many_may_ask_at_once_whether_a_folder_can_be_written_to(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda _: make_folder(tmp_path / "one", "--out"), range(400))) == {None}
+    assert not list((tmp_path / "one").iterdir())
+
+
+def test_a_run_that_is_planned_twice_or_has_too_long_a_name_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"runs of tiny = '.*': stands 2 times in the plan. Fix:"):
+        _ = changed(tmp_path, "seeds=0,0").configs
+    with pytest.raises(ConfigError, match=r"family = 'x{300}-.*': gives a folder's name of 3\d\d bytes"):
+        _ = changed(tmp_path, f"base.family={'x' * 300}").configs
 
 
 def test_a_report_of_a_read_only_folder_is_printed(tmp_path, read_only):

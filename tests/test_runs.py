@@ -215,6 +215,13 @@ def test_a_damaged_result_fails_its_run_alone_and_is_mended_by_a_retry(tmp_path,
     assert (folder.path / "result-before.json").read_text() == text
 
 
+def test_a_result_that_is_a_folder_fails_its_run_alone(tmp_path):
+    folder = open_run(tmp_path, CONFIG)
+    folder.result_path.mkdir()
+    status, outcome = folder.outcome()
+    assert status == Status.FAILED and "result.json: is no file (Is a directory)" in outcome["failure_reason"]
+
+
 def test_a_damaged_failure_is_a_failure(tmp_path):
     folder = open_run(tmp_path, CONFIG)
     folder.failure_path.write_bytes(b"\xff{}")

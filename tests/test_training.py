@@ -21,7 +21,7 @@ from synthetic_tokens import synthetic_examples, tiny_run
 from research.config import CheckpointConfig, ConfigError, LoggingConfig, MeshConfig, RunConfig, to_json
 from research.evaluation.held_out import held_out_measures
 from research.plan import executed_cost
-from research.runs import PHASES, RunFolder, Status, open_run
+from research.runs import PHASES, RunFolder, Status, folder_of, open_run
 from research.sharding import batch_sharding, make_mesh
 from research.training import metrics
 from research.training.checkpoint import (
@@ -293,6 +293,17 @@ def test_checkpoints_kept_are_the_ones_asked_for(tmp_path):
     folder, _ = _train(config, tmp_path)
     kept = sorted(int(path.name) for path in folder.checkpoints_path.iterdir() if path.name.isdigit())
     assert kept == [4, 8, 12, 13]
+
+
+def test_metrics_that_were_lost_beside_the_last_checkpoint_are_a_missing_column(straight, config, tmp_path):
+    """As after a power cut: the checkpoint is on disk, and of the file nothing."""
+    shutil.copytree(straight.path.parent.parent, tmp_path / "runs")
+    folder = folder_of(tmp_path / "runs", config)
+    folder.metrics_path.write_bytes(b"")
+    folder.result_path.unlink()
+    folder, status = _train(config, tmp_path / "runs")
+    assert status == Status.DONE and "train_loss_nats" not in folder.result()
+    assert folder.result()["loss_nats"] == straight.result()["loss_nats"]
 
 
 def test_tensorboard_mirrors_the_metrics(tmp_path):

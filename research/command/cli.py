@@ -4,6 +4,7 @@ The verbs on an experiment (plan, run, status, report, data) are here; those on 
 score, backtest) are `analysis.command` and need the analysis alone.
 """
 
+import io
 import os
 import shlex
 import sys
@@ -114,6 +115,7 @@ DATA_VERBS = {"prepare": data_prepare, "describe": data_describe}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, and exits with 2 by itself where tyro finds a mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _open_output()
     try:
         if arguments[:1] == ["data"]:
             group, description, rest = "isoflop data", "The text of an experiment.", arguments[1:]
@@ -137,7 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1  # as rich does
     except OSError as error:
         from research.execution.faults import DISK_FULL, machine_fault
+        from research.runs.plan_folder import NO_SUCH_FOLDER
 
+        if error.filename is not None and error.errno in NO_SUCH_FOLDER:
+            _complain(f"{error.filename}: {error.strerror}. Fix: move it, or name another path.")
+            return USAGE_ERROR
         if machine_fault(error) is None:
             raise
         if error.errno in DISK_FULL:
@@ -168,6 +174,16 @@ def _console() -> Console:
     """Standard output; a pipe or a file has no width, so nothing is cut there unless COLUMNS asks for it."""
     is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console() if is_narrow else Console(width=PIPE_WIDTH)
+
+
+def _open_output() -> None:
+    """Let nothing that is printed end a command: a closed stream, or an encoding without the character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _complain(message: str) -> None:

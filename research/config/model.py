@@ -113,6 +113,13 @@ class ModelConfig:
                 "write for example attention:mlp",
             )
         check(
+            len(self.period) > 0,
+            "model.pattern",
+            self.pattern,
+            "must repeat at least one layer",
+            "write for example attention:mlp, or 2 * mamba | attention:mlp",
+        )
+        check(
             len(self.prefix) <= self.depth and (self.depth - len(self.prefix)) % len(self.period) == 0,
             "model.depth",
             self.depth,

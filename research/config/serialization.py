@@ -103,8 +103,15 @@ def _parse(hint: Any, text: str, key: str) -> Any:
     try:
         value = json.loads(f"[{text}]" if bracketed else text)
     except json.JSONDecodeError:
-        value = text.split(",") if bracketed else text
+        value = [_json_or_text(part) for part in text.split(",")] if bracketed else text
     return _convert(hint, value, key)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
@@ -122,7 +129,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
             return value
         if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
-        if kind is int and isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
+        if kind is int and isinstance(value, (int, float)) and not isinstance(value, bool) and value % 1 == 0:
             return int(value)
         if kind is str and isinstance(value, str):
             return value

@@ -53,24 +53,37 @@ def _module(path: Path) -> ModuleType:
     sys.path.insert(0, beside)
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        place = f"{error.filename}, line {error.lineno}"
-        raise ConfigError(f"FILE = {str(path)!r}: {place}: {error.msg}. Fix: correct the line.") from error
-    except ImportError as error:
-        line = _line_that_failed(error, path)
-        if line is None:  # what the file imports could not be imported itself: flax is not installed, for example
+    except ConfigError:  # worded by this project
+        raise
+    except (Exception, SystemExit) as error:
+        place = _place(error, Path(beside))
+        if place is None:
             raise
-        raise ConfigError(f"FILE = {str(path)!r}: line {line}: {error}. Fix: correct the import.") from error
+        raise ConfigError(f"FILE = {str(path)!r}: {place}: {_said(error)}. Fix: correct the line.") from error
     finally:
         sys.path.remove(beside)  # a random.py there is the file's own affair, and not everyone's
     return module
 
 
-def _line_that_failed(error: ImportError, path: Path) -> int | None:
-    """The line of the file at `path` whose import failed; None if another file's import did."""
+def _place(error: BaseException, folder: Path) -> str | None:
+    """The user's line that failed, in the experiment's file or in one beside it.
+
+    None for an import that failed further down: what the file imports could not be imported itself, as where flax is
+    not installed.
+    """
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    last = frames[-1]
-    return last.lineno if Path(last.filename).resolve() == path.resolve() else None
+    own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
+    if isinstance(error, ImportError) and own[-1:] != frames[-1:]:
+        return None
+    return f"{own[-1].filename}, line {own[-1].lineno}"
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return error.msg
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def select(configs: Sequence[RunConfig], only: str | None) -> list[RunConfig]:

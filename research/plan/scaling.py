@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from research.config import ConfigError, ModelConfig, RunConfig
 
+TRIED = 4096  # widths on either side of one that does not fit
 SUGGESTIONS = 2  # widths named on either side of one that does not fit
 
 
@@ -37,10 +38,10 @@ def _at_width(model: ModelConfig, width: int) -> ModelConfig:
 
 
 def _nearest_widths(model: ModelConfig, width: int) -> str:
-    """At most SUGGESTIONS below and above, up to the model's own width beyond; its own is always one of them."""
-    below = _fitting(model, range(width - 1, 0, -1))
-    above = _fitting(model, range(width + 1, width + model.width + 1))
-    return ", ".join(map(str, sorted(below + above)))
+    """At most SUGGESTIONS below and above, of those near it or, where none is near, the model's own width."""
+    below = _fitting(model, range(width - 1, max(0, width - TRIED), -1))
+    above = _fitting(model, range(width + 1, width + min(model.width, TRIED) + 1))
+    return ", ".join(map(str, sorted(below + above) or [model.width]))
 
 
 def _fitting(model: ModelConfig, widths: range) -> list[int]:

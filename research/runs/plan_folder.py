@@ -8,17 +8,24 @@ as it stands, `budgets-seeds-9a7e...` has those two fields changed.
 
 import errno
 import json
+import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.files import write_atomically
-from research.config import RunConfig, fingerprint, to_dict
+from research.config import RunConfig, check, fingerprint, run_name, to_dict
 
 if TYPE_CHECKING:
     from research.plan import Experiment  # a worker must not load jax, which comes with it, before it has its cores
 
+NO_SUCH_FOLDER = (  # what the path is, or who may write there, and no fault of the machine
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG,
+    errno.ELOOP,
+)  # fmt: skip
+LONGEST_NAME = 200  # bytes of a run's name; file systems allow 255, and temporary names are longer
 LABEL_LENGTH = 40  # characters; a folder's name has room for 255 bytes, a line of `ls` for fewer
 
 
@@ -36,8 +43,22 @@ class PlanFolder:
 
     @cached_property
     def configs(self) -> tuple[RunConfig, ...]:
-        """The planned runs, the held-out one not among them."""
-        return self.experiment.runs()
+        """The planned runs, the held-out one not among them.
+
+        Raises ConfigError for a run that is planned twice, or whose name is too long for a folder.
+        """
+        configs = self.experiment.runs()
+        for name, times in Counter(map(run_name, configs)).items():
+            check(
+                times == 1,
+                f"runs of {self.experiment.name}",
+                name,
+                f"stands {times} times in the plan",
+                "name each of its sizes, seeds and other values once",
+            )
+            length = len(name.encode())
+            check(length <= LONGEST_NAME, "family", name, f"gives a folder's name of {length} bytes", "shorten it")
+        return configs
 
     @property
     def experiment_dir(self) -> Path:
@@ -75,13 +96,12 @@ def make_folder(path: Path, option: str) -> None:
 
     Raises NotWritableError, which names `option` as what to change, if not.
     """
-    probe = path / ".write-test"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in NO_SUCH_FOLDER:
             raise
         raise NotWritableError(
             f"{path}: cannot be written to ({error.strerror}). Fix: make it writable, or give another {option}."

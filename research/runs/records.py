@@ -25,6 +25,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except IsADirectoryError as error:
+        raise DamagedFileError(f"{path}: is no file ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DamagedFileError(f"{path}: is damaged, byte {error.start} is no UTF-8") from error
     if not text.strip("\0 \n"):

@@ -102,20 +102,20 @@ class Checkpoints:
         try:
             with reads_end_before_their_loop():
                 restored = self._manager.restore(step, args=args)
+            expected, notes = restored.record["checksums"], restored.record["notes"]
         except (jax.errors.JaxRuntimeError, MemoryError):  # no fault of the files
             raise
         except Exception as error:  # orbax raises a bare Exception for arrays that are cut short, and six other kinds
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise  # the machine's fault: the files may be whole
             raise CorruptCheckpointError(f"{folder}: cannot be read: {error}".splitlines()[0], step) from error
-        expected = restored.record["checksums"]
         for name, found in _checksums(restored.state).items():
             if expected[name] != found:
                 raise CorruptCheckpointError(
                     f"{folder}: array {name} has checksum {found}, not {expected[name]}; the file changed on disk.",
                     step,
                 )
-        return restored.state, restored.record["notes"]
+        return restored.state, notes
 
     def _set_aside(self, step: int) -> None:
         folder = Path(self._manager.directory)

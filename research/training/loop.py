@@ -84,7 +84,7 @@ def train(
     folder.write_result(
         {
             **measured,
-            "train_loss_nats": _recent_loss(folder, config.training.steps),
+            **_recent_loss(folder, config.training.steps),
             **_machine(config),
             **asdict(executed_cost(config, jax.default_backend())),
             **{f"{phase}_seconds": seconds[f"{phase}_seconds"] for phase in PHASES},
@@ -129,10 +129,10 @@ def _steps(
         if step < last and config.evaluation.every and step % config.evaluation.every == 0:
             _evaluate(session, state, step)
         if step < last and session.checkpoints.due(step):
-            log.flush()  # first, so that no checkpoint is ever ahead of its metrics
+            log.flush(to_disk=True)  # first, so that no checkpoint is ever ahead of its metrics
             with _timed(seconds, "checkpoint_seconds"):
                 session.checkpoints.save(step, state, seconds)
-    log.flush()
+    log.flush(to_disk=True)
     seconds["train_seconds"] += time.perf_counter() - began - (sum(seconds.values()) - aside)
     return state, step
 
@@ -159,10 +159,11 @@ def _machine(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _recent_loss(folder: RunFolder, steps: int) -> float:
-    """Mean training loss of the last twentieth of the run, in nats."""
+def _recent_loss(folder: RunFolder, steps: int) -> dict[str, float]:
+    """Mean training loss of the last twentieth of the run, in nats; nothing if the file has lost those lines."""
     lines = [line for line in metrics.read(folder.metrics_path) if line["kind"] == "train"]
-    return float(np.mean([line["loss_nats"] for line in lines if line["step"] > steps - max(1, steps // 20)]))
+    recent = [line["loss_nats"] for line in lines if line["step"] > steps - max(1, steps // 20)]
+    return {"train_loss_nats": float(np.mean(recent))} if recent else {}
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ wait on the device until `flush`, so that logging never makes a step wait for th
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ class MetricsLog:
         """Queue one line; values may be arrays still being computed."""
         self._pending.append({"kind": kind, "step": step, **values})
 
-    def flush(self) -> float | None:
-        """Write what is queued; returns the last training loss among it, in nats.
+    def flush(self, to_disk: bool = False) -> float | None:
+        """Write what is queued; returns the last training loss among it, in nats. to_disk: a power cut leaves it there.
 
         Raises NonFiniteLossError, after writing, if a training or held-out loss among it is not finite.
         """
@@ -61,6 +62,8 @@ class MetricsLog:
         self._pending = []
         self._file.write("".join(_to_json(line) + "\n" for line in lines))
         self._file.flush()
+        if to_disk:
+            os.fsync(self._file.fileno())
         for line in lines if self._writer else ():
             for name, value in line.items():
                 if isinstance(value, float):
