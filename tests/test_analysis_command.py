@@ -237,6 +237,7 @@ def test_a_budget_chooses_its_run(tmp_path, capsys):
         (lambda t: t, (*NAMES, "--objective", "mse"), FitError, "objective = 'mse': must be one of huber"),
         (lambda t: t, (*NAMES, "--fix", "gamma=1"), LawError, "gamma: no such free parameter"),
         (lambda t: t, (*NAMES, "--fix", "E=low"), FitError, "--fix E = 'low': must be a number"),
+        (lambda t: t, (*NAMES, "--seed", "-1"), FitError, "seed = -1: must not be negative. Fix: use 0"),
         (lambda t: t, (*NAMES, "--flops", "gpt"), FitError, "flop rule = 'gpt'"),
         (lambda t: t, (*NAMES, "--target-loss", "2"), FitError, "belong together"),
         (lambda t: t, (*NAMES, "--given", "experts=8"), FitError, "given experts: not a further input"),
@@ -255,8 +256,12 @@ def test_hostile_tables_get_a_clear_error(tmp_path, change, arguments, error, me
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "at: which run is predicted is not said. Fix: give --at params=... tokens=..., --flops"),
-        (("--run", "unknown"), "which run is predicted is not said"),
+        ((), "at: which run is predicted is not said. Fix: give --at params=... tokens=... or --flops, or the"),
+        (
+            ("--run", "raw 3"),
+            "run = 'raw 3': no such run in the table; nearest: row 3, .*Fix: name one of its rows",
+        ),
+        (("--run", "row \udcff"), "no such run in the table"),  # a byte that is no UTF-8, as Python hands it on
         (("--at", "params=1e7"), "tokens: is not given"),
         (("--at", "params=1e7", "tokens=x"), "--at tokens = 'x': must be a number"),
         (("--at", "params=1e7", "tokens=1e9", "--flops", "1e15"), "flops: chooses params and tokens by itself"),

@@ -10,7 +10,7 @@ from analysis.compute import SIX_ND, FlopRule, cheapest_runs, efficient_runs, fl
 from analysis.compute.frontier import departures
 from analysis.fit import LEAST_SQUARES, FitError
 from analysis.intervals import estimate
-from analysis.laws import CHINCHILLA, evaluate, find
+from analysis.laws import CHINCHILLA, Law, Parameter, evaluate, find, power
 from analysis.runs_table import complete
 from analysis.studies import cost_of_departing, fit_table, lifetime_optimum, optimum
 
@@ -144,6 +144,26 @@ def test_tokens_for_a_loss_invert_the_law():
     # The loss is flat in tokens: its last digit moves tokens by about 1e-16 / (d log loss / d log tokens).
     np.testing.assert_allclose(found, tokens, rtol=1e-11)
     assert np.isinf(tokens_for_loss(CHINCHILLA, VALUES, np.array([1e2]), np.array([1.5]))).all()
+
+
+def test_a_loss_that_only_infinitely_many_tokens_reach_is_not_reached():
+    """Under E + (a / params + b / tokens)^gamma half the optimal size ends at the very loss of the optimum."""
+    names = ("E", "a", "b", "gamma")
+    law = Law(
+        "nested",
+        "loss = E + (a / params + b / tokens)^gamma",
+        "made for this test",
+        ("params", "tokens"),
+        "loss_nats",
+        tuple(Parameter(name, "1", "", (1.0,)) for name in names),
+        lambda p, x: p["E"] + power(p["a"] / x["params"] + p["b"] / x["tokens"], p["gamma"]),
+    )
+    low, high = [0.1, 1e3, 1e3, 0.1], [2.5, 1e8, 1e8, 0.9]
+    values = np.exp(np.random.default_rng(0).uniform(np.log(low), np.log(high), (200, 4)))
+    multiples = departures(law, values, SIX_ND, 1e19, np.array([0.5, 0.6, 2.0]))[1]
+    assert np.isinf(multiples[0]).all()
+    # a / N = b / D = u at the optimum, and f N needs b / D = (2 - 1 / f) u: f / (2 - 1 / f) times the budget.
+    np.testing.assert_allclose(multiples[1:], np.broadcast_to([[1.8], [4 / 3]], (2, 200)), rtol=1e-6)
 
 
 def test_the_cheapest_run_over_a_life_beats_a_brute_force_grid():

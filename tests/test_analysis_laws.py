@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from planted_tables import TRUTH, planted_table
 from analysis import json_values
 from analysis.fit import HUBER_LIKELIHOOD, Fit, fit, select
 from analysis.intervals import profile
-from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, describe, described, evaluate, find, power
+from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, describe, described, evaluate, find, load, power
 from analysis.laws.checks import check_law
 from analysis.report import study_report
 from analysis.report.files import write_study
@@ -55,6 +56,34 @@ def test_what_cannot_be_held_is_refused():
         CHINCHILLA.fix(gamma=1.0)
     with pytest.raises(LawError, match="alpha = -1: must lie between 0 and inf in law 'chinchilla'"):
         CHINCHILLA.fix(alpha=-1.0)
+    for value in (np.inf, np.nan):
+        with pytest.raises(LawError, match=f"alpha = {value}: must be finite in law 'chinchilla'. Fix: hold it at a"):
+            CHINCHILLA.fix(alpha=value)
+    with pytest.raises(LawError, match="B, alpha, beta: all that is free of law 'chinchilla' is held.*Fix: leave one"):
+        CHINCHILLA.fix(E=1.0, A=1.0).fix(B=1.0, alpha=0.3, beta=0.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("LAW = (\n", "line 1: SyntaxError: '\\(' was never closed. Fix: correct it there"),
+        ("\0", "cannot be read: SyntaxError: .*null bytes"),
+        ("\n1 / 0\n", "line 2: ZeroDivisionError: division by zero. Fix"),
+        ("def f():\n    assert False\nf()\n", "line 2: AssertionError. Fix"),
+        ("import no_such_module\n", "line 1: ModuleNotFoundError: No module named 'no_such_module'. Fix"),
+        ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0. Fix"),
+        (
+            "import sys\nsys.path.insert(0, __file__[:-6])\nimport half_a_module\n",
+            "half_a_module.py, line 1: SyntaxError",
+        ),
+    ],
+)
+def test_a_law_file_that_does_not_run_is_named_with_its_line(text, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "half_a_module.py").write_text("LAW = (\n")
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(LawError, match=f"law = '{tmp_path}/own.py': .*{message}"):
+        load(f"{tmp_path / 'own.py'}:LAW")
 
 
 def test_a_linear_residual_fits_outputs_of_either_sign():

@@ -88,3 +88,6 @@ def test_hostile_files_get_a_clear_error(tmp_path, study, change, message):
         prediction.read(path)
     with pytest.raises(PredictionError, match=r"absent.json.*: no such file"):
         prediction.read(tmp_path / "absent.json")
+    for path, message in ((tmp_path, "is a folder. Fix: give a file"), (tmp_path / ("long" * 99), "no such file")):
+        with pytest.raises(PredictionError, match=message):
+            prediction.read(path)

@@ -62,6 +62,16 @@ def test_profiles_hold_where_the_best_constant_lies_at_its_bound():
         assert factor * rise(result, table, **{name: end}) == pytest.approx(found[name].threshold, rel=0.05), name
 
 
+@pytest.mark.parametrize("objective", [HUBER, LEAST_SQUARES, HUBER_LIKELIHOOD], ids=lambda objective: objective.name)
+def test_a_law_that_meets_every_point_has_profiles_of_no_width(objective):
+    """All losses are the same, which E alone explains: the residuals are zeros, and nothing is divided by them."""
+    table = planted_table().assign(loss_nats=2.0)
+    result = fit(CHINCHILLA, table, objective)
+    found = profile(result, select(result.law, table)[0], 0.9)
+    assert found["E"].low <= result.values["E"] <= found["E"].high
+    assert found["E"].high - found["E"].low < 1e-9 and not any(np.isnan(one.deviance).any() for one in found.values())
+
+
 def rise(result, table, **held):
     """How far the objective rises over the fit's when constants are held and all others fitted afresh."""
     return fit(CHINCHILLA.fix(**held), table, result.objective).objective_value - result.objective_value

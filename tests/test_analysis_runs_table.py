@@ -80,6 +80,16 @@ def test_wrong_values_are_named(column, value, message):
             "is not UTF-8, but perhaps LATIN1. Fix: .*iconv -f LATIN1",
         ),
         ("utf16.csv", "a,b\n1,2\n".encode("utf-16"), "is not UTF-8, but perhaps UTF-16. Fix: .*iconv -f UTF-16"),
+        ("shifted.csv", b"a,b\n1,2,3\n4,5,6\n", "header has names for 2 of the 3 fields of a row. Fix: name every"),
+        ("trailing.csv", b"a,b\n1,2,\n4,5,\n", "names for 2 of the 3 fields of a row. Fix: .*end no row with"),
+        ("wide.csv", b"a,b\n1,2,3,4\n", "names for 2 of the 4 fields"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", r"Expected 2 fields in line 3, saw 3\. Fix: write a header line"),
+        ("twice.csv", b"loss,a,loss\n1,2,3\n", "column 'loss' is there 2 times. Fix: keep one of them"),
+        ("twice.csv.gz", gzip.compress(b'"a","a"\n1,2\n'), "column 'a' is there 2 times"),
+        ("semicolons.csv", b"a;b\n1,5;2\n1;2\n", "is separated by ';'. Fix: save it with commas"),
+        ("tabs.csv", b"a\tb\n1\t2\n", "is separated by tabs. Fix: save it with commas"),
+        ("folder.csv", None, "is a folder. Fix: give the path of a .csv"),
+        (f"{'long' * 99}.csv", None, "no such file"),
         ("half.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-20], "is damaged .*Fix: copy or write it again"),
         ("flipped.csv.gz", b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 40, "is damaged .*Fix"),
         ("plain.csv.gz", b"a,b\n1,2\n", "is damaged .*Fix"),
@@ -88,6 +98,7 @@ def test_wrong_values_are_named(column, value, message):
     ],
 )
 def test_unreadable_files(tmp_path, name, content, message):
+    (tmp_path / "folder.csv").mkdir()
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(TableError, match=message):
@@ -99,6 +110,19 @@ def test_the_ending_may_be_in_capitals(tmp_path):
     (tmp_path / "RUNS.CSV.GZ").write_bytes(gzip.compress(b"a,b\n1,2\n"))
     for name in ("RUNS.CSV", "RUNS.CSV.GZ"):
         assert read_file(tmp_path / name).to_dict("list") == {"a": [1], "b": [2]}
+
+
+def test_a_header_is_taken_as_it_is(tmp_path):
+    """Quotes, a mark of the encoding, names that stand for nothing, columns without a name, no rows, empty cells."""
+    for text, columns in (
+        ('\ufeff"a, b","c;d"\n1,2\n', ["a, b", "c;d"]),
+        ("\nNA,b\n1,\n,2\n", ["NA", "b"]),
+        ("a,,\n1,,\n", ["a", "Unnamed: 1", "Unnamed: 2"]),
+        ("a,b\n", ["a", "b"]),
+        ("a,b\n1\n", ["a", "b"]),
+    ):
+        (tmp_path / "runs.csv").write_text(text, encoding="utf-8")
+        assert list(read_file(tmp_path / "runs.csv").columns) == columns
 
 
 def test_complete_fills_in_what_the_analysis_relies_on_and_keeps_the_rest():

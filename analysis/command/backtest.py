@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from analysis.command.request import Merged, Request, Source, write_json
+from analysis.command.outputs import announce, check_file, check_folder, standard_output, write_json, writing
+from analysis.command.request import Merged, Request, Source
 
 
 def backtest(
@@ -35,6 +35,9 @@ def backtest(
     from analysis.runs_table import check_run_names
 
     backend.configure_command()
+    console = standard_output()
+    check_file("--json", json)
+    check_folder("--figures", figures)
     table = request.read(source, by)
     check_run_names(table["run"])
     found = studies.backtest(
@@ -45,12 +48,13 @@ def backtest(
         objective=request.chosen_objective(),
         level=request.level,
         bootstraps=bootstraps,
-        seed=request.seed,
+        seed=request.chosen_seed(),
     )
-    show(Console(), backtest_section(found))
+    show(console, backtest_section(found))
     write_json(json, found)
     if figures is not None:
         from analysis.figures import backtest_errors, save  # brings matplotlib
 
-        for path in save(backtest_errors(found), figures / "backtest"):
-            Console().print(f"wrote {path}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        with writing("--figures", figures):
+            paths = save(backtest_errors(found), figures / "backtest")
+        announce(console, paths)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
-from analysis.command.request import Assignments, Merged, Request, Source, numbers, pairs, write_json
+from analysis.command.outputs import announce, check_file, check_folder, standard_output, write_json, writing
+from analysis.command.request import Assignments, Merged, Request, Source, numbers, pairs
 
 if TYPE_CHECKING:
     from analysis.intervals import Estimate
@@ -61,9 +61,12 @@ def fit(
     from analysis.studies import backtest_of, fitted_rows
 
     backend.configure_command()
+    console = standard_output()
+    check_file("--json", json)
+    check_folder("--figures", figures)
     if (target_loss is None) != (inference_tokens is None):
         raise FitError("target_loss and inference_tokens: belong together. Fix: give both, or neither.")
-    console, table = Console(), request.read(source, resample_by, resample_within)
+    table = request.read(source, resample_by, resample_within)
     study = request.study(
         table,
         bootstraps=bootstraps,
@@ -85,8 +88,9 @@ def fit(
     if figures is not None:
         from analysis.report.files import write_study  # brings matplotlib
 
-        for path in write_study(figures, table, report):
-            console.print(f"wrote {path}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        with writing("--figures", figures):
+            paths = write_study(figures, table, report)
+        announce(console, paths)
 
 
 def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int) -> "list[Estimate]":
@@ -97,6 +101,6 @@ def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int)
     for name, path in pairs("--hyperparameters", groups).items():
         law = load(name)
         table = Source(Path(path)).read((*law.inputs, law.output))
-        settings = {"level": request.level, "bootstraps": bootstraps, "seed": request.seed}
+        settings = {"level": request.level, "bootstraps": bootstraps, "seed": request.chosen_seed()}
         found.append(estimate(law, table, objective=request.chosen_objective(), **settings))
     return found

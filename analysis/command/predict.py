@@ -1,14 +1,15 @@
 """`isoflop predict`: write down what a law says of a run before the run is made."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
-from analysis.command.request import Assignments, Merged, Request, Source, numbers
+from analysis.command.outputs import check_file, standard_output, writing
+from analysis.command.request import Assignments, Merged, Request, Source, is_named, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,12 +51,16 @@ def predict(
     from analysis.studies import optimum, prediction
 
     backend.configure_command()
+    console = standard_output()
+    _check_out(out)
     law, inputs = request.chosen_law(), numbers("--at", at)
     table = request.read(source)
-    named = table["run"].astype(str) == run
+    named = is_named(table, run)
     if named.any():
         table.loc[named, "held_out"] = True
         inputs = _inputs_of(law, table[named], inputs)
+    if not inputs and flops is None:
+        raise FitError(_nothing_said(law, table["run"], run))
     best = None
     study = request.study(table, bootstraps=bootstraps, far_factor=far_factor, given=_besides(law, inputs, flops))
     if flops is not None:
@@ -63,19 +68,36 @@ def predict(
             raise FitError("flops: chooses params and tokens by itself. Fix: leave out --flops, or give it alone.")
         best = optimum(study, flops)
         inputs = {**inputs, "params": best.params.value, "tokens": best.tokens.value}
-    if not inputs:
-        raise FitError(
-            f"at: which run is predicted is not said. Fix: give --at {'=... '.join(law.inputs)}=..., --flops, or the "
-            "--run of a row."
-        )
     found = dataclasses.replace(
         prediction.predict(study, inputs, run or ""),
         optimum_params=best.params.value if best else None,
         measured_before=bool(np.isfinite(table.loc[named, law.output].astype("float64")).any()),
     )
-    found = prediction.write(out, found)
-    show(Console(), held_out_section(found, None))
-    Console().print(f"written to {out} at {found.written}", style="dim", highlight=False, soft_wrap=True)
+    with writing("--out", out):
+        found = prediction.write(out, found)
+    show(console, held_out_section(found, None))
+    console.print(f"written to {out} at {found.written}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a file that could not be written in the end, or that is there and is no prediction, to be kept aside."""
+    from analysis.studies import prediction
+
+    check_file("--out", out)
+    if out.exists():
+        prediction.read(out)
+
+
+def _nothing_said(law: "Law", runs: "pd.Series", run: str | None) -> str:
+    """What is wrong where no input of the run to predict is known."""
+    ways = f"--at {'=... '.join(law.inputs)}=... or --flops"
+    names = list(runs.astype(str))
+    if run is None:
+        return f"at: which run is predicted is not said. Fix: give {ways}, or the --run of a row."
+    if run in names:
+        return f"run = {run!r}: its row has none of {', '.join(law.inputs)}. Fix: fill them in, or give {ways}."
+    near = ", ".join(difflib.get_close_matches(run, names, n=3, cutoff=0.3) or names[:3] or ["none"])
+    return f"run = {run!r}: no such run in the table; nearest: {near}. Fix: name one of its rows, or give {ways}."
 
 
 def _besides(law: "Law", inputs: Mapping[str, float], flops: float | None) -> dict[str, float]:

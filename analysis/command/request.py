@@ -91,6 +91,14 @@ class Request:
             raise FitError(f"delta = {self.delta:g}: must be positive. Fix: use 1e-3.")
         return Objective(named.name, self.delta)
 
+    def chosen_seed(self) -> int:
+        """The seed. Raises FitError for a negative one."""
+        from analysis.fit import FitError
+
+        if self.seed < 0:
+            raise FitError(f"seed = {self.seed}: must not be negative. Fix: use 0.")
+        return self.seed
+
     def read(self, source: Source, *also: str) -> "pd.DataFrame":
         """The runs table that a source holds for this law, with the further columns `also`; "" names none."""
         law = self.chosen_law()
@@ -105,7 +113,7 @@ class Request:
             law=self.chosen_law(),
             objective=self.chosen_objective(),
             level=self.level,
-            seed=self.seed,
+            seed=self.chosen_seed(),
             **settings,
         )
 
@@ -141,11 +149,7 @@ def numbers(option: str, groups: Iterable[Iterable[str]]) -> dict[str, float]:
     return found
 
 
-def write_json(path: Path | None, value: Any) -> None:
-    """Write a value's JSON to `path`, whose folders are made; nothing without a path."""
-    from analysis import json_values
-    from analysis.files import write_atomically
-
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json_values.dumps(value).encode())
+def is_named(table: "pd.DataFrame", run: str | None) -> "pd.Series":
+    """Which rows of a table are the run of that name; none if there is no name."""
+    # As objects: pyarrow compares no text that holds bytes which the command line could not decode.
+    return table["run"].astype(str).astype(object) == run

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
-from analysis.command.request import Assignments, Source, write_json
+from analysis.command.outputs import check_file, standard_output, write_json
+from analysis.command.request import Assignments, Source, is_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,8 @@ def score(
     """
     from analysis.studies import PredictionError, prediction
 
+    console = standard_output()
+    check_file("--json", json)
     found = prediction.read(file)
     if (measured is None) == (table is None):
         raise PredictionError("measured and table: give what was measured in one way. Fix: --measured or --table.")
@@ -44,9 +46,9 @@ def score(
         rows = Source(table, column).read((*found.inputs, found.output))
         measured = _measured(found, rows, run or found.run)
     scored = prediction.score(found, measured)
-    Console().print(f"{found.run or 'the run'}, {found.output}: {scored}", highlight=False, markup=False)
+    console.print(f"{found.run or 'the run'}, {found.output}: {scored}", highlight=False, markup=False)
     if found.reach.warning:
-        Console().print(f"the prediction {found.reach.warning}", highlight=False, markup=False)
+        console.print(f"the prediction {found.reach.warning}", highlight=False, markup=False)
     write_json(json, scored)
 
 
@@ -62,7 +64,7 @@ def _measured(found: "Prediction", rows: "pd.DataFrame", run: str) -> float:
         same &= np.isclose(rows[name].astype("float64"), value, rtol=SAME_INPUTS, atol=0.0)
     inputs = ", ".join(f"{name} = {value:.6g}" for name, value in found.inputs.items())
     if run:
-        named = rows["run"].astype(str) == run
+        named = is_named(rows, run)
         if not named.any():
             raise PredictionError(f"run = {run!r}: is not in the table. Fix: name its row with --run.")
         if not same[named].all():

@@ -20,6 +20,7 @@ from analysis.laws.definition import evaluate_arrays
 
 HALVINGS = 64  # a bracket of width 60 ends below the rounding of a float64 near 1
 LARGEST_LOG_TOKENS = 200.0
+ROUNDING = 64 * np.finfo(np.float64).eps  # of a loss: logarithms, powers and an optimum's size went into it
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,14 @@ def bisect(is_above: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax
 
 
 def log_tokens_for_loss(law: Law, values_P: jax.Array, log_params: jax.Array, loss: jax.Array) -> jax.Array:
-    """log of the tokens that bring a size down to a loss, LARGEST_LOG_TOKENS where it never gets there."""
+    """log of the tokens that bring a size down to a loss, LARGEST_LOG_TOKENS where it never gets there.
+
+    Nor does it where that loss is the one of infinitely many tokens: which of the two is lower is then rounding.
+    """
     ends = jnp.full_like(log_params, -50.0), jnp.full_like(log_params, LARGEST_LOG_TOKENS)
-    return bisect(lambda log_tokens: loss_at(law, values_P, log_params, log_tokens) < loss, *ends)
+    reached = loss_at(law, values_P, log_params, ends[1]) < loss - ROUNDING * jnp.abs(loss)
+    log_tokens = bisect(lambda log_tokens: loss_at(law, values_P, log_params, log_tokens) < loss, *ends)
+    return jnp.where(reached, log_tokens, ends[1])
 
 
 def rule_terms(rule: FlopRule) -> np.ndarray:

@@ -24,6 +24,8 @@ FARTHEST = 12.0  # e-folds of a positive constant that is not at its bound, eith
 # Where the root of the deviance leaps further than this between two values, on either side of the threshold's, more are
 # tried between them, so often: near a bound the standard error of the local linear law may be far too large.
 WIDEST_LEAP, REFINED_STEPS, REFINEMENTS = 1.0, 6, 3
+LEAST_SPREAD = 1e-150  # of a law that meets every point: its square and that square's inverse are still numbers
+WIDEST = 40.0  # standard deviations, beyond which a normal residual has no weight in float64
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ def _held_steps(law: Law, errors_P: np.ndarray) -> np.ndarray:
 def _spread(result: Fit, residuals: np.ndarray, freedom: int) -> float:
     """Standard deviation of the residuals; by their mean size where the objective is robust, so that it is too."""
     if result.objective.delta is None:
-        return max(result.residual_scale, 1e-300)
-    return max(float(np.sqrt(np.pi / 2) * np.mean(np.abs(residuals))) * len(residuals) / freedom, 1e-300)
+        return max(result.residual_scale, LEAST_SPREAD)
+    return max(float(np.sqrt(np.pi / 2) * np.mean(np.abs(residuals))) * len(residuals) / freedom, LEAST_SPREAD)
 
 
 def _directions(jacobian: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +168,7 @@ def _deviance_per_rise(result: Fit, spread: float) -> float:
     scale = 1.0 if result.scale is None else result.scale
     if result.objective.delta is None:
         return 1.0 / spread**2
-    width = result.objective.delta * scale / spread  # where psi turns flat, in standard deviations
+    width = min(result.objective.delta * scale / spread, WIDEST)  # where psi turns flat, in standard deviations
     inside = 2 * scipy.special.ndtr(width) - 1
     square = inside - 2 * width * np.exp(-(width**2) / 2) / np.sqrt(2 * np.pi) + width**2 * (1 - inside)
     return inside / square * (scale / spread) ** 2

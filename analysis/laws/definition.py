@@ -92,8 +92,11 @@ class Law:
         return tuple(parameter.name for parameter in self.parameters)
 
     def fix(self, **values: float) -> "Law":
-        """This law with some of its parameters held at `values`. Raises LawError for a name it has not, or a value
-        outside that parameter's bounds."""
+        """This law with some of its parameters held at `values`.
+
+        Raises LawError for a name it has not, a value that is not finite or outside that parameter's bounds, and where
+        no parameter stays free.
+        """
         if not values:
             return self
         free = {parameter.name: parameter for parameter in self.parameters}
@@ -102,11 +105,18 @@ class Law:
                 raise LawError(
                     f"{name}: no such free parameter of law {self.name!r}. Fix: use one of {', '.join(free)}."
                 )
+            if not np.isfinite(value):
+                raise LawError(f"{name} = {value:g}: must be finite in law {self.name!r}. Fix: hold it at a number.")
             if not free[name].low <= value <= free[name].high:
                 raise LawError(
                     f"{name} = {value:g}: must lie between {free[name].low:g} and {free[name].high:g} in law "
                     f"{self.name!r}. Fix: hold it at a value inside."
                 )
+        if len(values) == len(free):
+            raise LawError(
+                f"{', '.join(values)}: all that is free of law {self.name!r} is held, and nothing is left to fit. Fix: "
+                "leave one of them free."
+            )
         fixed = tuple(sorted({**dict(self.fixed), **{name: float(value) for name, value in values.items()}}.items()))
         formula = self.predict.predict if isinstance(self.predict, _Held) else self.predict
         return dataclasses.replace(

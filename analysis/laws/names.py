@@ -7,6 +7,7 @@ alone.
 import difflib
 import functools
 import importlib.util
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -91,5 +92,20 @@ def _module(path: Path, changed: int) -> ModuleType:
     """The file's module, the same while it is not changed: two readings of one law would be two laws."""
     spec = importlib.util.spec_from_file_location(f"laws_in_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the user's own file raises
+        said = str(error.msg if isinstance(error, SyntaxError) else error).strip().split("\n")[0]
+        raise LawError(
+            f"law = {str(path)!r}: {_place(error, path)}: {type(error).__name__}{said and ': '}{said}. Fix: correct it "
+            "there."
+        ) from error
     return module
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """The line at which the file at `path` failed; where one that it imports is no Python, that file and line."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{'' if error.filename == str(path) else f'{error.filename}, '}line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"line {lines[-1]}" if lines else "cannot be read"

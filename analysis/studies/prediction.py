@@ -6,6 +6,7 @@ takes its place and the old one stays beside it under the time it was written.
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -145,8 +146,9 @@ def write(path: Path, prediction: Prediction) -> Prediction:
 def read(path: Path) -> Prediction:
     """The prediction in a file. Raises PredictionError for one that is absent or that holds something else."""
     path = Path(path)
-    if not path.is_file():
-        raise PredictionError(f"prediction = {str(path)!r}: no such file. Fix: write one with isoflop predict.")
+    if not os.path.isfile(path):  # False for any path that no file can have, too, where Path.is_file may raise
+        state = "is a folder" if os.path.isdir(path) else "no such file"
+        raise PredictionError(f"prediction = {str(path)!r}: {state}. Fix: give a file that isoflop predict wrote.")
     try:
         return json_values.from_dict(Prediction, json.loads(path.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError, json_values.FileError) as error:
