@@ -4,7 +4,6 @@ The verbs on an experiment (plan, run, status, report, data) are here; those on 
 score, backtest) are `analysis.command` and need the analysis alone.
 """
 
-import io
 import os
 import shlex
 import sys
@@ -17,10 +16,11 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from analysis.command.outputs import standard_output
+
 MACHINE_FAULT = 1  # exit codes; a verb itself returns 0 if everything asked for is done, or 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
-PIPE_WIDTH = 1000  # columns of output that no terminal shows
 TRAIN_EXTRA = ("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "seqio", "sentencepiece", "tensorboardX")
 
 
@@ -49,7 +49,7 @@ def plan(request: AskedFor) -> int:
     """Print an experiment's runs and what they cost; trains nothing."""
     from research.command import verbs
 
-    return verbs.plan(request, _console())
+    return verbs.plan(request, standard_output())
 
 
 def run(
@@ -69,14 +69,14 @@ def run(
     from research.execution import local
 
     check(workers is None or workers >= 1, "--workers", workers, "must be at least 1", "leave it out for one per core")
-    return verbs.run(request, _console(), partial(local.LocalEngine, workers=workers), retry_failed)
+    return verbs.run(request, standard_output(), partial(local.LocalEngine, workers=workers), retry_failed)
 
 
 def status(request: AskedFor) -> int:
     """Print how far every run is; trains nothing."""
     from research.command import verbs
 
-    return verbs.status(request, _console())
+    return verbs.status(request, standard_output())
 
 
 def report(request: AskedFor, out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None) -> int:
@@ -87,21 +87,21 @@ def report(request: AskedFor, out: Annotated[Path | None, tyro.conf.arg(metavar=
     """
     from research.command import verbs
 
-    return verbs.report(request, _console(), out)
+    return verbs.report(request, standard_output(), out)
 
 
 def data_prepare(request: AskedFor) -> int:
     """Build the token files of an experiment that are not there, and print where they are; trains nothing."""
     from research.command import data
 
-    return data.prepare_data(request, _console())
+    return data.prepare_data(request, standard_output())
 
 
 def data_describe(request: AskedFor) -> int:
     """Print what is in the token files of an experiment: documents, bytes, tokens, shares, what was left out."""
     from research.command import data
 
-    return data.describe_data(request, _console())
+    return data.describe_data(request, standard_output())
 
 
 def data() -> int:
@@ -115,7 +115,7 @@ DATA_VERBS = {"prepare": data_prepare, "describe": data_describe}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, and exits with 2 by itself where tyro finds a mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    _open_output()
+    _open_closed_streams()
     try:
         if arguments[:1] == ["data"]:
             group, description, rest = "isoflop data", "The text of an experiment.", arguments[1:]
@@ -170,20 +170,11 @@ def _verbs() -> dict[str, Callable]:
     return {**experiment_verbs, "fit": fit, "predict": predict, "score": score, "backtest": backtest}
 
 
-def _console() -> Console:
-    """Standard output; a pipe or a file has no width, so nothing is cut there unless COLUMNS asks for it."""
-    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console() if is_narrow else Console(width=PIPE_WIDTH)
-
-
-def _open_output() -> None:
-    """Let nothing that is printed end a command: a closed stream, or an encoding without the character."""
+def _open_closed_streams() -> None:
+    """A stream that was closed before the command began takes what is printed and keeps nothing."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 as long as the process
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def _complain(message: str) -> None:
