@@ -25,17 +25,19 @@ endef
 
 PARALLEL = -n $(WORKERS) --dist worksteal
 FAST = $(PARALLEL) -m "not slow and not multiprocess and not oracles"
-# XLA's CPU programs without LLVM's optimisations and the newer emitters: they compile much faster, which is most
-# of what small tests wait for. Fits compute for longer than they compile, and the slow tests run programs as users do:
-# what depends on how a program is compiled belongs there.
+# XLA's CPU programs without the newer emitters, and for models without LLVM's optimisations: they compile much faster,
+# which is most of what tests wait for. Fits compute for longer than unoptimised programs compile. The slow tests of
+# models run programs as users do: what depends on how a program is compiled belongs there.
+QUICK_FITS = XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false"
 QUICK_XLA = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 FITS = tests/test_analysis_*.py tests/test_published_*.py tests/test_cli.py
 NO_FITS = --ignore-glob="*/test_analysis_*" --ignore-glob="*/test_published_*" --ignore-glob="*/test_cli.py"
 
-# What meets the interfaces of jax, flax and Python: programs, training, fits, data, commands. The algorithms of each mixer
-# and the studies of the analysis are built of the same calls.
-NEWEST = -k "models or training or frozen or optim or generation or fitting or uncertainty or runs or data or config or \
-	identity or packaging or cli or execution or grid or plan"
+# What meets the interfaces of jax, flax, optax, orbax and Python: every mixer in random models, training, checkpoints,
+# decoding, workers, data, a fit, the commands, meshes. Everything else is built of the same calls.
+NEWEST = $(addprefix tests/test_,models.py training.py optim.py generation.py frozen_oracles.py encoder_decoder.py \
+	execution.py data_prepare.py data_batches.py data_token_file.py runs.py plan_folder.py config.py identity.py \
+	checkpoints.py packaging.py cli.py analysis_fitting.py analysis_uncertainty.py)
 
 # pytest leaves with 5 when a tier has no test; that is no failure of the slow tiers.
 OR_NO_TESTS = || { code=$$?; test $$code -eq 5 && echo "this tier has no tests"; }
@@ -49,11 +51,13 @@ demo: $(VENV)/$(TRAIN_STAMP) ## the main job: an isoFLOP experiment from the cor
 	$(VENV)/bin/isoflop run experiments/isoflop_transformer.py $(ARGS)
 
 test: $(VENV)/$(TRAIN_STAMP) ## the fast tests, on every core (ARGS="-k name" chooses, WORKERS=n)
-	$(VENV)/bin/python -m pytest $(FAST) $(FITS) $(ARGS) $(OR_NO_TESTS)
+	$(QUICK_FITS) $(VENV)/bin/python -m pytest $(FAST) $(FITS) $(ARGS) $(OR_NO_TESTS)
 	$(QUICK_XLA) $(VENV)/bin/python -m pytest $(FAST) $(NO_FITS) $(ARGS) $(OR_NO_TESTS)
 
 test-slow: $(VENV)/$(TRAIN_STAMP) ## the slow tests on every core, then the multi-process ones, one at a time
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not multiprocess and not oracles" $(ARGS) $(OR_NO_TESTS)
+	$(QUICK_FITS) $(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not multiprocess and not oracles" $(FITS) $(ARGS) \
+		$(OR_NO_TESTS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not multiprocess and not oracles" $(NO_FITS) $(ARGS) $(OR_NO_TESTS)
 	$(VENV)/bin/python -m pytest -m "multiprocess and not oracles" $(ARGS) $(OR_NO_TESTS)
 
 test-oracles: .venv-oracles/$(ORACLES_STAMP) ## parity with torch and transformers, in .venv-oracles

@@ -84,8 +84,8 @@ def solve(
 
 
 def _padded(points: int) -> int:
-    """The next of 64, 96, 128, 192, ...: tables of like size share a program, which takes seconds to compile."""
-    power = max(64, 1 << (points - 1).bit_length())
+    """The next of 32, 64, 96, 128, 192, ...: tables of like size share a program, which takes seconds to compile."""
+    power = max(32, 1 << (points - 1).bit_length())
     return power * 3 // 4 if points <= power * 3 // 4 and power > 64 else power
 
 
