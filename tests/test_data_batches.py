@@ -233,6 +233,16 @@ def test_validation_predicts_each_token_once(max_tokens, processes):
         assert {b["inputs"].shape for b in part.batches} == {(4 // processes, 6)}
 
 
+def test_held_out_text_of_less_than_a_row_is_refused_unless_no_more_is_asked():
+    files = _files(_run(), validation=7)
+    message = "data.validation_tokens = 1000000: source 'a' holds 7 held-out tokens in .*, too few for one row of 8"
+    for read in (text_examples, text_digests):
+        with pytest.raises(ConfigError, match=message):
+            read(_run(length=8), files)
+    assert text_examples(_run(length=7), files).validation("a").tokens == 7
+    assert text_examples(_run(length=8, data={"validation_tokens": 5}), files).validation("a").tokens == 5
+
+
 def test_validation_is_limited_by_either_config_and_an_unknown_domain_is_named():
     config = _run(data={"validation_tokens": 40})
     assert text_examples(config, _files(config)).validation("a").tokens == 40

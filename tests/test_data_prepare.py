@@ -12,6 +12,7 @@ from data_fixtures import CODE, LONG_DOCUMENT_BYTES, ODD_TEXT, PROSE, data_confi
 
 from research.config import ConfigError, SourceConfig
 from research.data import extraction, token_file
+from research.data.describe import described
 from research.data.errors import DataError
 from research.data.prepare import prepare
 from research.data.token_file import folder_of, open_files
@@ -78,6 +79,16 @@ def test_bytes_in_are_bytes_out_and_no_document_is_cut_or_lost_or_doubled(mixed,
         sizes = {"documents": len(found), "bytes": sum(map(len, found)), "longest_bytes": max(map(len, found))}
         assert documents[side] == {**sizes, "met": len(found), "tokens": sizes["bytes"] + sizes["documents"]}
     assert (documents["empty"], documents["repeated"]) == (0, 0)
+
+
+def test_less_held_out_text_than_asked_is_said_with_both_numbers(mixed, roots):
+    data, lines = data_config(validation_tokens=10**6), []
+    found = prepare(data, lines.append, roots)
+    for name in ("prose", "code"):
+        size = found[name].validation.size
+        (line,) = [line for line in lines if line.startswith(f"{name}: {size:,} held-out tokens are all there are of")]
+        assert "of the 1,000,000 that data.validation_tokens asks for" in line
+    assert not any("all there are" in line for line in described(replace(data, validation_tokens=10), found))
 
 
 def test_the_longest_document_is_whole(mixed):
@@ -149,7 +160,8 @@ def test_mixtures_share_files_and_tokenizer(mixed, pieces, roots):
     for data, files in ((other_rates, mixed), (one_source, pieces)):
         found = prepare(data, lines.append, roots)
         assert all(tokens.folder == files[name].folder for name, tokens in found.items())
-    assert [line.split(":")[0] for line in lines] == ["code", "prose", "code"]
+    described_alone = [line for line in lines if "all there are" not in line]
+    assert [line.split(":")[0] for line in described_alone] == ["code", "prose", "code"]
     assert pieces["prose"].manifest["tokenizer"]["sha256"] == pieces["code"].manifest["tokenizer"]["sha256"]
 
 
@@ -220,6 +232,16 @@ def test_a_full_disk_is_said_and_leaves_nothing(roots, monkeypatch):
     assert not list(folder.parent.glob(f"{folder.name}*"))
 
 
+def test_a_file_system_without_locks_is_said(empty_cache, roots, monkeypatch):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    message = rf"{empty_cache}/prepare.lock: its file system cannot lock files \(flock: Function not .*Fix: set ISOFLOP"
+    with pytest.raises(DataError, match=message):
+        _prepared(data_config(), roots)
+
+
 def test_what_a_killed_process_left_is_cleared_away(roots):
     data = data_config(sources=(CODE,), validation_fraction=0.35)
     folder = folder_of(data, CODE)
@@ -228,100 +250,6 @@ def test_what_a_killed_process_left_is_cleared_away(roots):
     (left_over / "train.bin").write_bytes(b"half")
     _prepared(data, roots)
     assert not left_over.exists()
-
-
-@pytest.fixture(scope="module")
-def own_sets(tmp_path_factory, roots):
-    """TFDS data sets of one's own, in a folder that is not the cache: clean and dirty, texts and other features."""
-    import tensorflow_datasets as tfds
-
-    clean = [f"News {index}. ".encode() * (1 + index % 7) for index in range(300)]
-    rows = {
-        "clean": clean,
-        "dirty": [row for text in clean for row in (text, b"", b" \n", b"boilerplate")],
-        "latin": [*clean, b"caf\xe9"],
-    }
-
-    class OwnNews(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("2.0.0")
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in rows]
-
-        def _info(self):
-            body, label, parts = tfds.features.Text(), np.int64, tfds.features.Sequence(tfds.features.Text())
-            features = tfds.features.FeaturesDict({"body": body, "label": label, "parts": parts})
-            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for index, text in enumerate(rows[self.builder_config.name]):
-                yield index, {"body": text, "label": index, "parts": ["a", "b"]}
-
-    folder = tmp_path_factory.mktemp("own")
-    for name in rows:
-        OwnNews(config=name, data_dir=folder).download_and_prepare()
-    tfds.core.registered._DATASET_REGISTRY.pop("own_news")  # as in the process of a user who prepared it elsewhere
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFDS_DATA_DIR", str(folder))
-        yield folder
-
-
-def _own(name: str, feature: str = "body"):
-    return data_config(sources=(SourceConfig("news", f"own_news/{name}", text_feature=feature),), train_tokens=1000)
-
-
-def test_empty_and_repeated_rows_change_nothing_and_are_counted(own_sets):
-    """Three rows in four are empty or one boilerplate text: what is packed is the clean set and that text, once."""
-    clean, dirty = (prepare(_own(name), report=lambda line: None)["news"] for name in ("clean", "dirty"))
-    assert clean.manifest["data_set"] == "own_news/clean/2.0.0" and dirty.is_whole("train")
-    sides = {side: _documents(getattr(dirty, side)) for side in ("train", "validation")}
-    for side, documents in sides.items():
-        assert [text for text in documents if text != b"boilerplate"] == _documents(getattr(clean, side))
-    assert sum(documents.count(b"boilerplate") for documents in sides.values()) == 1
-    documents = dirty.manifest["documents"]
-    assert (documents["empty"], documents["repeated"]) == (600, 299)
-
-
-def test_a_byte_that_is_no_utf8_is_said_wherever_it_stands(own_sets, monkeypatch):
-    """At the end of the corpus: in the tokenizer's sample, beyond it, and without such a tokenizer."""
-    message = r"own_news/latin: document \S*own_news-train\S*__300 is not UTF-8: byte 3 is 0xe9"
-    for changes in ({}, PIECES):
-        with pytest.raises(DataError, match=message):
-            prepare(replace(_own("latin"), **changes), report=lambda line: None)
-    monkeypatch.setattr("research.data.packing.SAMPLE_BYTES", 2000)
-    with pytest.raises(DataError, match=message):
-        prepare(replace(_own("latin"), **PIECES), report=lambda line: None)
-
-
-@pytest.mark.parametrize(("feature", "message"), [
-    ("label", r"text_feature = 'label': must be one text per document; in own_news/clean it is .*int64"),
-    ("parts", r"text_feature = 'parts': must be one text per document; in own_news/clean it is Sequence"),
-    ("text", r"text_feature = 'text': must be a feature of own_news/clean. Fix: choose one of \['body', 'label'"),
-])  # fmt: skip
-def test_a_feature_that_is_no_text_is_refused(own_sets, feature, message):
-    with pytest.raises(ConfigError, match=message):
-        prepare(_own("clean", feature), report=lambda line: None)
-
-
-def test_a_damaged_record_file_is_named(own_sets, empty_cache):
-    path = next((own_sets / "own_news" / "clean").glob("*/*.tfrecord*"))
-    content = path.read_bytes()
-    path.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
-    with pytest.raises(DataError, match=rf"{path}: damaged \(DataLossError: .*Fix: delete {path.parent}"):
-        prepare(_own("clean"), report=lambda line: None)
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(("name", "message"), [
-    ("lm2b", r"TFDS knows no such data set.*Nearest: .*lm1b"),
-    ("c4/en:9.9.9", r"c4.*Fix: name a config and version"),
-    ("c4/en", r"not prepared in .*cannot be downloaded and prepared here .*TFDS_DATA_DIR"),  # needs Apache Beam
-    ("embedded_corpus/poetry", r"the embedded corpus has the configs \['prose', 'code'\]"),
-])  # fmt: skip
-def test_a_source_that_cannot_be_had_says_why(roots, name, message):
-    with pytest.raises(ConfigError, match=f"(?s){message}"):
-        _prepared(data_config(sources=(SourceConfig("text", name),)), roots)
 
 
 def test_too_small_a_vocabulary_for_sentencepiece_is_said(roots):

@@ -1,6 +1,7 @@
 """Token files on disk, written by hand: what is read, what is refused, and that a run keeps to its text."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,48 @@ def test_a_damaged_file_is_refused_when_it_is_opened(tmp_path, monkeypatch, name
         open_files(data)
 
 
+@pytest.mark.parametrize(("key", "value", "rule"), [
+    *((key, ..., "is missing") for key in ("files", "vocab_size", "eos_id", "documents", "tokenizer", "data_set")),
+    ("files.train.bin", ..., "is missing"),
+    ("files.validation.bin.sha256", ..., "is missing"),
+    ("files", [], "must be an object"),
+    ("files.note", 7, "must be an object"),
+    ("documents.train", ..., "is missing"),
+    ("documents.train.met", 0, "must be a whole number of at least 1"),
+    ("documents.train.tokens", 7, "must be the numbers of 4 bytes in train.bin, which has 4800 bytes"),
+    ("documents.is_read_to_end", 1, "must be true or false"),
+    ("vocab_size", str(LARGE), "must be a whole number of at least 1"),
+    ("vocab_size", 10**6, "must be the numbers of 2 bytes in token_bytes.bin, which has 140000 bytes"),
+    ("tokenizer", "bytes", "must be an object"),
+    ("data_set", None, "must be a string"),
+])  # fmt: skip
+def test_a_manifest_holds_every_key_that_is_read_of_it_in_its_kind(tmp_path, monkeypatch, key, value, rule):
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path))
+    path = write(CONFIG.data, WEB, np.arange(1200)).folder / MANIFEST
+    manifest = within = json.loads(path.read_text())
+    *outer, last = re.split(r"\.(?!bin)", key)
+    for name in outer:
+        within = within[name]
+    if value is ...:
+        del within[last]
+    else:
+        within[last] = value
+    path.write_text(json.dumps(manifest))
+    said = key if value is ... else f"{key} = {value!r}:"
+    with pytest.raises(DataError) as error:
+        TokenFile.open(path.parent)
+    assert str(error.value) == f"{path}: {said} {rule}. Fix: delete the folder and prepare the data again."
+
+
+def test_a_folder_in_the_place_of_a_manifest_is_not_to_be_prepared_but_deleted(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path))
+    path = write(CONFIG.data, WEB, np.arange(1200)).folder / MANIFEST
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=f"{path} is no file. Fix: delete the folder"):
+        prepare(CONFIG.data, lambda line: None)
+
+
 def test_a_token_beyond_the_vocabulary_is_named_with_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path))
     data = replace(CONFIG.data, sources=(WEB,))
@@ -156,6 +199,8 @@ def test_a_text_counts_once_and_an_empty_one_not_at_all():
     assert [document.text for document in found] == [b"one", b"two", b"three", b""]
     assert (found[-1].empty, found[-1].repeated) == (2, 3)
     assert (found[1].empty, found[1].repeated, found[2].empty, found[2].repeated) == (1, 0, 2, 1)
+    blank = [(name, name.encode()) for name in ("\u00a0", "\u3000\n", "\u2003\u2028")]
+    assert [(document.text, document.empty) for document in split(blank, 0.5, "set")] == [(b"", 3)]
 
 
 def test_nothing_that_repeats_can_fill_a_side_and_the_share_is_of_distinct_documents():

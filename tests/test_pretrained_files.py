@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from checkpoint_examples import EXAMPLES, random_params
@@ -143,13 +144,42 @@ def test_types_that_numpy_lacks_and_quantised_weights_are_refused(single):
         read_checkpoint(single)
     tensors = to_hugging_face(MODEL, PARAMS, "llama")
     write_safetensors(single / "model.safetensors", tensors | {"lm_head.weight": np.ones((11, 8), np.int8)})
-    with pytest.raises(CheckpointError, match="lm_head.weight = int8: weights of whole numbers are quantised"):
+    with pytest.raises(CheckpointError, match=r"lm_head.weight in \S+ = int8: weights of whole numbers are quantised"):
         read_checkpoint(single)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_weights_that_are_no_finite_numbers_are_named_with_their_file(sharded, value, dtype):
+    head = to_hugging_face(MODEL, PARAMS, "llama")["lm_head.weight"].astype(dtype)
+    head[3, 5] = value
+    write_safetensors(sharded / SECOND, {"lm_head.weight": head})
+    with pytest.raises(CheckpointError, match=f"lm_head.weight in {SECOND}: holds {value}, must hold finite numbers"):
+        read_checkpoint(sharded)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("vocab_size", 12, r"model.embed_tokens.weight in model.safetensors = \(11, 8\): the model asks for \(12, 8\)"),
+        ("num_attention_heads", 10**7, r"= \(8, 8\): the model asks for 320,000,000 numbers"),
+        ("num_hidden_layers", 1000, "8991 missing in model.safetensors"),
+    ],
+)
+def test_sizes_that_the_file_does_not_have_are_refused_before_there_is_room_for_them(single, key, value, message):
+    _edit(single / "config.json", **{key: value})
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(single)
+
+
+def test_a_folder_may_be_named_by_a_string(single):
+    _assert_read(str(single))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[" * 100_000, r"config.json: is no JSON \(maximum recursion depth"),
         ('{"model_type": "llama", ', r"config.json: is no JSON \("),
         (b"\xff\xfe{", r"config.json: is no JSON \("),
         ("[1, 2]", "config.json: holds list, must hold an object"),

@@ -1,6 +1,8 @@
 """Every key of a config.json is read, known to change nothing, or refused by name."""
 
 import json
+import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,7 @@ from checkpoint_examples import EXAMPLES
 
 from research.config import AttentionConfig, MlpConfig, ModelConfig, RopeScaling
 from research.pretrained import FAMILIES, CheckpointError, Usage, model_of, settings_of
-from research.pretrained.settings import BOOKKEEPING, EVERYWHERE_ONLY
+from research.pretrained.settings import BOOKKEEPING, EVERYWHERE_ONLY, Key
 
 STRETCH = {
     "rope_type": "llama3",
@@ -57,6 +59,25 @@ def test_unknown_keys_and_values_of_another_kind_are_refused_by_name(family):
     assert model_of(_said(family, _name_or_path="x", torch_dtype="bfloat16", temperature=0.5)) == model_of(
         _said(family)
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("value", [math.nan, 10**12, 10**400, [math.nan], {"a": []}])
+def test_no_value_of_any_key_is_more_than_a_worded_error(family, value):
+    """Such a number may be a float where that is what the key holds, and no size."""
+    for key, said in FAMILIES[family].KEYS.read.items():
+        kinds = said.kinds if isinstance(said, Key) else (type(said),)
+        if (value == 10**12 and float in kinds) or (isinstance(value, dict) and dict in kinds):
+            continue
+        with pytest.raises(CheckpointError, match=rf"config.json: {key} = .*must be .*Fix: |is no key of rope_type"):
+            model_of(_said(family, **{key: value}))
+    with pytest.raises(CheckpointError, match="model_type = .*: no such family"):
+        model_of(_said(family) | {"model_type": value})
+
+
+def test_a_whole_number_in_the_place_of_a_float_is_one():
+    epsilon = model_of(_said("llama", rms_norm_eps=10**12)).norm_epsilon
+    assert epsilon == 1e12 and isinstance(epsilon, float)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +162,9 @@ def test_both_forms_of_rotary_settings_are_read(family):
 @pytest.mark.parametrize("form", ["rope_parameters", "rope_scaling"])
 def test_other_rotary_settings_are_refused_by_name(family, form):
     bare = _said(family, "rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base")
-    for kind in ("linear", "dynamic", "yarn", "longrope"):
-        with pytest.raises(CheckpointError, match=f"{form}.rope_type = '{kind}': must be 'default' or 'llama3'"):
+    for kind in ("linear", "dynamic", "yarn", "longrope", ["yarn"], {}):
+        refused = re.escape(f"{form}.rope_type = {kind!r}: must be 'default' or 'llama3'")
+        with pytest.raises(CheckpointError, match=refused):
             model_of(bare | {form: {"rope_type": kind, "factor": 4.0}})
     with pytest.raises(CheckpointError, match=f"{form}.full_attention = .*is no key of rope_type 'default'"):
         model_of(bare | {form: {"full_attention": {"rope_theta": 5e4}}})

@@ -49,10 +49,10 @@ class Examples(NamedTuple):
 def text_examples(config: RunConfig, files: Mapping[str, TokenFile]) -> Examples:
     """The batches of a run on text, from the token file of each of its sources.
 
-    Raises ConfigError for a file of too many ids or too little text, or where a source would be read more often than
-    training.max_epochs allows.
+    Raises ConfigError for a file of too many ids or too little text, held out or to train on, or where a source would
+    be read more often than training.max_epochs allows.
     """
-    training, evaluation = config.training, config.evaluation
+    training = config.training
     for file in files.values():
         file.check_vocabulary(config.model.vocab_size)
     batch = training_batches(
@@ -67,9 +67,9 @@ def text_examples(config: RunConfig, files: Mapping[str, TokenFile]) -> Examples
         return validation_batches(
             files,
             domain,
-            batch_size=evaluation.batch_size,
+            batch_size=config.evaluation.batch_size,
             sequence_length=training.sequence_length,
-            max_tokens=min(evaluation.tokens, config.data.validation_tokens),
+            max_tokens=_held_out_tokens(config),
         )
 
     return Examples(batch, of_domain, config.data.mean_shares)
@@ -137,6 +137,7 @@ def training_batches(
 def _checked_windows(config: RunConfig, files: Mapping[str, TokenFile]) -> list[int]:
     """Windows in one epoch of each source, in the order of the config; see `text_examples` for what it raises."""
     training, data = config.training, config.data
+    _check_held_out(config, files)
     drawn = mixture_of(config).given_before(training.steps * training.batch_size)
     counts = []
     for source, rows in zip(data.sources, drawn.tolist(), strict=True):
@@ -154,6 +155,26 @@ def _checked_windows(config: RunConfig, files: Mapping[str, TokenFile]) -> list[
         )
         counts.append(count)
     return counts
+
+
+def _held_out_tokens(config: RunConfig) -> int:
+    """Tokens per domain that a loss is asked to be of."""
+    return min(config.evaluation.tokens, config.data.validation_tokens)
+
+
+def _check_held_out(config: RunConfig, files: Mapping[str, TokenFile]) -> None:
+    """A loss of less than one row of a batch is noise; of fewer tokens than are asked, `described` tells the reader."""
+    row = min(config.training.sequence_length, _held_out_tokens(config))
+    for source in config.data.sources:
+        file = files[source.name]
+        check(
+            file.validation.size >= row,
+            "data.validation_tokens",
+            config.data.validation_tokens,
+            f"source {source.name!r} holds {file.validation.size:,} held-out tokens in {file.folder}, too few for one "
+            f"row of {row:,}, so its loss would say nothing",
+            "raise data.validation_fraction, or use a larger source",
+        )
 
 
 def validation_batches(files: Mapping[str, TokenFile], domain: str, *, batch_size: int, sequence_length: int,

@@ -18,6 +18,7 @@ class SourceFacts:
     train_tokens: int
     train_documents: int
     train_bytes: int
+    wanted_validation_tokens: int
     validation_tokens: int
     validation_documents: int
     validation_bytes: int
@@ -35,13 +36,21 @@ def facts(data: DataConfig, files: Mapping[str, TokenFile]) -> list[SourceFacts]
 
 
 def described(data: DataConfig, files: Mapping[str, TokenFile]) -> list[str]:
-    """One line per source."""
-    return [
+    """One line per source, and one more for each that holds less held-out text than is asked for."""
+    sources = facts(data, files)
+    lines = [
         f"{source.name}: {source.data_set}, {source.share:.2%} of training, {source.train_tokens:,} tokens in "
         f"{source.train_documents:,} documents ({source.train_bytes / 1e6:.1f} MB); held out "
         f"{source.held_out_share:.2%} of documents, {source.validation_tokens:,} tokens of them packed; left out "
         f"{source.empty:,} empty and {source.repeated:,} repeated"
-        for source in facts(data, files)
+        for source in sources
+    ]
+    return lines + [
+        f"{source.name}: {source.validation_tokens:,} held-out tokens are all there are of the "
+        f"{source.wanted_validation_tokens:,} that data.validation_tokens asks for, and its loss is of no more than "
+        f"these. For more: raise data.validation_fraction = {data.validation_fraction:g}, or use a larger source"
+        for source in sources
+        if source.validation_tokens < source.wanted_validation_tokens
     ]
 
 
@@ -56,6 +65,7 @@ def _of_source(data: DataConfig, name: str, tokens: TokenFile) -> SourceFacts:
         train_tokens=train["tokens"],
         train_documents=train["documents"],
         train_bytes=train["bytes"],
+        wanted_validation_tokens=data.validation_tokens,
         validation_tokens=validation["tokens"],
         validation_documents=validation["documents"],
         validation_bytes=validation["bytes"],

@@ -2,4 +2,4 @@
 
 
 class DataError(ValueError):
-    """What is on disk is not what it should be; the message names the file and the fix."""
+    """What is on disk, or the file system, is not what it should be; the message names the file and the fix."""

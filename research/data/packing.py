@@ -154,12 +154,22 @@ def _put(tokens: np.ndarray, text_bytes: int, side: Side, file: BinaryIO) -> Non
 
 
 def _check_sides(data: DataConfig, source: SourceConfig, found: Documents) -> None:
+    distinct = found.train.met + found.validation.met
+    left_out = f"{found.empty:,} empty and {found.repeated:,} repeated ones are left out"
+    check(
+        distinct > 1,
+        f"data.sources[{source.name}].tfds",
+        source.tfds,
+        f"must hold at least two different documents, one to train on and one to hold out; it holds {distinct}, since "
+        f"{left_out}",
+        "use a larger source",
+    )
     for name, side in (("held out", found.validation), ("left to train on", found.train)):
         check(
             side.documents > 0,
             "data.validation_fraction",
             data.validation_fraction,
-            f"no document of source {source.name!r} is {name} at this share",
+            f"no document of source {source.name!r} is {name} at this share of {distinct:,} different ones; {left_out}",
             "choose another, or use a larger source",
         )
 

@@ -15,6 +15,7 @@ import numpy as np
 from research.config import DataConfig, SourceConfig, check
 from research.data import extraction
 from research.data.describe import described
+from research.data.errors import DataError
 from research.data.extraction import Root
 from research.data.token_file import MANIFEST, TokenFile, folder_of, open_files
 from research.paths import cache_dir
@@ -37,8 +38,8 @@ def prepare(data: DataConfig, report: Callable[[str], None] = print,
     spawned processes, so a script needs the usual `if __name__ == "__main__"` around this.
 
     Raises ConfigError for a source that cannot be had, or that is shorter than its share of data.train_tokens (with
-    the number of tokens there are); DataError for what is damaged or not UTF-8; OSError, with what to do, when the disk
-    is full.
+    the number of tokens there are); DataError for what is damaged or not UTF-8, and a file system without locks;
+    OSError, with what to do, when the disk is full.
     """
     if _unprepared(data):
         tokens_dir = cache_dir() / "tokens"
@@ -132,10 +133,17 @@ def _turn(lock: Path, report: Callable[[str], None]) -> Iterator[None]:
     """Hold `lock`; the system frees it when the process ends, however it ends."""
     with open(lock, "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(f"another process is preparing data; waiting for it ({lock})")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report(f"another process is preparing data; waiting for it ({lock})")
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise DataError(
+                f"{lock}: its file system cannot lock files (flock: {error.strerror}), and without locks two processes "
+                "might write one token file. Fix: set ISOFLOP_CACHE to a folder on a local disk, or mount the file "
+                "system with flock."
+            ) from error
         yield
 
 

@@ -8,7 +8,9 @@ import contextlib
 import errno
 import functools
 import io
+import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,7 +30,10 @@ from research.data.splitting import Document, split
 _DOCUMENTS_AT_A_TIME = 64  # of one crossing from tensorflow to numpy
 _CANNOT_GET = (OSError, ImportError, AssertionError,  # no network, no Apache Beam, files that must be got by hand
                ExtractError, NonMatchingChecksumError, tfds.download.DownloadError)  # fmt: skip
-_CANNOT_READ = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError)
+_CANNOT_READ = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError,
+                tf.errors.FailedPreconditionError)  # fmt: skip
+_INFO = "dataset_info.json"
+_SAID_IN = (_INFO, "features.json")  # what TFDS knows of a data set on disk
 
 
 def prepared_builder(source: SourceConfig, datasets: Path, roots: Sequence[Root]) -> tfds.core.DatasetBuilder:
@@ -133,17 +138,16 @@ def _builder(source: SourceConfig, field: str, datasets: Path, roots: Sequence[R
     dataset, _, config = source.tfds.partition("/")
     if dataset == corpus.EmbeddedCorpus.name:
         check(config in DOMAINS, field, source.tfds, f"the embedded corpus has the configs {list(DOMAINS)}", "name one")
-        return corpus.EmbeddedCorpus(config=config, roots=roots, data_dir=corpus.folder_of(roots, datasets))
+        own = corpus.folder_of(roots, datasets)
+        with _worded(source, field, own):
+            return corpus.EmbeddedCorpus(config=config, roots=roots, data_dir=own)
     found, not_found = [], None
-    for folder in (datasets, os.environ.get("TFDS_DATA_DIR")):  # none: ~/tensorflow_datasets
+    for folder in (datasets, Path(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)):
         try:
-            found.append(tfds.builder(source.tfds, data_dir=folder))
+            with _worded(source, field, folder):
+                found.append(tfds.builder(source.tfds, data_dir=folder))
         except tfds.core.DatasetNotFoundError as error:
             not_found = error
-        except (ValueError, AssertionError) as error:  # what TFDS raises for an unknown config and version
-            raise ConfigError(
-                f"{field} = {source.tfds!r}: {error}. Fix: name a config and version TFDS has."
-            ) from error
     if not found:
         near = get_close_matches(dataset, tfds.list_builders(), n=3) or ["embedded_corpus"]
         raise ConfigError(
@@ -154,8 +158,56 @@ def _builder(source: SourceConfig, field: str, datasets: Path, roots: Sequence[R
     return next(filter(_is_prepared, found), found[0])
 
 
+@contextlib.contextmanager
+def _worded(source: SourceConfig, field: str, folder: Path) -> Iterator[None]:
+    """Say what is wrong where TFDS cannot open a data set: its files in `folder`, if there are any, else its name.
+
+    DatasetNotFoundError passes, since another folder may hold the data set.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints which packages it lacks
+            yield
+    except Exception as error:  # damaged files raise what reading them happens to: of json, protobuf or TFDS
+        is_not_found = isinstance(error, tfds.core.DatasetNotFoundError)
+        places = _places(folder, source.tfds)
+        faults = {place: fault for place in places if (fault := _fault(place))}
+        if places and not faults and not is_not_found:
+            faults = {places[-1]: f"{places[-1]}: TFDS cannot read it ({type(error).__name__}: {error})"}
+        for place, fault in faults.items():
+            raise DataError(f"{fault}. Fix: delete {place}, and prepare or copy the data set again.") from error
+        if is_not_found:
+            raise
+        if isinstance(error, ImportError):
+            message = f"TFDS needs a package for it ({error}). Fix: install that, or use another data set."
+            raise ConfigError(f"{field} = {source.tfds!r}: {message}") from error
+        if isinstance(error, ValueError | AssertionError):  # what TFDS raises for an unknown config and version
+            message = f"{error}. Fix: name a config and version TFDS has."
+            raise ConfigError(f"{field} = {source.tfds!r}: {message}") from error
+        raise
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    """Where a data set of this name, in any version and config that it leaves open, is on disk, whole or not."""
+    if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\d.]+)?", name):
+        return []
+    of_name = folder.joinpath(*re.split("[/:]", name))
+    return sorted({file.parent for known in _SAID_IN for file in of_name.rglob(known)})
+
+
+def _fault(place: Path) -> str | None:
+    """What is wrong with the files by which TFDS knows the data set in this folder; none if they can be read."""
+    for file in (place / name for name in _SAID_IN):
+        try:
+            json.loads(file.read_bytes())
+        except FileNotFoundError:
+            return f"{file}: no such file"
+        except (OSError, ValueError) as error:
+            return f"{file}: damaged ({error})"
+    return None
+
+
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    return (builder.data_path / "dataset_info.json").exists()  # builder.is_prepared() logs a warning where it is false
+    return (builder.data_path / _INFO).exists()  # builder.is_prepared() logs a warning where it is false
 
 
 def _download_and_prepare(builder: tfds.core.DatasetBuilder, source: SourceConfig, field: str,
@@ -180,11 +232,13 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder, source: SourceConfi
 
 
 def _damaged_file(builder: tfds.core.DatasetBuilder) -> str:
-    """The first file of a data set that cannot be read to its end."""
-    for path in map(str, builder.info.splits["train"].filepaths):
+    """The first file of a data set that cannot be read to its end, or that holds another number of documents."""
+    train = builder.info.splits["train"]
+    for path, documents in zip(map(str, train.filepaths), train.shard_lengths, strict=True):
         try:
-            for _ in tf.data.TFRecordDataset(path).batch(1024):
-                pass
+            found = sum(len(records) for records in tf.data.TFRecordDataset(path).batch(1024))
         except _CANNOT_READ:
+            return path
+        if found != documents:
             return path
     return str(builder.data_path)

@@ -1,8 +1,9 @@
 """Which documents are used, and on which side of the split each is. Standard library and numpy only.
 
-A document counts once: an empty one (white space alone) and any later repeat of a text are left out and counted. So no
-text that a corpus repeats, however often, can fill a side or pull its loss, and the held-out share is one of distinct
-documents. The side follows from a hash of the text, which puts equal texts of different sources on the same side.
+A document counts once: an empty one (white space alone, Unicode's own included) and any later repeat of a text are left
+out and counted. So no text that a corpus repeats, however often, can fill a side or pull its loss, and the held-out
+share is one of distinct documents. The side follows from a hash of the text, which puts equal texts of different
+sources on the same side.
 """
 
 import hashlib
@@ -54,9 +55,9 @@ def split(documents: Iterable[tuple[str, bytes]], fraction: float, source: str) 
     """
     seen, empty, repeated = Seen(), 0, 0
     for name, text in documents:
-        _check_utf8(name, text, source)
+        decoded = _decoded(name, text, source)
         digest = int.from_bytes(hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest(), "big")
-        if not text.strip():
+        if not decoded.strip():
             empty += 1
         elif not seen.add(digest):
             repeated += 1
@@ -65,9 +66,9 @@ def split(documents: Iterable[tuple[str, bytes]], fraction: float, source: str) 
     yield Document(b"", False, empty, repeated)  # what was left out after the last
 
 
-def _check_utf8(name: str, text: bytes, source: str) -> None:
+def _decoded(name: str, text: bytes, source: str) -> str:
     try:
-        text.decode()
+        return text.decode()
     except UnicodeDecodeError as error:
         near = text[max(0, error.start - 10) : error.end + 10]
         raise DataError(

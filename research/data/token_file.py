@@ -31,6 +31,15 @@ TOKEN_BYTES, MODEL = "token_bytes.bin", "tokenizer.model"
 _FIX = "Fix: delete the folder and prepare the data again"
 _PREPARE = "Fix: `isoflop data prepare FILE`, or copy the folder from a machine that has it"
 _CHUNK = 1 << 24  # bytes read at a time
+# What is read of a manifest: the kind of each key's value, or the least that a whole number may be.
+_SIDE = dict.fromkeys(("met", "documents", "bytes", "tokens", "longest_bytes"), 1)
+_FILE = {"bytes": 1, "sha256": str}
+_KEYS = {
+    "vocab_size": 1, "eos_id": 0, "data_set": str, "tokenizer": dict,
+    "documents": {"train": _SIDE, "validation": _SIDE, "empty": 0, "repeated": 0, "is_read_to_end": bool},
+    "files": dict.fromkeys((TRAIN, VALIDATION, TOKEN_BYTES), _FILE),
+}  # fmt: skip
+_WORDS = {str: "a string", bool: "true or false", dict: "an object"}
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -152,17 +161,54 @@ class TokenFile:
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of a token file's folder. Raises DataError where there is none, or it cannot be read."""
+    """The manifest of a token file's folder. Raises DataError where there is none, or it is not what it should be."""
     path = Path(folder) / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{folder} holds no {MANIFEST}: this text has not been prepared here. {_PREPARE}.")
+    if not path.is_file():
+        raise DataError(f"{path} is no file. {_FIX}.")
     try:
         manifest = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}). {_FIX}.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{path} is not a manifest of format {FORMAT}. {_FIX}.")
+    _check_keys(path, manifest, _KEYS)
+    _check_keys(path, manifest["files"], dict.fromkeys(manifest["files"], _FILE), "files.")
+    _check_sizes(path, manifest)
     return manifest
+
+
+def _check_keys(path: Path, found: Mapping, wanted: Mapping, within: str = "") -> None:
+    """Raise DataError unless every key that is wanted is there with a value of its kind (see _KEYS)."""
+    for key, kind in wanted.items():
+        if key not in found:
+            raise DataError(f"{path}: {within}{key} is missing. {_FIX}.")
+        value = found[key]
+        if type(kind) is int:
+            fits, rule = type(value) is int and value >= kind, f"a whole number of at least {kind}"
+        else:
+            of = dict if isinstance(kind, dict) else kind
+            fits, rule = isinstance(value, of), _WORDS[of]
+        if not fits:
+            raise DataError(f"{path}: {within}{key} = {value!r}: must be {rule}. {_FIX}.")
+        if isinstance(kind, dict):
+            _check_keys(path, value, kind, f"{within}{key}.")
+
+
+def _check_sizes(path: Path, manifest: Mapping) -> None:
+    """Raise DataError unless each file has the bytes of as many numbers as the manifest says it holds."""
+    ids, sides = manifest["vocab_size"], manifest["documents"]
+    said = {
+        TOKEN_BYTES: ("vocab_size", ids, LENGTH_DTYPE),
+        TRAIN: ("documents.train.tokens", sides["train"]["tokens"], token_dtype(ids)),
+        VALIDATION: ("documents.validation.tokens", sides["validation"]["tokens"], token_dtype(ids)),
+    }
+    for name, (key, count, dtype) in said.items():
+        size = manifest["files"][name]["bytes"]
+        if size != count * dtype.itemsize:
+            rule = f"must be the numbers of {dtype.itemsize} bytes in {name}, which has {size} bytes"
+            raise DataError(f"{path}: {key} = {count}: {rule}. {_FIX}.")
 
 
 def open_files(data: DataConfig) -> dict[str, TokenFile]:

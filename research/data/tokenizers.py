@@ -17,7 +17,7 @@ import seqio
 import tensorflow as tf
 
 from analysis.cores import usable_cores
-from research.config import BYTE_IDS, CONTROL_IDS, ConfigError, DataConfig
+from research.config import BYTE_IDS, CONTROL_IDS, ConfigError, DataConfig, check
 from research.data.errors import DataError
 from research.data.token_file import MANIFEST, MODEL, files_of, key_of, sha256, tokenizer_recipe
 
@@ -75,8 +75,8 @@ def trained_model(data: DataConfig, texts: Callable[[], Iterable[str]], folder: 
     """The SentencePiece model file of a config, trained on at most SAMPLE_BYTES of `texts()` if `folder` has none.
 
     It is named by what it learns from (`tokenizer_recipe`), so that every mixture that asks for the same tokenizer
-    shares it. Raises ConfigError if data.vocab_size does not suit the text, DataError for a model that has changed on
-    disk.
+    shares it. Raises ConfigError if there is no text, or data.vocab_size does not suit it; DataError for a model that
+    has changed on disk.
     """
     made = folder / key_of(tokenizer_recipe(data))
     if not made.exists():
@@ -111,6 +111,13 @@ def _made(folder: Path) -> Path:
 def _train(data: DataConfig, texts: Iterable[str]) -> bytes:
     model = io.BytesIO()
     lines = list(_lines(texts))  # read outside the call, which would make an error of its own of one in reading
+    check(
+        len(lines) > 0,
+        "data.tokenizer_sources" if data.tokenizer_sources else "data.sources",
+        [source.tfds for source in data.tokenizer_mix],
+        "hold no text for SentencePiece to learn from: every document is empty, a repeat, or held out",
+        "use larger sources",
+    )
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines), model_writer=model, vocab_size=data.vocab_size, minloglevel=2,

@@ -15,8 +15,9 @@ Which files are the model is said in files.py, rotary positions in rotary.py.
 """
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -56,7 +57,7 @@ from research.pretrained.files import (
 )
 from research.pretrained.rotary import check_forms_agree
 from research.pretrained.settings import CheckpointError, complete
-from research.pretrained.tensors import flatten, shapes, unflatten
+from research.pretrained.tensors import Tensor, flatten, shapes, unflatten
 
 FAMILIES: Mapping[str, ModuleType] = {
     family.MODEL_TYPE: family
@@ -83,6 +84,7 @@ FAMILIES: Mapping[str, ModuleType] = {
 }
 
 UNBOUNDED = 2**20  # tokens, written for a model without a table of positions if no length is given
+SHOWN = 2**28  # numbers in a tensor that does not fit, up to which its shape is made to be shown
 HEAD, EMBEDDING = ("head",), ("embedding",)  # paths of our parameters
 
 
@@ -100,20 +102,22 @@ class Usage:
     pad_id: int | None = None
 
 
-def read_checkpoint(folder: Path) -> tuple[ModelConfig, Any]:
+def read_checkpoint(folder: Path | str) -> tuple[ModelConfig, Any]:
     """(model, float32 parameters) of a folder in Hugging Face's layout, of one file or of several shards.
 
     A file whose head differs from the embedding has a head of its own, also if its config.json says that it is tied,
     as `transformers` reads it.
 
     Raises CheckpointError for a family that is not in `FAMILIES`, a key of config.json that says another function than
-    ours, files that are missing or damaged, and a missing or unknown tensor or a wrong shape.
+    ours, files that are missing or damaged, a missing or unknown tensor, a wrong shape, or weights that are not finite.
     """
+    folder = Path(folder)
     said = read_json(folder / CONFIG)
     model, family = model_of(said), _family(said.get("model_type"))
     found, places = read_tensors(folder)
     beside = family.beside(complete(said, family.KEYS)) if hasattr(family, "beside") else r"(?!)"
-    found = _named_in_full(family, {name: value for name, value in found.items() if not re.search(beside, name)})
+    found = {name: value for name, value in found.items() if not re.search(beside, name)}
+    found, places = _named_in_full(family, found), _named_in_full(family, places)
     if model.tied_embeddings and not _head_is_embedding(family, model, found):
         model = replace(model, tied_embeddings=False)
     return model, from_hugging_face(model, found, said["model_type"], places)
@@ -133,12 +137,12 @@ def model_of(settings: Mapping[str, Any]) -> ModelConfig:
         raise CheckpointError(f"config.json describes no model of this project: {error}") from error
 
 
-def write_checkpoint(folder: Path, family: str, model: ModelConfig, params: Any, usage: Usage = Usage()) -> None:
+def write_checkpoint(folder: Path | str, family: str, model: ModelConfig, params: Any, usage: Usage = Usage()) -> None:
     """Write config.json and model.safetensors, which `transformers` reads.
 
     Raises CheckpointError if the family has no way to say what `model` is.
     """
-    settings = settings_of(family, model, usage)
+    settings, folder = settings_of(family, model, usage), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
     write_safetensors(folder / SINGLE, to_hugging_face(model, params, family))
@@ -171,7 +175,7 @@ def from_hugging_face(
     """A checkpoint's tensors as our parameters, in float32 (exact for float16 and bfloat16) or float64 as they are.
 
     places: the file of each tensor, for errors. Raises CheckpointError for a missing or unknown tensor, a wrong shape,
-    or a head that is not the embedding where `model` says that it is.
+    weights that are not finite, or a head that is not the embedding where `model` says that it is.
     """
     kind = _family(family)
     table, ignored = kind.tensors(model), re.compile(kind.IGNORED or r"(?!)")
@@ -185,17 +189,30 @@ def from_hugging_face(
     _check_same("tensors", wanted, kept, places or {})
     our_shapes, flat = shapes(model), {}
     for tensor in table:
-        theirs = np.asarray(found[tensor.name])
-        if theirs.dtype.kind in "biu":
-            rule = "weights of whole numbers are quantised, which is not undone here"
-            raise CheckpointError(f"{tensor.name} = {theirs.dtype}: {rule}. Fix: use a checkpoint of floats.")
-        theirs = theirs.astype(np.promote_types(theirs.dtype, np.float32))
-        expected = tensor.join([np.empty(our_shapes[path], np.bool_) for path in tensor.paths]).shape
-        if theirs.shape != expected:
-            raise CheckpointError(f"{tensor.name} = {theirs.shape}: the model asks for {expected}.")
-        parts = tensor.split(theirs, [our_shapes[path] for path in tensor.paths])
-        flat |= dict(zip(tensor.paths, parts, strict=True))
+        ours = [our_shapes[path] for path in tensor.paths]
+        theirs = _checked(tensor, np.asarray(found[tensor.name]), ours, (places or {}).get(tensor.name))
+        flat |= dict(zip(tensor.paths, tensor.split(theirs, ours), strict=True))
     return unflatten(model, flat)
+
+
+def _checked(tensor: Tensor, theirs: np.ndarray, ours: Sequence[tuple[int, ...]], place: str | None) -> np.ndarray:
+    """A tensor in float32 or above; CheckpointError unless it is of finite floats and of the model's shape."""
+    name = f"{tensor.name} in {place}" if place else tensor.name
+    if theirs.dtype.kind in "biu":
+        rule = "weights of whole numbers are quantised, which is not undone here"
+        raise CheckpointError(f"{name} = {theirs.dtype}: {rule}. Fix: use a checkpoint of floats.")
+    asked = sum(math.prod(shape) for shape in ours)
+    if asked > max(theirs.size, SHOWN):
+        raise CheckpointError(f"{name} = {theirs.shape}: the model asks for {asked:,} numbers.")
+    expected = tensor.join([np.empty(shape, np.bool_) for shape in ours]).shape
+    if theirs.shape != expected:
+        raise CheckpointError(f"{name} = {theirs.shape}: the model asks for {expected}.")
+    theirs = theirs.astype(np.promote_types(theirs.dtype, np.float32))
+    for extreme in (theirs.min(), theirs.max()):  # both are NaN if one number is
+        if not np.isfinite(extreme):
+            rule = "must hold finite numbers alone"
+            raise CheckpointError(f"{name}: holds {extreme}, {rule}. Fix: copy it again, or use another checkpoint.")
+    return theirs
 
 
 def _names(family: ModuleType, model: ModelConfig) -> tuple[str, str]:
@@ -219,7 +236,7 @@ def _named_in_full(family: ModuleType, found: Mapping[str, np.ndarray]) -> Mappi
 
 
 def _family(name: Any) -> ModuleType:
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise CheckpointError(f"model_type = {name!r}: no such family. Known: {', '.join(FAMILIES)}.")
     return FAMILIES[name]
 

@@ -30,7 +30,7 @@ def read_json(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: no such file. Fix: name a folder that holds a whole checkpoint.") from None
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: is no JSON ({error}). Fix: copy or download it again.") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{file}: holds {type(value).__name__}, must hold an object. Fix: copy it again.")

@@ -3,12 +3,11 @@
 Either form is read and both are written, since an older reader knows the older alone and falls back to its default.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from research.config import AttentionConfig, RopeScaling
-from research.pretrained.settings import or_null, refuse
+from research.pretrained.settings import is_finite, or_null, refuse
 
 LLAMA_3 = {  # key -> field of RopeScaling
     "factor": "factor",
@@ -51,7 +50,7 @@ def rope_fields(settings: Mapping[str, Any], fraction: float = 1.0, theta: str =
     form = "rope_parameters" if settings["rope_parameters"] else "rope_scaling"
     rope = settings[form] or {}
     kind = _kind(rope)
-    if kind not in KNOWN:
+    if not isinstance(kind, str) or kind not in KNOWN:
         raise refuse(f"{form}.rope_type", kind, "must be 'default' or 'llama3'", "use a model with one of those")
     for key, value in rope.items():
         if key not in KNOWN[kind]:
@@ -104,6 +103,6 @@ def _kind(rope: Mapping[str, Any]) -> Any:
 
 
 def _number(form: str, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_finite(value):
         raise refuse(f"{form}.{key}", value, "must be a finite number", "correct the file")
     return value

@@ -5,14 +5,20 @@ trace in the tensors would then be lost without a word. Here every key of a file
 or is refused by name. tests/test_pretrained_settings.py compares the tables with the config classes of `transformers`.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
 WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string", dict: "an object"}
-WORDS[NoneType] = "null"
+WORDS |= {list: "a list", tuple: "a list", NoneType: "null"}
+LARGEST = 2**24  # whole number that is read, all being sizes: more than any model has along one dimension
+MOST_PARTS = 2**10  # of what is gone through one by one: layers, experts in one of them, taps of a convolution
+PARTS = {  # the keys that count those, in any family
+    *("num_hidden_layers", "n_layer", "num_nextn_predict_layers", "conv_kernel", "mamba_d_conv"),
+    *("num_experts", "num_local_experts", "n_routed_experts"),
+}
 
 DROPOUT = "dropout is of training alone"
 INITIALISATION = "how parameters begin, before any training"
@@ -135,6 +141,8 @@ def complete(settings: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
         elif key not in keys.unused and key not in BOOKKEEPING:
             rule = f"is no key of {settings.get('model_type')!r} known here, so what it changes is not known either"
             raise refuse(key, value, rule, "remove it if the model's function does not depend on it")
+    whole = {key for key, said in keys.read.items() if float in _key(said).kinds and isinstance(given.get(key), int)}
+    given |= {key: float(given[key]) for key in whole}  # jax takes whole numbers for int32
     return {key: _key(said).default for key, said in keys.read.items()} | given
 
 
@@ -155,7 +163,7 @@ def _by_one_name(settings: Mapping[str, Any], other_names: Mapping[str, str]) ->
     given: dict[str, Any] = {}
     for key, value in settings.items():
         name = other_names.get(key, key)
-        if given.get(name, value) != value:
+        if name in given and given[name] != value:
             raise refuse(key, value, f"{name}, which means the same, is {given[name]!r}", "remove one of the two")
         given[name] = value
     return given
@@ -167,14 +175,22 @@ def _key(said: Any) -> Key:
 
 def _check_kind(key: str, value: Any, known: Key) -> None:
     if not any(_is(value, kind) for kind in known.kinds):
-        raise refuse(key, value, f"must be {' or '.join(WORDS[kind] for kind in known.kinds)}", "correct the file")
-    if isinstance(value, int) and not isinstance(value, bool) and int in known.kinds and value < known.least:
-        raise refuse(key, value, f"must be at least {known.least}", "correct the file")
+        kinds = " or ".join(dict.fromkeys(WORDS[kind] for kind in known.kinds))
+        raise refuse(key, value, f"must be {kinds}", "correct the file")
+    if isinstance(value, int) and not isinstance(value, bool) and int in known.kinds:
+        most = MOST_PARTS if key in PARTS else LARGEST
+        if value < known.least:
+            raise refuse(key, value, f"must be at least {known.least}", "correct the file")
+        if value > most:
+            raise refuse(key, value, f"must be at most {most:,}", "correct the file")
 
 
 def _is(value: Any, kind: type) -> bool:
     if isinstance(value, bool):
         return kind is bool
-    if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, kind)
+    return is_finite(value) if kind is float else isinstance(value, kind)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float can hold, which a whole number may be too large for."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
