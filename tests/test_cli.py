@@ -155,7 +155,7 @@ def test_the_verbs_on_a_table_need_the_analysis_alone(tmp_path, experiment):
         (["status", "{tmp}/tiny.py", "--runs-dir", "{tmp}/text.txt"], "text.txt/"),
         (["plan", "{tmp}/tiny.py", "--set", "seeds=0,0"], "stands 2 times in the plan"),
         (["fit", "{tmp}/absent.csv"], "no such file"),
-        (["score", "{tmp}/absent.json", "--measured", "2"], "no such file. Fix: give a file that isoflop predict wrote"),
+        (["score", "{tmp}/absent.json", "--measured", "2"], "no such file. Fix: give a file that isoflop predict"),
         (["backtest", "{tmp}/absent.csv", "--law", "chinchila"], "no such law. Fix: use one of chinchilla"),
     ],
 )
