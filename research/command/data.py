@@ -49,6 +49,7 @@ def _table(data: DataConfig, sources: list[SourceFacts]) -> Table:
         "training documents": lambda s: f"{s.train_documents:,}",
         "training bytes": lambda s: f"{s.train_bytes:,}",
         "bytes per token": lambda s: f"{s.train_bytes / s.train_tokens:.3f}",
+        "held-out tokens asked": lambda s: f"{s.wanted_validation_tokens:,}",
         "held-out tokens": lambda s: f"{s.validation_tokens:,}",
         "held-out documents": lambda s: f"{s.validation_documents:,}",
         "held-out bytes": lambda s: f"{s.validation_bytes:,}",
