@@ -141,11 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from research.execution.faults import DISK_FULL, machine_fault
         from research.runs.plan_folder import NO_SUCH_FOLDER
 
-        if error.filename is not None and error.errno in NO_SUCH_FOLDER:
-            _complain(f"{error.filename}: {error.strerror}. Fix: move it, or name another path.")
-            return USAGE_ERROR
         if machine_fault(error) is None:
-            raise
+            if error.filename is None or error.errno not in NO_SUCH_FOLDER:
+                raise
+            _complain(f"{error.filename}: {error.strerror}. Fix: name another path, or move what is there.")
+            return USAGE_ERROR
         if error.errno in DISK_FULL:
             _complain(f"the disk is full ({error}). Fix: make room and repeat the command; what is done is kept.")
         else:

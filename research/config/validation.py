@@ -19,9 +19,10 @@ def check(condition: bool, field: str, value: Any, rule: str, fix: str) -> None:
 
 def check_choice(field: str, value: Any, choices: Sequence[Any]) -> None:
     """Raise ConfigError unless `value` is one of `choices`, with the nearest of them as the fix."""
-    near = difflib.get_close_matches(str(value), map(str, choices), n=1)
-    rule = f"must be one of {', '.join(map(repr, choices))}"
-    check(value in choices, field, value, rule, f"write {near[0]}" if near else "choose one")
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), map(str, choices), n=1)
+        rule = f"must be one of {', '.join(map(repr, choices))}"
+        check(False, field, value, rule, f"write {near[0]}" if near else "choose one")
 
 
 def check_choices(config: Any, section: str) -> None:

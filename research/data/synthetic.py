@@ -9,6 +9,8 @@ An encoder-decoder reads the source apart; a decoder-only model reads it before 
 pads, 1 begins a target, 2 ends it, symbols start at 3.
 """
 
+from typing import assert_never
+
 import numpy as np
 
 from research.config import TASK_CONTROL_IDS, RunConfig, TaskConfig, check
@@ -58,7 +60,7 @@ def _batch(
         last = source_mask.sum(axis=1, keepdims=True) - 1
         turned = np.take_along_axis(sources, np.abs(last - np.arange(sources.shape[1])), axis=1) * source_mask
     else:
-        raise NotImplementedError(f"task.name = {task.name!r} has no branch in {__name__}._batch")
+        assert_never(task.name)  # a name of the config without its branch here
     layout = _pairs if encoder_decoder else _sequences
     return layout(sources, turned, source_mask)
 

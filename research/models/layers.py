@@ -144,7 +144,7 @@ def parameter(
         raise ValueError(f"parameter {name}: {len(shape)} dimensions {shape} but {len(names)} axes {axes!r}")
     check_choice(f"role of parameter {name}", role, get_args(Role))
     for axis in names:
-        check_choice(f"axis of parameter {name}", axis, tuple(RULES))
+        check_choice(f"axis of parameter {name}", axis, list(RULES))
     return module.param(name, lambda key: Parameter(jnp.zeros(shape, jnp.float32), names, role, init, layer))
 
 

@@ -1,5 +1,7 @@
 """Learning rate against step: linear warmup, then constant, cosine (Loshchilov 2017) or warmup-stable-decay."""
 
+from typing import assert_never
+
 import jax
 import jax.numpy as jnp
 
@@ -24,5 +26,5 @@ def learning_rate(config: OptimizerConfig, step: jax.Array, steps: int) -> jax.A
         progress = jnp.clip((step + 1.0 - (steps - decay)) / decay, 0.0, 1.0)
         shape = 1 - (1 - config.final_fraction) * progress
     else:
-        raise NotImplementedError(f"optimizer.schedule = {config.schedule!r} has no branch in {__name__}.learning_rate")
+        assert_never(config.schedule)  # a word of the config without its branch here
     return config.learning_rate * ramp * shape
