@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from planted_laws import PLANTED
 from planted_tables import TRUTH, planted_table
 
 from analysis import json_values
@@ -145,6 +146,38 @@ def test_a_law_of_ones_own_needs_no_list(tmp_path):
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_a_law_is_linear_in_the_parameters_without_starts(law):
     assert check_law(law) is law
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_second_derivatives_are_those_of_the_law_far_from_where_it_is_usual(law):
+    """Newton's steps and every curvature rest on them, and a power past 1e154 has lost its own without a sign."""
+    planted, generator = PLANTED[law.name], np.random.default_rng(0)
+    inputs = {name: np.asarray(column) for name, column in planted.inputs(generator, 8).items()}
+    usual = np.array([parameter.variable(np.array(planted.truth[parameter.name])) for parameter in law.parameters])
+    move = np.eye(len(usual))
+    with jax.enable_x64(True):
+        weights = generator.normal(size=8)
+        gradient = jax.jit(jax.grad(lambda theta: jnp.sum(weights * law.predict_target(theta, inputs))))
+        hessian = jax.jit(jax.jacfwd(gradient))
+        for theta in (usual, *(usual + step * one for one in move for step in (-4.0, -2.0, 2.0))):
+            exact, near = np.asarray(hessian(theta)), []
+            for step in (1e-4, 2e-4):  # two steps, and Richardson's extrapolation: what is left is of order step^4
+                moved = [(gradient(theta + step * one) - gradient(theta - step * one)) / (2 * step) for one in move]
+                near.append(np.stack(moved))
+            measured = (4 * near[0] - near[1]) / 3
+            assert np.isfinite(exact).all(), theta
+            rounding = 1e-10 * np.abs(gradient(theta)).max()  # of the gradient, 1e-15, over the step
+            np.testing.assert_allclose(exact, measured, rtol=1e-6, atol=1e-8 * np.abs(measured).max() + rounding)
+
+
+def test_a_sharp_break_is_a_corner():
+    """At sharpness 1e-4 the law is two straight lines in the logarithms, on both sides of the break."""
+    flops = np.array([1e15, 1e19, 1e24])
+    constants = {"E": 0.0, "scale": 5.0, "before": 0.05, "change": 0.1, "break_flops": 1e18, "sharpness": 1e-4}
+    law = find("broken")
+    corner = 5.0 * flops**-0.05 * np.maximum(flops / 1e18, 1.0) ** -0.1
+    found = evaluate(law, np.array([constants[name] for name in law.names]), {"flops": flops})
+    np.testing.assert_allclose(found, corner, rtol=1e-12)
 
 
 def test_reading_a_result_runs_no_file_that_it_names(tmp_path):

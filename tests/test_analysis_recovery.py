@@ -54,9 +54,9 @@ def test_no_fit_ends_above_the_best_of_scipy(law):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, seed", [("chinchilla", 123), ("over_training", 154), ("routed", 121), ("broken", 54)])
 def test_long_valleys_are_followed_to_their_end(name, seed):
-    """Tables of that benchmark on which a hundred Newton steps end above scipy: by 0.2 %, 0.04 %, 42 % and 1e-6.
+    """Tables of that benchmark on which a hundred Newton steps ended above scipy: by 0.2 %, 0.04 %, 42 % and 1e-6.
 
-    Few points with 3 % noise: the Huber sum is a narrow valley with a kink for every point. On the last table even two
-    thousand steps are not enough, and BFGS is.
+    Few points with 3 % noise: the Huber sum is a narrow valley with a kink for every point. The last table's break is a
+    corner, where the law once had lost its second derivatives.
     """
     assert scipy_excess(LAWS[name], seed, len(name), starts=50) <= NEAR

@@ -85,7 +85,7 @@ def test_wrong_values_are_named(column, value, message):
         ("wide.csv", b"a,b\n1,2,3,4\n", "names for 2 of the 4 fields"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n", r"Expected 2 fields in line 3, saw 3\. Fix: write a header line"),
         ("twice.csv", b"loss,a,loss\n1,2,3\n", "column 'loss' is there 2 times. Fix: keep one of them"),
-        ("twice.csv.gz", gzip.compress(b'"a","a"\n1,2\n'), "column 'a' is there 2 times"),
+        ("twice.csv.gz", gzip.compress(b'"a","a"\n1,2\n', mtime=0), "column 'a' is there 2 times"),
         ("semicolons.csv", b"a;b\n1,5;2\n1;2\n", "is separated by ';'. Fix: save it with commas"),
         ("tabs.csv", b"a\tb\n1\t2\n", "is separated by tabs. Fix: save it with commas"),
         ("folder.csv", None, "is a folder. Fix: give the path of a .csv"),

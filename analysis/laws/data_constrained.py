@@ -11,12 +11,14 @@ def _worth(base, repeats, decay):
 
 
 def _data_constrained(p, x):
-    # U_N: the compute-optimal size for the unique tokens, by the same law without repeats (as the paper does).
-    scale = power(p["alpha"] * p["A"] / (p["beta"] * p["B"]), 1.0 / (p["alpha"] + p["beta"]))
+    # U_N: the compute-optimal size for the unique tokens, by the same law without repeats (as the paper does). In
+    # logarithms, since at small exponents it is beyond the largest number, and the lesser of the two is still params.
+    log_scale = jnp.log(p["alpha"] * p["A"] / (p["beta"] * p["B"])) / (p["alpha"] + p["beta"])
     ratio = p["beta"] / p["alpha"]
-    needed = jnp.minimum(x["params"], power(scale, 1.0 + ratio) * power(x["unique_tokens"], ratio))
+    log_params = jnp.log(x["params"])
+    log_needed = jnp.minimum(log_params, (1.0 + ratio) * log_scale + ratio * jnp.log(x["unique_tokens"]))
     unique = jnp.minimum(x["tokens"], x["unique_tokens"])
-    params = _worth(needed, x["params"] / needed - 1.0, p["R_N"])
+    params = _worth(jnp.exp(log_needed), jnp.expm1(log_params - log_needed), p["R_N"])
     tokens = _worth(unique, x["tokens"] / unique - 1.0, p["R_D"])
     return p["E"] + p["A"] * power(params, -p["alpha"]) + p["B"] * power(tokens, -p["beta"])
 

@@ -66,7 +66,7 @@ ACCURACY_COMPUTE = Law(
         Parameter("k", "1", "steepness of the sigmoid in log(flops)", (0.1, 0.2, 0.4, 0.8)),
         Parameter("middle", "FLOP", "compute half way", (1e-2, 1e-1, 1.0, 10.0, 1e2, 1e3), start_unit="flops"),
     ),
-    predict=lambda p, x: p["floor"] + p["gain"] / (1.0 + power(p["middle"] / x["flops"], p["k"])),
+    predict=lambda p, x: p["floor"] + p["gain"] * jax.nn.sigmoid(p["k"] * jnp.log(x["flops"] / p["middle"])),
     residual="linear",
 )
 

@@ -1,5 +1,8 @@
 """Laws of pretraining loss: in parameters and tokens, in compute, in shape."""
 
+import jax
+import jax.numpy as jnp
+
 from analysis.laws.definition import Law, Parameter, power
 
 EXPONENT_STARTS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.2)
@@ -75,8 +78,9 @@ KAPLAN = Law(
 
 
 def _kaplan(p, x):
-    size = power(p["params_scale"] / x["params"], p["alpha"] / p["beta"])
-    return power(size + p["tokens_scale"] / x["tokens"], p["beta"])
+    # The sum in logarithms: where alpha / beta is large its terms have no second derivative in float64.
+    log_size = jnp.log(p["params_scale"] / x["params"]) * p["alpha"] / p["beta"]
+    return jnp.exp(p["beta"] * jnp.logaddexp(log_size, jnp.log(p["tokens_scale"] / x["tokens"])))
 
 
 def _one_input(name: str, column: str, unit: str, equation: str) -> Law:
@@ -180,8 +184,11 @@ WIDTH_DEPTH = Law(
 
 
 def _broken(p, x):
-    bend = 1.0 + power(x["flops"] / p["break_flops"], 1.0 / p["sharpness"])
-    return p["E"] + p["scale"] * power(x["flops"], -p["before"]) * power(bend, -p["change"] * p["sharpness"])
+    # In logarithms: at a sharp break (flops / break_flops)^(1 / sharpness) is beyond the largest number, and its
+    # second derivative is long before.
+    log_bend = jax.nn.softplus(jnp.log(x["flops"] / p["break_flops"]) / p["sharpness"])
+    log_power = -p["before"] * jnp.log(x["flops"]) - p["change"] * p["sharpness"] * log_bend
+    return p["E"] + p["scale"] * jnp.exp(log_power)
 
 
 BROKEN = Law(
