@@ -26,8 +26,9 @@ endef
 PARALLEL = -n $(WORKERS) --dist worksteal
 FAST = $(PARALLEL) -m "not slow and not multiprocess and not oracles"
 # XLA's CPU programs without the newer emitters, and for models without LLVM's optimisations: they compile much faster,
-# which is most of what tests wait for. Fits compute for longer than unoptimised programs compile. The slow tests of
-# models run programs as users do: what depends on how a program is compiled belongs there.
+# which is most of what tests wait for. Fits compute for longer than unoptimised programs compile. What depends on how a
+# program is compiled is proved by tests that take the flags away, as the end-to-end tests do, by the multi-process ones,
+# and by the meshes on the newest jax.
 QUICK_FITS = XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false"
 QUICK_XLA = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 FITS = tests/test_analysis_*.py tests/test_published_*.py tests/test_cli.py
@@ -57,7 +58,8 @@ test: $(VENV)/$(TRAIN_STAMP) ## the fast tests, on every core (ARGS="-k name" ch
 test-slow: $(VENV)/$(TRAIN_STAMP) ## the slow tests on every core, then the multi-process ones, one at a time
 	$(QUICK_FITS) $(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not multiprocess and not oracles" $(FITS) $(ARGS) \
 		$(OR_NO_TESTS)
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not multiprocess and not oracles" $(NO_FITS) $(ARGS) $(OR_NO_TESTS)
+	$(QUICK_XLA) $(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not multiprocess and not oracles" $(NO_FITS) $(ARGS) \
+		$(OR_NO_TESTS)
 	$(VENV)/bin/python -m pytest -m "multiprocess and not oracles" $(ARGS) $(OR_NO_TESTS)
 
 test-oracles: .venv-oracles/$(ORACLES_STAMP) ## parity with torch and transformers, in .venv-oracles

@@ -1,4 +1,5 @@
 import dataclasses
+import decimal
 import json
 import sys
 
@@ -168,6 +169,36 @@ def test_second_derivatives_are_those_of_the_law_far_from_where_it_is_usual(law)
             assert np.isfinite(exact).all(), theta
             rounding = 1e-10 * np.abs(gradient(theta)).max()  # of the gradient, 1e-15, over the step
             np.testing.assert_allclose(exact, measured, rtol=1e-6, atol=1e-8 * np.abs(measured).max() + rounding)
+
+
+def _exact_data_constrained(constants, params, tokens, unique_tokens):
+    """The law's formula with sixty digits and no limit to the exponent."""
+    with decimal.localcontext(prec=60):
+        E, A, B, alpha, beta, R_D, R_N, n, d, U_D = map(
+            decimal.Decimal, (*constants.values(), params, tokens, unique_tokens)
+        )
+        scale = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
+        U_N = min(n, scale ** (1 + beta / alpha) * U_D ** (beta / alpha))
+        n_worth = U_N + U_N * R_N * (1 - ((1 - n / U_N) / R_N).exp())
+        d_worth = U_D + U_D * R_D * (1 - ((1 - d / U_D) / R_D).exp())
+        return float(E + A / n_worth**alpha + B / d_worth**beta)
+
+
+@pytest.mark.parametrize(
+    "alpha, beta, R_N",
+    [
+        (0.35, 0.37, 5.0),
+        (0.35, 0.37, 1e15),  # no repeat is worth less
+        (0.014, 0.25, 3e129),  # the optimal params are 1e-153: where a search of 47 points passed
+        (0.001, 0.002, 5.0),  # 1e-3429
+        (0.002, 1e-7, 5.0),  # 1e577
+    ],
+)
+def test_the_data_constrained_law_is_its_formula_far_from_the_usual_constants(alpha, beta, R_N):
+    law, inputs = find("data_constrained"), {"params": 1e9, "tokens": 1e10, "unique_tokens": 1e9}
+    constants = {"E": 2.0, "A": 1.0, "B": 1400.0, "alpha": alpha, "beta": beta, "R_D": 15.0, "R_N": R_N}
+    found = evaluate(law, np.array([constants[name] for name in law.names]), inputs)
+    np.testing.assert_allclose(found, _exact_data_constrained(constants, **inputs), rtol=1e-12)
 
 
 def test_a_sharp_break_is_a_corner():

@@ -62,7 +62,8 @@ def minimise(
         move = move * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs(move)))
         theta = old.theta + move
         hessian, (value, gradient) = derivatives(theta)
-        accept = value < old.value
+        # Where the value is a number and its derivatives are none any more, no later step could lead away.
+        accept = (value < old.value) & jnp.isfinite(hessian).all()
         curvature = jnp.maximum(0.5 * old.curvature, jnp.abs(jnp.diag(hessian)))
         new = Minimum(theta, value, gradient, curvature, old.steps)
         kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (new, hessian), (old, state.hessian))

@@ -51,7 +51,9 @@ def search(law: Law, points: Points, objective: Objective) -> tuple[Solution, in
     at_optimum = int(np.sum(found.value <= lowest + 1e-6 * abs(lowest) + 1e-16 * len(problem.target_N)))
     if thinned:
         whole = _Problem(law, points.inputs, target_N, objective)
-        found = _finish(whole, whole.solve(_different(found)))
+        found = whole.solve(_different(found))
+        _check_defined(law, found)
+        found = _finish(whole, found)
     return found, starts, at_optimum
 
 
@@ -69,12 +71,16 @@ def _from_starts(problem: _Problem, starts_SP: np.ndarray) -> Solution:
         best_P = found.theta[np.nanargmin(found.value)] if np.isfinite(found.value).any() else starts_SP[0]
         more = _along_valley(problem, best_P)
         found = Solution(*(None if a is None else np.concatenate([a, b]) for a, b in zip(found, more, strict=True)))
+    _check_defined(law, found)
+    return found
+
+
+def _check_defined(law: Law, found: Solution) -> None:
     if np.isnan(found.value).all():
         raise FitError(
             f"law {law.name!r}: undefined at every starting point for these inputs. Fix: check the units of "
             f"{', '.join(law.inputs)} and of {law.output}."
         )
-    return found
 
 
 def _along_valley(problem: _Problem, best_P: np.ndarray) -> Solution:
@@ -108,13 +114,14 @@ def _follow(problem: _Problem, found: Solution) -> Solution:
     BFGS sets out from where the Newton steps did, since the kinks they met have narrowed their search.
     """
     lowest = np.argsort(found.value)[:FINALISTS]
-    ends = problem.solve(found.theta[lowest], sharp_B=np.full(len(lowest), True), max_steps=FINAL_STEPS)
-    best = np.nanargmin(ends.value)
-    if np.max(np.abs(ends.gradient[best])) > UNFINISHED * abs(ends.value[best]):
-        before = Solution(*(None if part is None else part[lowest] for part in found))
+    before = Solution(*(None if part is None else part[lowest] for part in found))
+    ends = problem.solve(before.theta, sharp_B=np.full(len(lowest), True), max_steps=FINAL_STEPS)
+    followed = _with(found, lowest, ends)
+    best = np.nanargmin(followed.value)
+    if np.max(np.abs(followed.gradient[best])) > UNFINISHED * abs(followed.value[best]):
         more = go_on_by_bfgs(problem.law, problem.inputs, problem.target_N, problem.objective, before)
-        ends = _with(ends, np.arange(len(lowest)), more)
-    return _with(found, lowest, ends)
+        followed = _with(followed, lowest, more)
+    return followed
 
 
 def _with(found: Solution, chosen: np.ndarray, ended: Solution) -> Solution:

@@ -2,25 +2,37 @@
 
 import jax.numpy as jnp
 
-from analysis.laws.definition import Law, Parameter, power
+from analysis.laws.definition import Law, Parameter
+
+# Logarithms beyond which 1 - exp(-x) is x, or one, in float64.
+SMALL, LARGE = -30.0, 50.0
 
 
-def _worth(base, repeats, decay):
-    """What `base` units are worth with (1 + repeats) * base of them: each repeat is worth less, by exp(-1 / decay)."""
-    return base - base * decay * jnp.expm1(-repeats / decay)  # expm1: decay may be 1e15 times the repeats
+def _log_share(log_x):
+    """log(1 - exp(-x)), with derivatives that neither a small nor a large x overflows."""
+    return jnp.log(-jnp.expm1(-jnp.exp(jnp.clip(log_x, SMALL, LARGE)))) + jnp.minimum(log_x - SMALL, 0.0)
+
+
+def _log_worth(log_base, log_total, decay):
+    """What `total` units are worth of which `base` are different: each repeat is worth less, by exp(-1 / decay).
+
+    In logarithms, since decay and repeats may both be beyond 1e100 where only their ratio matters.
+    """
+    log_passes = jnp.maximum(log_total - log_base, jnp.exp(SMALL))
+    log_repeats = log_passes + jnp.log(-jnp.expm1(-log_passes))
+    log_decay = jnp.log(decay)
+    return log_base + jnp.logaddexp(0.0, log_decay + _log_share(log_repeats - log_decay))
 
 
 def _data_constrained(p, x):
-    # U_N: the compute-optimal size for the unique tokens, by the same law without repeats (as the paper does). In
-    # logarithms, since at small exponents it is beyond the largest number, and the lesser of the two is still params.
+    # U_N: the compute-optimal size for the unique tokens, by the same law without repeats (as the paper does).
     log_scale = jnp.log(p["alpha"] * p["A"] / (p["beta"] * p["B"])) / (p["alpha"] + p["beta"])
     ratio = p["beta"] / p["alpha"]
-    log_params = jnp.log(x["params"])
-    log_needed = jnp.minimum(log_params, (1.0 + ratio) * log_scale + ratio * jnp.log(x["unique_tokens"]))
-    unique = jnp.minimum(x["tokens"], x["unique_tokens"])
-    params = _worth(jnp.exp(log_needed), jnp.expm1(log_params - log_needed), p["R_N"])
-    tokens = _worth(unique, x["tokens"] / unique - 1.0, p["R_D"])
-    return p["E"] + p["A"] * power(params, -p["alpha"]) + p["B"] * power(tokens, -p["beta"])
+    log_params, log_tokens, log_unique = (jnp.log(x[name]) for name in ("params", "tokens", "unique_tokens"))
+    log_needed = jnp.minimum(log_params, (1.0 + ratio) * log_scale + ratio * log_unique)
+    log_params = _log_worth(log_needed, log_params, p["R_N"])
+    log_tokens = _log_worth(jnp.minimum(log_tokens, log_unique), log_tokens, p["R_D"])
+    return p["E"] + p["A"] * jnp.exp(-p["alpha"] * log_params) + p["B"] * jnp.exp(-p["beta"] * log_tokens)
 
 
 DATA_CONSTRAINED = Law(

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from analysis.laws.definition import Law, Parameter, power
+from analysis.laws.definition import Law, Parameter
 from analysis.laws.loss import CHINCHILLA
 
 TASK_LOSS = dataclasses.replace(
