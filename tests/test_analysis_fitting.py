@@ -186,3 +186,15 @@ def test_tables_that_do_not_determine_the_law_are_refused():
         fit(CHINCHILLA, table.drop(columns="loss_nats"))
     with pytest.raises(ValueError, match=r"law = 'chincilla': no such law. Fix: use one of chinchilla"):
         find("chincilla")
+
+
+def test_no_step_leads_to_where_the_derivatives_are_no_numbers():
+    """Below zero this parabola still has values, and no derivatives: a minimisation that went there could not end."""
+
+    def function(theta):
+        return (theta[0] + 1.0) ** 2 + 0.0 * jnp.sqrt(jnp.maximum(theta[0], 0.0))
+
+    with jax.enable_x64(True):
+        found = minimise(function, jnp.array([1.5]), jnp.zeros(1))
+        theta, gradient = float(found.theta[0]), float(found.gradient[0])
+    assert 0 < theta < 1e-6 and gradient == pytest.approx(2.0, abs=1e-5)

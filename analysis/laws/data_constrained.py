@@ -8,7 +8,7 @@ from analysis.laws.definition import Law, Parameter
 SMALL, LARGE = -30.0, 50.0
 
 
-def _log_share(log_x):
+def _log_worn(log_x):
     """log(1 - exp(-x)), with derivatives that neither a small nor a large x overflows."""
     return jnp.log(-jnp.expm1(-jnp.exp(jnp.clip(log_x, SMALL, LARGE)))) + jnp.minimum(log_x - SMALL, 0.0)
 
@@ -21,7 +21,7 @@ def _log_worth(log_base, log_total, decay):
     log_passes = jnp.maximum(log_total - log_base, jnp.exp(SMALL))
     log_repeats = log_passes + jnp.log(-jnp.expm1(-log_passes))
     log_decay = jnp.log(decay)
-    return log_base + jnp.logaddexp(0.0, log_decay + _log_share(log_repeats - log_decay))
+    return log_base + jnp.logaddexp(0.0, log_decay + _log_worn(log_repeats - log_decay))
 
 
 def _data_constrained(p, x):
@@ -30,9 +30,9 @@ def _data_constrained(p, x):
     ratio = p["beta"] / p["alpha"]
     log_params, log_tokens, log_unique = (jnp.log(x[name]) for name in ("params", "tokens", "unique_tokens"))
     log_needed = jnp.minimum(log_params, (1.0 + ratio) * log_scale + ratio * log_unique)
-    log_params = _log_worth(log_needed, log_params, p["R_N"])
-    log_tokens = _log_worth(jnp.minimum(log_tokens, log_unique), log_tokens, p["R_D"])
-    return p["E"] + p["A"] * jnp.exp(-p["alpha"] * log_params) + p["B"] * jnp.exp(-p["beta"] * log_tokens)
+    size = _log_worth(log_needed, log_params, p["R_N"])
+    data = _log_worth(jnp.minimum(log_tokens, log_unique), log_tokens, p["R_D"])
+    return p["E"] + p["A"] * jnp.exp(-p["alpha"] * size) + p["B"] * jnp.exp(-p["beta"] * data)
 
 
 DATA_CONSTRAINED = Law(
