@@ -64,7 +64,7 @@ def drawn(table, study):
     families = compare(two.assign(learning_rate=1e-3, exact_match_copy_5=0.9, exact_match_copy_9=0.4), bootstraps=20)
     on_top = collapse(curves(), floor=2.0)
     return {
-        "isoflop_valleys": lambda c: figures.isoflop_valleys(table, study, c),
+        "isoflop_valleys": lambda c: figures.isoflop_valleys(study, c),
         "loss_against_compute": lambda c: figures.loss_against_compute(table, study, c, held_out=(far.flops, 1.5)),
         "optimal_allocation": lambda c: figures.optimal_allocation(table, study, c, target_flops=1e15),
         "loss_surface": lambda c: figures.loss_surface(table, study, c, target_flops=1e14),
@@ -104,7 +104,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path, drawn):
 
 def test_what_cannot_be_drawn_is_refused(table, study):
     with pytest.raises(figures.FigureError, match="columns = 'three'"):
-        figures.isoflop_valleys(table, study, "three")
+        figures.isoflop_valleys(study, "three")
     with pytest.raises(figures.FigureError, match="missing column 'batch_tokens'"):
         figures.hyperparameter_bowls(sweep().drop(columns="batch_tokens"))
     with pytest.raises(figures.FigureError, match="nothing to compare"):

@@ -237,4 +237,4 @@ def test_report_without_budgets_says_why_approach_2_is_missing(tmp_path, table):
     assert "Not fitted. budget_flops: no run states its budget" in paths[-1].read_text()
     assert not any("valleys" in path.name for path in paths)
     with pytest.raises(figures.FigureError, match="no valleys to draw"):
-        figures.isoflop_valleys(bare, study)
+        figures.isoflop_valleys(study)

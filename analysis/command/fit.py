@@ -25,6 +25,9 @@ def fit(
     resample_within: str = "",
     budgets: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOP")] = (),
     flops: str = "table",
+    valleys: str = "auto",
+    noise_nats: float | None = None,
+    budget_tolerance: float = 0.1,
     given: Annotated[Assignments, tyro.conf.arg(metavar="NAME=VALUE")] = (),
     hyperparameters: HyperparameterLaws = (),
     far_factor: float = 10.0,
@@ -47,6 +50,10 @@ def fit(
         budgets: compute budgets in FLOP to find the optimum at, besides 1, 10 and 100 times the largest fitted one.
         flops: how optima count FLOPs: table, 6nd, kaplan (without embeddings), attention, or a rule such as
             '6.2 * params^0.98'.
+        valleys: how approach 2 reads the minimum of a budget: parabola, lowest:K (a parabola through the K lowest
+            losses), interpolation, law (the fitted law's own), or auto, which says what it chose and why.
+        noise_nats: standard deviation of the loss between seeds, where the table has no repeated seeds to tell it.
+        budget_tolerance: neighbouring budgets within this share of one another are one.
         given: values of the law's inputs besides params and tokens, at which optima are taken.
         hyperparameters: laws of params and tokens fitted to tables of their own, read at each optimum.
         far_factor: predictions and optima further than this many times beyond the fitted range are flagged.
@@ -54,7 +61,7 @@ def fit(
         inference_tokens: tokens served over that run's life.
     """
     from analysis import backend
-    from analysis.compute import flop_rule
+    from analysis.compute import ValleySettings, flop_rule
     from analysis.fit import FitError
     from analysis.intervals import Resampling
     from analysis.report import show, study_report
@@ -73,6 +80,7 @@ def fit(
         resampling=Resampling(resample_by, resample_within),
         far_factor=far_factor,
         given=numbers("--given", given),
+        valleys=ValleySettings(valleys, noise_nats, budget_tolerance),
     )
     report = study_report(
         table,

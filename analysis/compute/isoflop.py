@@ -1,214 +1,278 @@
-"""Approach 2 of Hoffmann et al. 2022 (section 3.2): a parabola per compute budget, then power laws of the optima.
+"""Approach 2 of Hoffmann et al. 2022 (section 3.2): the minimum of each compute budget, and power laws through them.
 
-Within a budget the held-out loss is fitted by least squares as a parabola in log(params). Its minimum is the
-compute-optimal size at that budget; the tokens there follow from the budget's own runs (log tokens against log params),
-so the table's way of counting FLOPs is kept.
+Which reading of a valley (readings.py) is right depends on its sizes and its noise. The default is the one whose
+exponent would be nearest to the truth if the fitted surface were the truth (design.py), among those that do not miss
+the valleys' own points. Minima outside the sizes that were trained are no minima: such a budget is left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from analysis.fit import LEAST_SQUARES, FitError, LeftOut, fit, select
+from analysis.compute.design import FEWEST_BUDGETS, LEAST_LOSS, Design, misfit, simulate, weights_of
+from analysis.compute.frontier import efficient_runs
+from analysis.compute.power_laws import PowerLaw, power_law
+from analysis.compute.readings import CANDIDATES, FEWEST_SIZES, LAW, minima, reading
+from analysis.compute.surface import Surface, fit_surface
+from analysis.compute.valleys import Budget, Noise, Valleys, valleys
+from analysis.fit import LEAST_SQUARES, FitError, LeftOut, fit
 from analysis.fit.batched import solve
 from analysis.intervals import Estimate, Interval, check_resampling, percentile_interval, with_intervals
-from analysis.intervals.resampling import bootstrap_weights
-from analysis.laws import CHINCHILLA, FRONTIER, LOSS_FRONTIER, Law
-from analysis.runs_table import complete
+from analysis.laws import LOSS_FRONTIER, evaluate
 
-FEWEST_SIZES = 3  # a parabola has three coefficients
-FEWEST_VALLEYS = 3  # one more than the two constants of a power law
+AUTO = "auto"
+CURVE_POINTS = 60
 
 
 @dataclass(frozen=True)
 class Valley:
-    """One budget: loss = c0 + c1 x + c2 x^2 with x = log(params) - centre, and the optimum it gives.
+    """One budget and its minimum.
 
-    params, tokens and loss_nats are those of the optimum. inside_range: whether the optimum lies between the smallest
-    and the largest size that was trained; outside, it is an extrapolation of the parabola.
+    at_params, at_loss: the sizes trained and their losses, as `valleys` made them, (sizes,). params, tokens and
+    loss_nats are those of the minimum. inside: share of the draws of the noise whose minimum lies inside the sizes.
+    misfit_nats: standard deviation of the points around the curve (NaN for a curve through all of them).
+    curve_params, curve_loss: the curve that was read.
     """
 
     budget_flops: float
     runs: int
-    centre: float
-    coefficients: tuple[float, float, float]
+    at_params: np.ndarray
+    at_loss: np.ndarray
     params: Interval
     tokens: Interval
     loss_nats: Interval
-    smallest_params: float
-    largest_params: float
-    inside_range: bool
-
-    def loss_at(self, params: np.ndarray) -> np.ndarray:
-        """The parabola's loss, in nats per token."""
-        x = np.log(params) - self.centre
-        return self.coefficients[0] + x * (self.coefficients[1] + x * self.coefficients[2])
+    inside: float
+    misfit_nats: float
+    curve_params: np.ndarray
+    curve_loss: np.ndarray
 
 
 @dataclass(frozen=True)
 class IsoFlop:
-    """Approach 2: valleys, power laws of the optima against flops, and the budgets left out with the reason.
+    """Approach 2: valleys, power laws of the minima against flops, and the budgets left out with the reason.
 
-    loss is None when there are too few valleys for its three constants; loss_note says so. dropped_draws counts the
-    resamples that left fewer than two budgets with a minimum and were not used.
+    reading: how the minima were read; why: what decided it. design: what this grid of sizes and budgets can tell, by
+    simulation, and the noise of a run, which all intervals here come from. loss is None when there are too few valleys
+    for its three constants; loss_note says so. notes: what was done to the table, and what speaks against a reading.
     """
 
+    reading: str
+    why: str
+    design: Design
     valleys: tuple[Valley, ...]
     left_out: tuple[LeftOut, ...]
-    params: Estimate
-    tokens: Estimate
+    params: PowerLaw
+    tokens: PowerLaw
     loss: Estimate | None
     loss_note: str
-    dropped_draws: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Budget:
-    flops: float
+class ValleySettings:
+    """how: auto, the name of a reading (readings.py), or law for the minima of the surface at the same budgets.
+    noise_nats, budget_tolerance: as in `valleys`."""
+
+    how: str = AUTO
+    noise_nats: float | None = None
+    budget_tolerance: float = 0.1
+
+
+AUTO_VALLEYS = ValleySettings()
+
+
+@dataclass(frozen=True)
+class _Minima:
+    """Of each budget, the observed value and then the draws (1 + draws, budgets): NaN where there is none inside."""
+
     log_params: np.ndarray
     log_tokens: np.ndarray
     loss: np.ndarray
-
-    @property
-    def centre(self) -> float:
-        return float(self.log_params.mean())
+    side: np.ndarray
 
 
-def fit_isoflop(table: pd.DataFrame, *, level: float = 0.9, bootstraps: int = 1000, seed: int = 0) -> IsoFlop:
+def fit_isoflop(
+    table: pd.DataFrame,
+    surface: Surface | None = None,
+    settings: ValleySettings = AUTO_VALLEYS,
+    *,
+    level: float = 0.9,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> IsoFlop:
     """Fit approach 2 to the usable rows of a runs table with a `budget_flops` column.
 
-    Resamples draw runs with replacement within each budget. Raises FitError when fewer than three budgets give an
-    optimum.
+    surface: a law fitted to the table, by which the design is judged; `chinchilla` is fitted where none is given. Its
+    draws are needed where minima are the law's. Intervals are over `bootstraps` draws of the noise of a run. Raises
+    FitError when fewer than three budgets give a minimum inside the sizes trained.
     """
     check_resampling(level, bootstraps)
-    budgets, left_out = _usable_budgets(complete(table))
-    if len(budgets) < FEWEST_VALLEYS:
-        reasons = "; ".join(f"{item.run}: {item.reason}" for item in left_out)
-        raise FitError(
-            f"budget_flops: {len(budgets)} budgets give a minimum of loss over params, approach 2 needs at "
-            f"least {FEWEST_VALLEYS}. Fix: add budgets or sizes"
-            f"{f' (left out: {reasons})' if reasons else ''}."
-        )
+    surface, how = fit_surface(table) if surface is None else surface, settings.how
+    if how not in (AUTO, LAW):
+        reading(how)
+    found = valleys(
+        table,
+        surface,
+        fewest_sizes=FEWEST_SIZES,
+        noise_nats=settings.noise_nats,
+        tolerance=settings.budget_tolerance,
+    )
+    _check_count(len(found.budgets), found.left_out, "sizes enough for a minimum")
+    names = tuple(dict.fromkeys((*CANDIDATES, *(() if how in (AUTO, LAW) else (how,)), LAW)))
+    design = simulate(found.budgets, surface, found.noise, names, level=level, seed=seed)
+    observed = [budget.loss[None] for budget in found.budgets]
+    missing = tuple(
+        name
+        for name in names
+        if name != LAW
+        and misfit(reading(name), found.budgets, found.noise, observed)[0] > design.support(name).misfit_limit
+    )
+    chosen, why = _choice(how, design, missing)
     generator = np.random.default_rng(seed)
-    best, drawn = [], []
-    for budget in budgets:
-        members = np.arange(len(budget.loss))
-        weights = bootstrap_weights(generator, members, np.zeros(len(members)), bootstraps)
-        best.append(_optimum(budget, np.ones((1, len(budget.loss)))))
-        drawn.append(_optimum(budget, weights))
-    best_G, drawn_BG = np.concatenate(best), np.stack(drawn, axis=1)
-    kept = np.sum(drawn_BG["valid"], axis=1) >= 2
-    if np.sum(kept) < 20:
-        raise FitError(
-            f"bootstraps = {bootstraps}: only {np.sum(kept)} resamples keep two budgets with a minimum. "
-            "Fix: train more sizes per budget."
-        )
-    drawn_BG = drawn_BG[kept]
-    frontier = {
-        name: _frontier(FRONTIER, budgets, best_G[name], drawn_BG[name], drawn_BG["valid"], level)
-        for name in ("params", "tokens")
-    }
-    loss, loss_note = None, f"{len(budgets)} budgets; a loss frontier with an irreducible loss needs at least 4"
-    if len(budgets) > len(LOSS_FRONTIER.parameters):
-        loss, loss_note = (
-            _frontier(LOSS_FRONTIER, budgets, best_G["loss_nats"], drawn_BG["loss_nats"], drawn_BG["valid"], level),
-            "",
-        )
-    valleys = tuple(_valley(budget, best_G[i], drawn_BG[:, i], level) for i, budget in enumerate(budgets))
+    read = _of_law(found.budgets, surface) if chosen == LAW else _of_curves(chosen, found, bootstraps, generator)
+    weights, shares = weights_of(found.budgets, read.log_params)
+    used = weights > 0
+    left_out = [*found.left_out, *(_left_out(found.budgets[i], read.side[:, i]) for i in np.flatnonzero(~used))]
+    _check_count(int(used.sum()), left_out, "a minimum of loss over params inside the sizes trained")
+    budgets = [budget for budget, kept in zip(found.budgets, used, strict=True) if kept]
+    log_flops = np.log([budget.flops for budget in budgets])
+    read = _Minima(*(array[:, used] for array in (read.log_params, read.log_tokens, read.loss, read.side)))
+    loss, loss_note = _loss_frontier(log_flops, read.loss, level)
     return IsoFlop(
-        valleys, tuple(left_out), frontier["params"], frontier["tokens"], loss, loss_note, int(np.sum(~kept))
+        reading=chosen,
+        why=why,
+        design=design,
+        valleys=tuple(
+            _valley(chosen, budget, found.noise, surface, read, i, level, float(share))
+            for i, (budget, share) in enumerate(zip(budgets, shares[used], strict=True))
+        ),
+        left_out=tuple(left_out),
+        params=power_law(log_flops, read.log_params, weights[used], level),
+        tokens=power_law(log_flops, read.log_tokens, weights[used], level),
+        loss=loss,
+        loss_note=loss_note,
+        notes=(*found.notes, *_notes(chosen, design, missing)),
     )
 
 
-def _usable_budgets(table: pd.DataFrame) -> tuple[list[_Budget], list[LeftOut]]:
-    """Budgets whose parabola has a minimum, and the others with the reason."""
-    if table["budget_flops"].isna().all():
+def _check_count(count: int, left_out: Sequence[LeftOut], what: str) -> None:
+    if count < FEWEST_BUDGETS:
+        reasons = "; ".join(f"{item.run}: {item.reason}" for item in left_out[:8])
         raise FitError(
-            "budget_flops: no run states its budget. Fix: fill the column, or name yours, as --column "
-            "budget_flops=YOURS."
+            f"budget_flops: {count} budgets have {what}, approach 2 needs at least {FEWEST_BUDGETS}. Fix: add budgets "
+            f"or sizes{f' (left out: {reasons})' if reasons else ''}."
         )
-    points, _ = select(CHINCHILLA, table)
-    flops_N = table["budget_flops"].to_numpy(np.float64)[points.rows]
-    budgets, left_out = [], []
-    for run, flops in zip(points.runs, flops_N, strict=True):
-        if np.isnan(flops):
-            left_out.append(LeftOut(run, "budget_flops is missing"))
-    for flops in np.unique(flops_N[~np.isnan(flops_N)]):
-        rows = flops_N == flops
-        budget = _Budget(
-            float(flops),
-            np.log(points.inputs["params"][rows]),
-            np.log(points.inputs["tokens"][rows]),
-            points.output[rows],
+
+
+def _choice(how: str, design: Design, missing: Sequence[str]) -> tuple[str, str]:
+    """The reading to use, and why."""
+    if how != AUTO:
+        return how, "as asked for"
+    fitting = [name for name in CANDIDATES if name not in missing]
+    best = design.best_reading(fitting or CANDIDATES)
+    if not np.isfinite(best.exponent_error):
+        return best.approach, "no reading gives a frontier in half of the sweeps simulated on the fitted surface"
+    rejected = [name for name in CANDIDATES if name in missing]
+    why = (
+        f"of {', '.join(CANDIDATES)} its exponent comes nearest to the fitted law's own, in sweeps simulated from that "
+        "law on these sizes and budgets"
+    )
+    misses = f"; left aside, since it misses the valleys' points by more than it would there: {', '.join(rejected)}"
+    return best.approach, why + (misses if rejected else "")
+
+
+def _of_curves(name: str, found: Valleys, draws: int, generator: np.random.Generator) -> _Minima:
+    """What a reading finds in the losses as measured, and with further noise drawn."""
+    factors, parts = found.noise.factors(draws, generator), []
+    for budget in found.budgets:
+        noise_DN = found.noise.drawn(budget.loss, budget.repeats, factors, generator)
+        drawn = np.vstack([budget.loss, np.maximum(budget.loss + noise_DN, LEAST_LOSS * budget.loss)])
+        places, loss, side = minima(reading(name), budget.log_params, drawn)
+        parts.append((places, budget.log_tokens_at(places), loss, side))
+    return _Minima(*(np.stack(columns, axis=1) for columns in zip(*parts, strict=True)))
+
+
+def _of_law(budgets: Sequence[Budget], surface: Surface) -> _Minima:
+    """The surface's own optima at the budgets, for each draw of its constants."""
+    if surface.draws is None:
+        raise FitError("valleys = 'law': the surface has no draws. Fix: give one that was bootstrapped.")
+    values, parts = np.vstack([surface.values, surface.draws]), []
+    for budget in budgets:
+        params, tokens, loss = efficient_runs(surface.law, values, surface.rule, budget.flops)
+        places = np.log(params)
+        side = np.where(places < budget.log_params[0], -1, np.where(places > budget.log_params[-1], 1, 0))
+        there = np.where(side == 0, 1.0, np.nan)
+        parts.append((places * there, np.log(tokens) * there, loss * there, side))
+    return _Minima(*(np.stack(columns, axis=1) for columns in zip(*parts, strict=True)))
+
+
+def _left_out(budget: Budget, side: np.ndarray) -> LeftOut:
+    """A budget without a minimum that can be used."""
+    if side[0]:
+        return LeftOut(
+            budget.name, f"the loss is lowest at the {'smallest' if side[0] < 0 else 'largest'} size trained"
         )
-        sizes = len(np.unique(budget.log_params))
-        if sizes < FEWEST_SIZES:
-            left_out.append(LeftOut(f"budget {flops:.3g} FLOP", f"{sizes} sizes; a parabola needs {FEWEST_SIZES}"))
-        elif not _optimum(budget, np.ones((1, len(budget.loss))))["valid"][0]:
-            left_out.append(LeftOut(f"budget {flops:.3g} FLOP", "loss over log(params) is not convex: no minimum"))
-        else:
-            budgets.append(budget)
-    return budgets, left_out
+    share = np.mean(side[1:] != 0)
+    return LeftOut(budget.name, f"noise puts the minimum outside the sizes trained in {share:.0%} of the draws")
 
 
-def _parabolas(budget: _Budget, weights_BN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted least-squares coefficients (B, 3) in log(params) - centre, and whether each has a minimum (B,)."""
-    powers_N3 = (budget.log_params - budget.centre)[:, None] ** np.arange(3)
-    gram = np.einsum("bn,ni,nj->bij", weights_BN, powers_N3, powers_N3)
-    moments = np.einsum("bn,ni,n->bi", weights_BN, powers_N3, budget.loss)
-    # Weights of repeated sizes add up, so a resample is solvable when three different sizes are left in it.
-    _, size_of_run = np.unique(budget.log_params, return_inverse=True)
-    sizes = [weights_BN[:, size_of_run == size].sum(axis=1) > 0 for size in range(max(size_of_run) + 1)]
-    solvable = np.sum(sizes, axis=0) >= FEWEST_SIZES
-    gram[~solvable] = np.eye(3)
-    coefficients = np.linalg.solve(gram, moments[..., None])[..., 0]
-    curvature_floor = 1e-9 * np.ptp(budget.loss) / np.ptp(budget.log_params) ** 2  # below rounding: a straight line
-    return coefficients, solvable & (coefficients[:, 2] > curvature_floor)
+def _loss_frontier(log_flops: np.ndarray, loss_DG: np.ndarray, level: float) -> tuple[Estimate | None, str]:
+    """Loss at the minima against flops, refitted to every draw; a minimum that a draw lacks weighs nothing there."""
+    law = LOSS_FRONTIER
+    if len(log_flops) <= len(law.parameters):
+        return None, f"{len(log_flops)} budgets; a loss frontier with an irreducible loss needs at least 4"
+    inputs, names = {"flops": np.exp(log_flops)}, [f"budget {value:.3g} FLOP" for value in np.exp(log_flops)]
+    result = fit(law, pd.DataFrame({"run": names, **inputs, law.output: loss_DG[0]}), LEAST_SQUARES)
+    drawn = loss_DG[1:][np.sum(np.isfinite(loss_DG[1:]), axis=1) >= FEWEST_BUDGETS]
+    there = np.isfinite(drawn)
+    starts = np.tile(law.pack(result.array()), (len(drawn), 1))
+    logs = np.log(np.where(there, drawn, 1.0))
+    draws = law.natural(solve(law, inputs, logs, there.astype(float), starts, LEAST_SQUARES, near=True).theta)
+    return with_intervals(result, draws, level, f"percentiles of {len(draws)} draws of the noise of a run"), ""
 
 
-def _optimum(budget: _Budget, weights_BN: np.ndarray) -> np.ndarray:
-    """Structured array (B,) with valid, params, tokens and loss_nats of each resample's optimum."""
-    coefficients, valid = _parabolas(budget, weights_BN)
-    c0, c1, c2 = np.where(valid[:, None], coefficients, [1.0, 0.0, 1.0]).T
-    # e^20 either way is far outside any table and keeps a nearly flat parabola from overflowing.
-    x = np.clip(-c1 / (2 * c2), -20, 20)
-    slope, offset = np.polyfit(budget.log_params - budget.centre, budget.log_tokens, 1)
-    found = np.zeros(len(valid), [("valid", bool), ("params", float), ("tokens", float), ("loss_nats", float)])
-    found["params"], found["tokens"] = np.exp(x + budget.centre), np.exp(offset + slope * x)
-    found["loss_nats"] = c0 - c1**2 / (4 * c2)
-    found["valid"] = valid & (found["loss_nats"] > 0)
-    return found
+def _valley(
+    name: str, budget: Budget, noise: Noise, surface: Surface, read: _Minima, i: int, level: float, inside: float
+) -> Valley:
+    def interval(values: np.ndarray) -> Interval:
+        return percentile_interval(values[0], values[1:][np.isfinite(values[1:])], level)
 
-
-def _valley(budget: _Budget, best: np.ndarray, drawn_B: np.ndarray, level: float) -> Valley:
-    drawn_B = drawn_B[drawn_B["valid"]]
-    intervals = {
-        name: percentile_interval(best[name], drawn_B[name], level) for name in ("params", "tokens", "loss_nats")
-    }
-    smallest, largest = float(np.exp(budget.log_params.min())), float(np.exp(budget.log_params.max()))
-    coefficients = _parabolas(budget, np.ones((1, len(budget.loss))))[0][0]
+    at = np.linspace(budget.log_params[0], budget.log_params[-1], CURVE_POINTS)
+    if name == LAW:
+        tokens = surface.rule.tokens(budget.flops, np.exp(at))
+        curve, misfit_nats = (
+            evaluate(surface.law, surface.values, {"params": np.exp(at), "tokens": tokens}),
+            float("nan"),
+        )
+    else:
+        curve = reading(name).curve(budget.log_params, budget.loss[None], at)[0]
+        missed, freedom = reading(name).misses(budget.log_params, budget.loss[None])
+        misfit_nats = float(np.sqrt(np.sum(missed**2) / freedom)) if freedom > 0 else float("nan")
     return Valley(
         budget_flops=budget.flops,
-        runs=len(budget.loss),
-        centre=budget.centre,
-        coefficients=tuple(map(float, coefficients)),
-        **intervals,
-        smallest_params=smallest,
-        largest_params=largest,
-        inside_range=bool(smallest <= best["params"] <= largest),
+        runs=budget.runs,
+        at_params=np.exp(budget.log_params),
+        at_loss=budget.loss,
+        params=interval(np.exp(read.log_params[:, i])),
+        tokens=interval(np.exp(read.log_tokens[:, i])),
+        loss_nats=interval(read.loss[:, i]),
+        inside=inside,
+        misfit_nats=misfit_nats,
+        curve_params=np.exp(at),
+        curve_loss=curve,
     )
 
 
-def _frontier(
-    law: Law, budgets: list[_Budget], best_G: np.ndarray, drawn_BG: np.ndarray, valid_BG: np.ndarray, level: float
-) -> Estimate:
-    """A power law of the optima, refitted to every resample's optima; budgets without a minimum there weigh nothing."""
-    flops = np.array([budget.flops for budget in budgets])
-    names = [f"budget {value:.3g} FLOP" for value in flops]
-    result = fit(law, pd.DataFrame({"run": names, "flops": flops, law.output: best_G}), LEAST_SQUARES)
-    starts = np.tile(law.pack(result.array()), (len(drawn_BG), 1))
-    logs = np.log(np.where(valid_BG, drawn_BG, 1.0))
-    found = solve(law, {"flops": flops}, logs, valid_BG.astype(float), starts, LEAST_SQUARES, near=True)
-    method = f"percentiles of {len(logs)} resamples of the runs within each budget"
-    return with_intervals(result, law.natural(found.theta), level, method)
+def _notes(name: str, design: Design, missing: Sequence[str]) -> list[str]:
+    """What speaks against the reading that was used."""
+    notes = []
+    if name in missing:
+        notes.append(f"the curves of {name} miss the points of their valleys by more than noise and the law explain")
+    if not design.supports_well(design.support(name)):
+        notes.append(
+            f"on sweeps simulated from the fitted law, {name} is off in the exponent by "
+            f"{design.support(name).exponent_bias:+.3f}, more than its noise, or often finds no frontier"
+        )
+    return notes

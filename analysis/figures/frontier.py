@@ -26,27 +26,29 @@ from analysis.figures.style import (
 from analysis.studies import Study, fitted_rows, planning_law
 from analysis.studies.allocation import constants_of, interval_at
 
+STEEP = 3.0  # largest over smallest loss, from which valleys are drawn on a logarithmic scale
 
-def isoflop_valleys(table: pd.DataFrame, study: Study, columns: Columns = "one") -> Figure:
-    """Held-out loss against params: the runs, one parabola per budget, and its optimum with interval (approach 2)."""
+
+def isoflop_valleys(study: Study, columns: Columns = "one") -> Figure:
+    """Held-out loss against params: the sizes of each budget, the curve read there, and its minimum (approach 2)."""
     if study.isoflop is None:
         raise FigureError(f"isoflop = None: there are no valleys to draw. Reason: {study.isoflop_note}")
-    runs, valleys = fitted_rows(table, study), study.isoflop.valleys
+    valleys = study.isoflop.valleys
     labels = told_apart([valley.budget_flops for valley in valleys])
     legend_rows = -(-(len(valleys) + 1) // (4 if columns == "one" else 8))
     with canvas(columns, (2.5 if columns == "one" else 3.0) + 0.14 * legend_rows) as (figure, axes):
         for i, valley in enumerate(valleys):
             colour, marker = shade(i, len(valleys)), MARKERS[i % len(MARKERS)]
-            mine = runs[runs["budget_flops"] == valley.budget_flops]
-            low = min(valley.smallest_params, valley.params.value)
-            high = max(valley.largest_params, valley.params.value)
-            sizes = np.geomspace(low / 1.15, high * 1.15, 200)
-            axes.plot(sizes, valley.loss_at(sizes), color=colour, zorder=2)
-            axes.plot(mine["params"], mine["loss_nats"], marker, color=colour, label=labels[i])
+            axes.plot(valley.curve_params, valley.curve_loss, color=colour, zorder=2)
+            axes.plot(valley.at_params, valley.at_loss, marker, color=colour, label=labels[i])
             axes.errorbar(valley.params.value, valley.loss_nats.value, xerr=arms(valley.params), **STAR_WITH_BAR)
         axes.plot([], [], **STAR, label="optimum")
         axes.set(xscale="log", xlabel="params (count)", ylabel="held-out loss (nats per token)")
         log_ticks(axes.xaxis)
+        losses = np.concatenate([valley.at_loss for valley in valleys])
+        if losses.max() > STEEP * losses.min():  # steep walls would leave the valleys no height
+            axes.set(yscale="log")
+            log_ticks(axes.yaxis)
         title = f"budget (FLOP); optimum with {study.level:.0%} interval"
         legend_above(figure, axes, title, across=4 if columns == "one" else 8)
     return figure
@@ -109,7 +111,7 @@ def optimal_allocation(
 
 def _draw_approach_2(axes: Axes, study: Study, name: str, flops: np.ndarray) -> None:
     law = getattr(study.isoflop, name)
-    at = [law.at({"flops": value}, study.level) for value in flops]
+    at = [law.at(value, study.level) for value in flops]
     label = f"approach 2, {study.level:.0%} interval dotted"
     axes.plot(flops, [interval.value for interval in at], "--", color=WARM, label=label)
     axes.plot([], [], **STAR, label="valleys' minima")

@@ -67,10 +67,12 @@ def _verdict(score: Score) -> Content:
     )  # fmt: skip
 
 
-def optima_section(optima: Sequence[Optimum], exponents: tuple[Interval, Interval], note: str) -> Section:
+def optima_section(
+    optima: Sequence[Optimum], exponents: tuple[Interval, Interval], approach_2: Sequence[Content]
+) -> Section:
     """Compute-optimal runs by budget, by each approach; exponents: of params and of tokens against flops.
 
-    note: why approach 2 is missing, or nothing.
+    approach_2: what is to be said of the valleys, or why there are none.
     """
     budgets = list(dict.fromkeys(best.flops for best in optima))
     approaches = sorted({best.approach for best in optima})
@@ -86,8 +88,7 @@ def optima_section(optima: Sequence[Optimum], exponents: tuple[Interval, Interva
             span(exponents[1]), ".",
         ),
     ]  # fmt: skip
-    if note:
-        lines.append(f"Approach 2 is not fitted. {note}")
+    lines += approach_2
     rows = [row for flops in budgets for row in _optimum_rows([by.get((flops, a)) for a in approaches])]
     far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
     warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())

@@ -60,11 +60,11 @@ def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFi
         caption = (
             "Held-out loss (nats per token) against params, one marker and curve per compute budget (",
             Number(sum(valley.runs for valley in study.isoflop.valleys), "d"), " runs). Left of a minimum the model is "
-            "too small for its budget, right of it it sees too few tokens. Stars are the minima of the parabolas, bars "
+            "too small for its budget, right of it it sees too few tokens. Stars are the minima of the curves, bars "
             "their ", level, "s.",
         )  # fmt: skip
         figure = Figure("isoflop_valleys", "IsoFLOP valleys", caption)
-        found.append(CaptionedFigure(figure, lambda: figures.isoflop_valleys(table, study)))
+        found.append(CaptionedFigure(figure, lambda: figures.isoflop_valleys(study)))
     caption = (
         "Held-out loss (nats per token) against training compute (FLOP) of the ", runs, ". The line is the least loss "
         "that the parametric law allows at each budget, the shade its ", level, ", which holds the uncertainty of the "

@@ -1,4 +1,4 @@
-"""The sections on the fitted runs: the parametric law with its constants (approach 3), isoFLOP valleys (approach 2)."""
+"""The section on the parametric law: its constants (approach 3), and how well the runs determine them."""
 
 from analysis.intervals import Estimate
 from analysis.report.document import (
@@ -66,51 +66,3 @@ def weakly_identified(reasons: dict[str, str]) -> tuple[Bullets, ...]:
         for name, reason in reasons.items()
     )
     return (Bullets(items),) if items else ()
-
-
-def valleys_section(study: Study) -> Section:
-    """Approach 2, or why there is none."""
-    title, isoflop = "IsoFLOP valleys (approach 2)", study.isoflop
-    if isoflop is None:
-        return Section(title, (Paragraph(f"Not fitted. {study.isoflop_note}"),))
-    rows = tuple(
-        (
-            Number(valley.budget_flops),
-            Number(valley.runs, "d"),
-            span(valley.params),
-            span(valley.tokens),
-            span(valley.loss_nats),
-            "yes" if valley.inside_range else (Strong("no"), ": the parabola is extrapolated"),
-        )
-        for valley in isoflop.valleys
-    )
-    columns = (
-        "budget (FLOP)", "runs", "optimal params (count)", "optimal tokens (count)", "loss there (nats per token)",
-        "inside the sizes trained",
-    )  # fmt: skip
-    lines: list[Content] = [
-        (
-            f"optimal {name} = scale * flops^exponent: exponent ", span(law.intervals["exponent"]), ", scale ",
-            span(law.intervals["scale"]), f" {name} at 1 FLOP",
-        )
-        for name, law in (("params", isoflop.params), ("tokens", isoflop.tokens))
-    ]  # fmt: skip
-    if isoflop.loss is not None:
-        loss = isoflop.loss.intervals
-        lines.append(
-            (
-                "loss at the optimum = E + scale / flops^exponent: E ", span(loss["E"]), " nats per token, scale ",
-                span(loss["scale"]), " nats per token, exponent ", span(loss["exponent"]),
-            )
-        )  # fmt: skip
-    else:
-        lines.append(f"loss at the optimum against flops: not fitted ({isoflop.loss_note})")
-    lines.append(
-        (
-            "intervals: ", Number(study.bootstraps, "d"), " resamples of the runs within each budget, ",
-            Number(isoflop.dropped_draws, "d"), " of them dropped because fewer than two budgets kept a minimum",
-        )
-    )  # fmt: skip
-    lines += [f"left out: {item.run}: {item.reason}" for item in isoflop.left_out]
-    text = "A parabola of loss in log(params) is fitted to each budget; its minimum is the optimum."
-    return Section(title, (Paragraph(text), Table(columns, rows), Bullets(tuple(lines))))

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis import json_values
 from analysis.compute import FlopRule
 from analysis.intervals import Estimate, Interval
-from analysis.report import beyond_the_runs, fitted_law
+from analysis.report import beyond_the_runs, fitted_law, valleys
 from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section, Table
 from analysis.report.time_account import TimeAccount, time_section
 from analysis.runs_table import unit_of
@@ -72,9 +72,13 @@ class StudyReport:
         """The sections that `isoflop fit` prints: the law, the optima, what departing from them costs."""
         found = [fitted_law.law_section(self.study)]
         if self.frontier is not None:
-            frontier, note = self.frontier, self.study.isoflop_note
+            frontier, isoflop = self.frontier, self.study.isoflop
+            approach_2: tuple[Content, ...] = (f"Approach 2 is not fitted. {self.study.isoflop_note}",)
+            if isoflop is not None:
+                approach_2 = (valleys.exponents(isoflop), *valleys.remarks(isoflop))
             found += [
-                beyond_the_runs.optima_section(frontier.optima, frontier.exponents, note),
+                beyond_the_runs.optima_section(frontier.optima, frontier.exponents, approach_2),
+                *([valleys.design_section(isoflop)] if isoflop is not None else []),
                 beyond_the_runs.departures_section(frontier.departures_flops, self.study.level, frontier.departures),
             ]
         else:
@@ -114,7 +118,7 @@ class StudyReport:
                 Paragraph(opening),
                 *scored,
                 fitted,
-                fitted_law.valleys_section(self.study),
+                valleys.valleys_section(self.study),
                 *beyond,
                 *([beyond_the_runs.backtest_section(self.backtest)] if self.backtest else []),
                 *([Section("Figures", tuple(figures))] if figures else []),

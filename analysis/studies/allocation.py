@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.compute import FlopRule, IsoFlop, Reach, cheapest_runs, efficient_runs
+from analysis.compute import FlopRule, Reach, cheapest_runs, efficient_runs
 from analysis.compute.frontier import departures, paired
 from analysis.compute.serving import FORWARD_SHARE
 from analysis.fit import FitError
@@ -197,17 +197,13 @@ def interval_at(study: Study, found: np.ndarray) -> Interval:
 def _by_valleys(study: Study, flops: float) -> Optimum:
     if study.isoflop is None:
         raise FitError(f"approach = 2: not fitted. Reason: {study.isoflop_note}")
-    at = {"flops": flops}
-    params, tokens = study.isoflop.params.at(at, study.level), study.isoflop.tokens.at(at, study.level)
-    ratio = percentile_interval(tokens.value / params.value, _ratio_draws(study.isoflop, flops), study.level)
-    loss = study.isoflop.loss.at(at, study.level) if study.isoflop.loss else None
+    of_params, of_tokens, of_loss = study.isoflop.params, study.isoflop.tokens, study.isoflop.loss
+    params, tokens = of_params.at(flops, study.level), of_tokens.at(flops, study.level)
+    drawn = of_tokens.drawn_at(flops) / of_params.drawn_at(flops)
+    ratio = percentile_interval(tokens.value / params.value, drawn, study.level)
+    loss = of_loss.at({"flops": flops}, study.level) if of_loss else None
     far = Reach(flops / study.largest_flops, "compute", study.far_factor)
     return Optimum(flops, study.flop_rule, 2, study.level, params, tokens, ratio, loss, far)
-
-
-def _ratio_draws(isoflop: IsoFlop, flops: float) -> np.ndarray:
-    scale = isoflop.tokens.draws[:, 0] / isoflop.params.draws[:, 0]
-    return scale * flops ** (isoflop.tokens.draws[:, 1] - isoflop.params.draws[:, 1])
 
 
 def _read(estimate: Estimate, at: Mapping[str, np.ndarray], draws: int, level: float) -> list[tuple[str, Interval]]:

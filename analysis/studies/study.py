@@ -1,5 +1,6 @@
 """A study: everything that is learnt from one runs table by fitting a law to it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,17 @@ import numpy as np
 import pandas as pd
 
 from analysis import json_values
-from analysis.compute import FlopRule, IsoFlop, Reach, fit_flop_rule, fit_isoflop
+from analysis.compute import (
+    AUTO_VALLEYS,
+    FlopRule,
+    IsoFlop,
+    Reach,
+    Surface,
+    ValleySettings,
+    fit_flop_rule,
+    fit_isoflop,
+    fit_surface,
+)
 from analysis.compute.frontier import given_inputs
 from analysis.fit import HUBER, FitError, LeftOut, Objective, fit_points, select
 from analysis.intervals import (
@@ -98,13 +109,15 @@ def fit_table(
     resampling: Resampling = POINTS,
     far_factor: float = 10.0,
     given: Mapping[str, float] | None = None,
+    valleys: ValleySettings = AUTO_VALLEYS,
 ) -> Study:
     """Fit the parametric law and, where budgets are stated, approach 2, each with bootstrap intervals.
 
     Only the columns of the law are needed; `runs_table.complete` says how others are filled in. Several rows of one run
     are refused unless `resampling` draws by run. Raises TableError or FitError for a table that does not determine the
     law; a run that cannot be used is listed in `left_out` instead. resampling: what the bootstrap of the law draws.
-    given: for optima, a value of each of the law's inputs besides params and tokens.
+    given: for optima, a value of each of the law's inputs besides params and tokens. valleys: how approach 2 reads its
+    minima.
     """
     table = complete(table, (*law.inputs, law.output))
     if resampling.by != "run":
@@ -120,18 +133,17 @@ def fit_table(
     result = fit_points(law, points, left_out, objective)
     ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
     ranges[law.output] = (float(points.output.min()), float(points.output.max()))
+    estimate = bootstrapped(result, points, table, resampling=resampling, **settings)
     isoflop, note, rule, largest = None, f"law {law.name!r} has no params and tokens", None, float("nan")
     if {"params", "tokens"} <= set(law.inputs):
         flops, largest = _prices(rows)
         rule = fit_flop_rule(points.inputs["params"], points.inputs["tokens"], flops)
-        try:
-            isoflop, note = fit_isoflop(table, **settings), ""
-        except FitError as error:
-            note = str(error)
+        surface = Surface(law, result.array(), rule, objective, estimate.draws)
+        isoflop, note = _approach_2(table, surface, given or {}, valleys, settings)
     elif "flops" in law.inputs:
         largest = ranges["flops"][1]
     return Study(
-        law=bootstrapped(result, points, table, resampling=resampling, **settings),
+        law=estimate,
         profiles=profile(result, points, level),
         predictive=predictive(result, points, bootstraps=bootstraps, seed=seed),
         isoflop=isoflop,
@@ -178,6 +190,24 @@ def fitted_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The rows of the study's table that its law was fitted to, completed, in the order of the fit's `used`."""
     table = complete(table)
     return table.iloc[select(study.law.fit.law, table)[0].rows].reset_index(drop=True)
+
+
+def _approach_2(
+    table: pd.DataFrame,
+    surface: Surface,
+    given: Mapping[str, float],
+    valleys: ValleySettings,
+    settings: Mapping[str, Any],
+) -> tuple[IsoFlop | None, str]:
+    """Approach 2, judged by the study's law where that is one of params and tokens, else by chinchilla; or why not."""
+    try:
+        if _optima_note(surface.law, given):
+            surface = fit_surface(table)
+        else:
+            surface = dataclasses.replace(surface, law=given_inputs(surface.law, given))
+        return fit_isoflop(table, surface, valleys, **settings), ""
+    except FitError as error:
+        return None, str(error)
 
 
 def _given(law: Law, given: Mapping[str, float]) -> dict[str, float]:
