@@ -161,11 +161,10 @@ def six_nd(table: pd.DataFrame) -> pd.Series:
 
 
 def check_run_names(runs: pd.Series) -> None:
-    """Raise TableError where a run is named twice, which only checkpoints of one run may be."""
+    """Raise TableError where a run is named twice, as only checkpoints of one run may be (`table_runs`)."""
     if runs.duplicated().any():
         raise TableError(
-            f"run = {runs[runs.duplicated()].iloc[0]!r}: stands in more than one row. Fix: give every run its own "
-            "name, or fit with --resample-by run where the rows are checkpoints of runs."
+            f"run = {runs[runs.duplicated()].iloc[0]!r}: stands in more than one row. Fix: give every run its own name."
         )
 
 
