@@ -108,11 +108,11 @@ def _check_flops(rows: pd.DataFrame) -> None:
     middle = float(np.median(ratio[usable]))
     if not LOWEST <= middle <= HIGHEST:
         wrong, unit = usable & ((ratio < LOWEST) | (ratio > HIGHEST)), _unit_for(max(middle, 1 / middle))
-        column = _column_off(rows, middle)
+        columns = _columns_off(rows, middle)
         raise TableError(
             f"flops = {_named(rows, wrong, flops)}: {middle:.3g} times 6 * params * tokens in the median, where "
-            f"attention, embeddings and experts explain {LOWEST:g} to {HIGHEST:g}. {_fix(column, unit, True)} Or price "
-            "runs at 6 * params * tokens, as --ignore flops; flops that are right are said to be, as --unit flops=1."
+            f"attention, embeddings and experts explain {LOWEST:g} to {HIGHEST:g}. {_fix(columns, unit, True)} Or "
+            "price runs at 6 * params * tokens, as --ignore flops; flops that are right are said to be, as --unit flops=1."
         )
     wrong = usable & ((ratio > FROM_MEDIAN * middle) | (ratio < middle / FROM_MEDIAN))
     if wrong.any():
@@ -129,10 +129,10 @@ def _check_budgets(rows: pd.DataFrame) -> None:
     wrong = (ratio < LOWEST) | (ratio > HIGHEST)
     if wrong.any():
         middle = float(np.nanmedian(ratio))
-        column = "budget_flops" if middle < 1 else "flops"
+        columns = ["budget_flops" if middle < 1 else "flops"]
         raise TableError(
             f"budget_flops = {_named(rows, wrong, budgets)}: {ratio[wrong][0]:.3g} times the run's flops. "
-            f"{_fix(column, _unit_for(max(middle, 1 / middle)), not LOWEST <= middle <= HIGHEST)} Or leave it out, as "
+            f"{_fix(columns, _unit_for(max(middle, 1 / middle)), not LOWEST <= middle <= HIGHEST)} Or leave it out, as "
             "--ignore budget_flops."
         )
 
@@ -150,11 +150,12 @@ def _explained(rows: pd.DataFrame) -> np.ndarray:
     return np.where(six_nd, 1.0, share)
 
 
-def _column_off(rows: pd.DataFrame, middle: float) -> str:
-    """The column whose unit explains FLOPs that are `middle` times 6 * params * tokens."""
+def _columns_off(rows: pd.DataFrame, middle: float) -> list[str]:
+    """The columns whose unit explains FLOPs that are `middle` times 6 * params * tokens."""
     if middle < 1:
-        return "flops"
-    return "params" if np.median(_numbers(rows, "params")) < np.median(_numbers(rows, "tokens")) else "tokens"
+        budgets = _numbers(rows, "budget_flops") / _numbers(rows, "flops")
+        return ["flops", *(["budget_flops"] if (np.abs(np.log(budgets)) < np.log(FROM_MEDIAN)).all() else [])]
+    return ["params" if np.median(_numbers(rows, "params")) < np.median(_numbers(rows, "tokens")) else "tokens"]
 
 
 def _grows_with(rows: pd.DataFrame, names: Sequence[str], losses: np.ndarray) -> bool:
@@ -191,10 +192,10 @@ def _power_of_ten(unit: float) -> str:
     return f"1e{round(np.log10(unit))}"
 
 
-def _fix(column: str, unit: float, in_all: bool) -> str:
+def _fix(columns: Sequence[str], unit: float, in_all: bool) -> str:
     if in_all:
-        return f"Fix: state the column's unit, as --unit {column}={_power_of_ten(unit)}."
-    return f"Fix: mend {column} of these rows."
+        return f"Fix: state the unit, as --unit {' '.join(f'{name}={_power_of_ten(unit)}' for name in columns)}."
+    return f"Fix: mend {columns[0]} of these rows."
 
 
 def _named(rows: pd.DataFrame, wrong: np.ndarray, values: np.ndarray) -> str:
