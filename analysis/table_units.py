@@ -112,7 +112,8 @@ def _check_flops(rows: pd.DataFrame) -> None:
         raise TableError(
             f"flops = {_named(rows, wrong, flops)}: {middle:.3g} times 6 * params * tokens in the median, where "
             f"attention, embeddings and experts explain {LOWEST:g} to {HIGHEST:g}. {_fix(columns, unit, True)} Or "
-            "price runs at 6 * params * tokens, as --ignore flops; flops that are right are said to be, as --unit flops=1."
+            "price runs at 6 * params * tokens, as --ignore flops; flops that are right are said to be, as --unit "
+            "flops=1."
         )
     wrong = usable & ((ratio > FROM_MEDIAN * middle) | (ratio < middle / FROM_MEDIAN))
     if wrong.any():
