@@ -185,9 +185,7 @@ def test_rows_of_one_run_are_drawn_together_and_said_to_be():
 def test_one_name_of_two_sizes_is_no_run():
     table = checkpoints()
     table.loc[39, "run"] = "run-0"
-    with pytest.raises(
-        TableError, match="run = 'run-0': has 10000 params in one row and 1e.06 in another.*--ignore"
-    ):
+    with pytest.raises(TableError, match="run = 'run-0': has 10000 params in one row and 1e.06 in another.*--ignore"):
         fit_table(table, bootstraps=20)
 
 
