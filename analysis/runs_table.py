@@ -8,45 +8,16 @@ column names of a table that this project did not make. Files are CSV and Parque
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from analysis.files import write_atomically
 from analysis.lifecycle import PHASES, Status
-from analysis.table_files import TableError, read_file
+from analysis.table_files import TableError, notes_of, read_file, with_notes
+from analysis.table_values import Column, converted, status_of, truth_of
 
-# What other trackers call a run's end, such as the states of Weights & Biases.
-STATUS_WORDS = {
-    **dict.fromkeys(("finished", "completed", "complete", "succeeded", "success"), "done"),
-    **dict.fromkeys(("crashed", "killed", "error", "cancelled", "canceled", "preempted", "timeout"), "failed"),
-    **dict.fromkeys(("queued", "scheduled"), "pending"),
-}
-TRUTH_WORDS = {
-    **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0"), True),
-    **dict.fromkeys(("false", "no", "n", "f", "0", "0.0"), False),
-}
 RELIED_ON = ("run", "experiment", "family", "status", "held_out", "budget_flops", "flops")  # what `complete` fills in
-PANDAS_DTYPES = {"string": "string", "bool": "bool", "integer": "Int64", "number": "float64"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: `dtype` is string, bool, integer (may be missing) or number (float64, NaN when missing)."""
-
-    name: str
-    dtype: Literal["string", "bool", "integer", "number"]
-    unit: str
-    meaning: str
-    required: bool = False
-
-    def matches(self, name: str) -> bool:
-        """Whether a table's column is this one; `<domain>` in the schema's name stands for any domain."""
-        prefix, pattern, _ = self.name.partition("<")
-        return name.startswith(prefix) and len(name) > len(prefix) if pattern else name == self.name
-
 
 COLUMNS = (
     Column("run", "string", "", "name of the run, unique in the table", required=True),
@@ -141,7 +112,7 @@ def validate(table: pd.DataFrame, required: Sequence[str] = REQUIRED) -> pd.Data
     for name in table.columns:
         column = _column(name)
         if column is not None:
-            table[name] = _converted(table[name], column)
+            table[name] = converted(table[name], column)[0]
     _check_statuses(table.get("status", pd.Series(dtype="string")))
     check_run_names(table.get("run", pd.Series(dtype="string")))
     return table
@@ -154,7 +125,8 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
     false, `family` and `budget_flops` missing, `flops` 6 * params * tokens (Kaplan 2020, section 2.1) where both are
     there and else missing. An empty cell of `held_out` is false; a row without a status stays without one, and a fit
     leaves it out and says so. The words other trackers use for a status (finished, crashed, ...) and for true and
-    false are read. Of the other columns of the schema, one that does not fit its type is kept as it is.
+    false are read. In a column of numbers a cell that holds a word is empty, and `notes_of` the table says so. Of the
+    other columns of the schema, one that does not fit its type is kept as it is.
     Raises TableError for a required column that is absent, or for a value that cannot be read in a column that is
     required or relied on.
     """
@@ -166,25 +138,33 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
         if name in table.columns and isinstance(table[name], pd.DataFrame):
             raise TableError(f"table: column {name!r} is there {table[name].shape[1]} times. Fix: keep one of them.")
     table = table.assign(**{name: v for name, v in _defaults(table).items() if name not in table.columns})
-    table["held_out"] = table["held_out"].map(_truth)
-    table["status"] = table["status"].map(_status)
-    read = {*RELIED_ON, *required}
+    table["held_out"] = table["held_out"].map(truth_of)
+    table["status"] = table["status"].map(status_of)
+    read, notes = {*RELIED_ON, *required}, list(notes_of(frame))
     for name in dict.fromkeys(table.columns):
         column = _column(name)
         if column is not None and (name in read or _fits(table[name], column)):
-            table[name] = _converted(table[name], column)
+            table[name], words = converted(table[name], column, words_allowed=True)
+            notes += [words] if words else []
     _check_statuses(table["status"])
     if table["flops"].isna().all():
-        table["flops"] = _six_nd(table)
-    return table
+        table["flops"] = six_nd(table)
+    return with_notes(table, notes) if notes else table
+
+
+def six_nd(table: pd.DataFrame) -> pd.Series:
+    """6 * params * tokens of each row (Kaplan 2020, section 2.1); the flops of a table that lacks one of them."""
+    if not {"params", "tokens"} <= set(table.columns):
+        return table["flops"]
+    params, tokens = (pd.to_numeric(table[name], errors="coerce").astype("float64") for name in ("params", "tokens"))
+    return 6.0 * params * tokens
 
 
 def check_run_names(runs: pd.Series) -> None:
-    """Raise TableError where a run is named twice, which only checkpoints of one run may be."""
+    """Raise TableError where a run is named twice, as only checkpoints of one run may be (`table_runs`)."""
     if runs.duplicated().any():
         raise TableError(
-            f"run = {runs[runs.duplicated()].iloc[0]!r}: stands in more than one row. Fix: give every run its own "
-            "name, or fit with --resample-by run where the rows are checkpoints of runs."
+            f"run = {runs[runs.duplicated()].iloc[0]!r}: stands in more than one row. Fix: give every run its own name."
         )
 
 
@@ -223,7 +203,8 @@ def adopt(
     missing = {name: source for name, source in columns.items() if source not in frame.columns}
     if missing:
         raise TableError(_missing_message(list(missing.values()), list(frame.columns), next(iter(missing))))
-    table = complete(pd.DataFrame({name: frame[source].to_numpy() for name, source in columns.items()}), list(columns))
+    named = pd.DataFrame({name: frame[source].to_numpy() for name, source in columns.items()})
+    table = complete(with_notes(named, notes_of(frame)), list(columns))
     return table[[name for name in known if name in table.columns]]
 
 
@@ -251,7 +232,7 @@ def _column(name: object) -> Column | None:
 
 def _fits(values: pd.Series | pd.DataFrame, column: Column) -> bool:
     try:
-        _converted(values, column)
+        converted(values, column)
     except (TableError, TypeError):  # TypeError: lists and the like, or a column that is there twice
         return False
     return True
@@ -269,24 +250,6 @@ def _defaults(table: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def _six_nd(table: pd.DataFrame) -> pd.Series:
-    if not {"params", "tokens"} <= set(table.columns):
-        return table["flops"]
-    params, tokens = (pd.to_numeric(table[name], errors="coerce").astype("float64") for name in ("params", "tokens"))
-    return 6.0 * params * tokens
-
-
-def _truth(value: object) -> object:
-    return False if pd.isna(value) else TRUTH_WORDS.get(str(value).strip().lower(), value)
-
-
-def _status(value: object) -> object:
-    if pd.isna(value):
-        return pd.NA
-    word = str(value).strip().lower()
-    return word if word in set(Status) else STATUS_WORDS.get(word, value)
-
-
 def _check_statuses(statuses: pd.Series) -> None:
     unknown = sorted(set(statuses.dropna()) - set(Status))
     if unknown:
@@ -294,27 +257,6 @@ def _check_statuses(statuses: pd.Series) -> None:
             f"status = {unknown[0]!r}: must be one of {', '.join(Status)}. Fix: rename it, or drop the "
             "column (--ignore status)."
         )
-
-
-def _converted(values: pd.Series, column: Column) -> pd.Series:
-    fix = f"Fix: write {column.dtype} values in {column.name}"
-    if column.dtype == "bool":
-        truth = values.map({True: True, False: False, "True": True, "False": False, "true": True, "false": False})
-        if truth.isna().any():
-            raise TableError(f"{column.name} = {values[truth.isna()].iloc[0]!r}: must be true or false. {fix}.")
-        return truth.astype("bool")
-    if column.dtype == "string":
-        return values.astype("string")
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    wrong = numbers.isna() & values.notna()
-    if wrong.any():
-        raise TableError(
-            f"{column.name} = {values[wrong].iloc[0]!r} in row {values.index[wrong][0]}: must be a "
-            f"number. {fix}; leave it empty when unknown."
-        )
-    if column.dtype == "integer" and (numbers.dropna() % 1 != 0).any():
-        raise TableError(f"{column.name} = {numbers[numbers % 1 != 0].dropna().iloc[0]:g}: must be whole. {fix}.")
-    return numbers.astype(PANDAS_DTYPES[column.dtype])
 
 
 def _missing_message(missing: list[str], present: list[str], name: str) -> str:

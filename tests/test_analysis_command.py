@@ -242,7 +242,7 @@ def test_a_budget_chooses_its_run(tmp_path, capsys):
         (lambda t: t, (*NAMES, "--target-loss", "2"), FitError, "belong together"),
         (lambda t: t, (*NAMES, "--given", "experts=8"), FitError, "given experts: not a further input"),
         (lambda t: t[:3], NAMES, FitError, "points = 3"),
-        (lambda t: t.assign(params=5.0), NAMES, FitError, "params = 5 in all 18"),
+        (lambda t: t.assign(params=5e5), NAMES, FitError, "params = 500000 in all 18"),
         (lambda t: t.assign(loss_nats=-1.0), NAMES, FitError, "points = 0: .*loss_nats = -1 is not positive"),
         (lambda t: t[:6], NAMES, FitError, "lie on one line"),
         (lambda t: t.assign(tokens="many"), NAMES, TableError, "tokens = 'many' in row 0: must be a number"),

@@ -1,4 +1,8 @@
+import bz2
 import gzip
+import io
+import lzma
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -17,6 +21,7 @@ from analysis.runs_table import (
     validate,
     write,
 )
+from analysis.table_files import notes_of
 
 
 def test_csv_and_parquet_hold_the_same_table(tmp_path):
@@ -72,26 +77,24 @@ def test_wrong_values_are_named(column, value, message):
     ("name", "content", "message"),
     [
         ("absent.csv", None, "no such file"),
-        ("runs.xlsx", b"x", "must be .csv or .parquet"),
+        ("runs.xlsx", b"x", r"must be .csv, .tsv, .txt \(also .gz, .bz2, .xz or .zip\) or .parquet"),
         ("empty.csv", b"", "No columns"),
-        (
-            "latin1.csv",
-            "a,b\nmod\u00e8le,1\n".encode("latin1"),
-            "is not UTF-8, but perhaps LATIN1. Fix: .*iconv -f LATIN1",
-        ),
-        ("utf16.csv", "a,b\n1,2\n".encode("utf-16"), "is not UTF-8, but perhaps UTF-16. Fix: .*iconv -f UTF-16"),
+        ("binary.csv", b"a,b\n1,\0\xff\n", "holds zero bytes and is no text, or UTF-16 without its mark"),
+        ("utf16.csv", "a,b\n1,2\n".encode("utf-16")[:-1], "is damaged .truncated data"),
         ("shifted.csv", b"a,b\n1,2,3\n4,5,6\n", "header has names for 2 of the 3 fields of a row. Fix: name every"),
         ("trailing.csv", b"a,b\n1,2,\n4,5,\n", "names for 2 of the 3 fields of a row. Fix: .*end no row with"),
         ("wide.csv", b"a,b\n1,2,3,4\n", "names for 2 of the 4 fields"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n", r"Expected 2 fields in line 3, saw 3\. Fix: write a header line"),
         ("twice.csv", b"loss,a,loss\n1,2,3\n", "column 'loss' is there 2 times. Fix: keep one of them"),
         ("twice.csv.gz", gzip.compress(b'"a","a"\n1,2\n', mtime=0), "column 'a' is there 2 times"),
-        ("semicolons.csv", b"a;b\n1,5;2\n1;2\n", "is separated by ';'. Fix: save it with commas"),
-        ("tabs.csv", b"a\tb\n1\t2\n", "is separated by tabs. Fix: save it with commas"),
+        ("wide.tsv", b"a\tb\n1\t2\t3\t4\n", "names for 2 of the 4 fields"),
         ("folder.csv", None, "is a folder. Fix: give the path of a .csv"),
         (f"{'long' * 99}.csv", None, "no such file"),
         ("half.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-20], "is damaged .*Fix: copy or write it again"),
         ("flipped.csv.gz", b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 40, "is damaged .*Fix"),
+        ("half.csv.xz", lzma.compress(b"a,b\n1,2\n" * 99)[:-20], "is damaged .*Fix"),
+        ("half.csv.bz2", bz2.compress(b"a,b\n1,2\n" * 99)[:-20], "is damaged .*Fix"),
+        ("plain.csv.zip", b"a,b\n1,2\n", "is damaged .*Fix"),
         ("plain.csv.gz", b"a,b\n1,2\n", "is damaged .*Fix"),
         ("text.parquet", b"a,b\n1,2\n", "is no readable Parquet file .*Fix"),
         ("empty.parquet", b"", "is no readable Parquet file .*Fix"),
@@ -105,11 +108,91 @@ def test_unreadable_files(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
-def test_the_ending_may_be_in_capitals(tmp_path):
-    (tmp_path / "RUNS.CSV").write_bytes(b"a,b\n1,2\n")
-    (tmp_path / "RUNS.CSV.GZ").write_bytes(gzip.compress(b"a,b\n1,2\n"))
-    for name in ("RUNS.CSV", "RUNS.CSV.GZ"):
-        assert read_file(tmp_path / name).to_dict("list") == {"a": [1], "b": [2]}
+def _zipped(text):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("runs.csv", text)
+    return buffer.getvalue()
+
+
+WRITTEN = "N,loss,note\n1500000,3.25,plain\n20000000,3.125,\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("RUNS.CSV", WRITTEN.encode()),
+        ("RUNS.CSV.GZ", gzip.compress(WRITTEN.encode())),
+        ("runs.csv.bz2", bz2.compress(WRITTEN.encode())),
+        ("runs.txt.xz", lzma.compress(WRITTEN.encode())),
+        ("runs.csv.zip", _zipped(WRITTEN)),
+        ("runs.tsv", WRITTEN.replace(",", "\t").encode()),
+        ("runs.csv", WRITTEN.replace(",", ";").replace("\n", "\r\n").encode("utf-8-sig")),
+        ("runs.csv", WRITTEN.replace(",", "|").encode("utf-16")),
+        ("runs.csv", WRITTEN.replace(",", ", ").encode()),
+        ("runs.csv", WRITTEN.replace(",", ";").replace(".", ",").encode()),
+        ("runs.csv", b'N,loss,note\n"1,500,000",3.25,plain\n"20,000,000",3.125,\n'),
+        ("runs.csv", b'N;loss;note\n1.500.000;"3,25";plain\n20.000.000;3,125;\n'),
+        ("runs.csv", b'N,loss,note\n1500000,"3,25",plain\n20000000,"3,125",\n'),
+        ("runs.tsv", b"N\tloss\tnote\n1,500,000\t3.25\tplain\n20,000,000\t3.125\t\n"),
+    ],
+)
+def test_one_table_in_any_writing_is_read_alike(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    table = read_file(tmp_path / name)
+    assert list(table["N"]) == [1.5e6, 2e7] and list(table["loss"]) == [3.25, 3.125] and not notes_of(table)
+    assert list(table["note"].fillna("none")) == ["plain", "none"]
+
+
+def test_text_that_is_not_unicode_is_read_and_said(tmp_path):
+    (tmp_path / "runs.csv").write_bytes("a,b\nmod\u00e8le,1\n".encode("latin1"))
+    table = read_file(tmp_path / "runs.csv")
+    assert table["a"][0] == "mod\u00e8le" and notes_of(complete(table)) == (
+        "table 'runs.csv': is not UTF-8; its text was read as Latin-1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "mark", "sizes"),
+    [
+        # Nothing in the file tells thousands from decimals, or it says both.
+        ('N,loss\n"1,234",3\n"12,345",2\n', "", None),
+        ("N;x\n1,234;0.001\n12,345;0.01\n", "", None),
+        ('N,loss\n1234,"3,9"\n12345,3.9\n"1,234",2\n', "", None),
+        ('N,loss\n"1,234",3\n"12,345",2\n', ".", [1234, 12345]),
+        ('N,loss\n"1,234",3\n"12,345",2\n', ",", [1.234, 12.345]),
+        ("N;loss\n1.234;3\n12.345;2\n", ",", [1234, 12345]),
+        # The other column has the mark, which is said.
+        ('N,loss\n"1,234",3.91\n"12,345",2.9\n', "", [1234, 12345]),
+        ("N;loss\n1.234;3,91\n12.345;2,9\n", "", [1234, 12345]),
+        ("N;loss\n1,234;3\n12,345;2\n", "", [1.234, 12.345]),
+    ],
+)
+def test_a_comma_that_may_part_thousands_or_decimals_is_never_guessed(tmp_path, content, mark, sizes):
+    (tmp_path / "runs.csv").write_text(content)
+    table = read_file(tmp_path / "runs.csv", mark)
+    if sizes is None:
+        with pytest.raises(TableError, match=r"params = '1?,?.*' in row .: .* whether its comma .* --decimal , or"):
+            adopt(table, {"params": "N"}, ())
+        adopt(table.drop(columns="N"), {}, ())  # no fit that does not read it minds
+    else:
+        assert list(table["N"]) == sizes and bool(notes_of(table)) == (not mark)
+
+
+def test_words_among_numbers_are_missing_values_and_said():
+    frame = pd.DataFrame({"params": [1e6, 2e6, 3e6, 4e6], "loss_nats": ["3.5", "diverged", "-", None]})
+    table = complete(frame, ("params", "loss_nats"))
+    np.testing.assert_array_equal(table["loss_nats"], [3.5, np.nan, np.nan, np.nan])
+    said = "loss_nats = 'diverged' in row 1, '-' in row 2: no number, read as missing"
+    assert notes_of(table) == (said,) and notes_of(complete(table)) == (said,)
+    with pytest.raises(TableError, match="loss_nats = 'diverged' in row 1: must be a number"):
+        validate(frame, ("params",))
+
+
+def test_categories_of_numbers_are_numbers(tmp_path):
+    frame = pd.DataFrame({"params": pd.Categorical([1000000, 2000000]), "tokens": pd.Categorical([1e8, 1e9])})
+    frame.to_parquet(tmp_path / "runs.parquet")
+    assert list(complete(read_file(tmp_path / "runs.parquet"), ("params",))["flops"]) == [6e14, 12e15]
 
 
 def test_a_header_is_taken_as_it_is(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -8,10 +9,10 @@ from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, plante
 
 from analysis import json_values
 from analysis.compute import FlopRule, efficient_runs, fit_flop_rule
-from analysis.fit import FitError
-from analysis.intervals import Resampling
-from analysis.laws import CHINCHILLA, LOSS_FRONTIER
-from analysis.runs_table import TableError
+from analysis.fit import HUBER, FitError, fit_points, select
+from analysis.intervals import Resampling, predictive, predictive_interval
+from analysis.laws import CHINCHILLA, LOSS_FRONTIER, find
+from analysis.runs_table import TableError, complete
 from analysis.studies import Study, fit_table, fitted_rows, frontier_exponents, optimum, predict
 
 VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
@@ -138,7 +139,7 @@ def test_other_laws_need_no_change():
         (lambda t: t.assign(tokens=1e7), "tokens = 1e\\+07 in all 18 usable points"),
         (lambda t: t.assign(loss_nats=np.nan), "points = 0: .* needs at least 6"),
         (lambda t: t.drop(columns="tokens"), "missing column 'tokens'"),
-        (lambda t: t.assign(flops=[0.0] + [1e12] * (len(t) - 1)), "flops of run 'run-0': must be positive"),
+        (lambda t: t.assign(flops=[0.0, *t["flops"][1:]]), "flops of run 'run-0': must be positive"),
         (lambda t: t.iloc[:0], "points = 0"),
     ],
 )
@@ -154,10 +155,52 @@ def test_wrong_questions_are_refused(study):
         predict(study, {"params": 1e6, "tokens": 0})
 
 
-def test_checkpoints_of_runs_are_fitted_when_drawn_by_run():
-    table = planted_table().assign(run=[f"run-{i % 6}" for i in range(18)])
-    study = fit_table(table, bootstraps=20, resampling=Resampling(by="run"))
-    assert len(study.law.fit.used) == 18 and "groups of equal run" in study.law.method
-    assert len(fitted_rows(table, study)) == 18
-    with pytest.raises(TableError, match="run = 'run-0': stands in more than one row. Fix: .*--resample-by run"):
+def checkpoints(runs=8, rows=5, noise=0.012, seed=0):
+    """Runs that share their noise: a factor for all of a run's losses, and a tenth of it for each."""
+    generator = np.random.default_rng(seed)
+    params = np.repeat(np.geomspace(1e4, 1e6, runs), rows)
+    tokens = params * np.tile(np.linspace(4, 80, rows), runs)
+    shared = np.repeat(generator.standard_normal(runs), rows)
+    loss = planted_loss(params, tokens) * np.exp(noise * (shared + 0.1 * generator.standard_normal(runs * rows)))
+    names = [f"run-{i}" for i in np.repeat(np.arange(runs), rows)]
+    return pd.DataFrame({"run": names, "params": params, "tokens": tokens, "loss_nats": loss})
+
+
+def test_rows_of_one_run_are_drawn_together_and_said_to_be():
+    table = checkpoints()
+    study = fit_table(table, bootstraps=20)
+    asked = fit_table(table, bootstraps=20, resampling=Resampling(by="run"))
+    assert "groups of equal run" in study.law.method and len(fitted_rows(table, study)) == 40
+    np.testing.assert_array_equal(study.law.draws, asked.law.draws)
+    assert study.table_notes == ("40 rows of 8 runs: rows of one run are not independent, and are resampled by run",)
+    # Without names, a column of steps says which rows are checkpoints of one run; without it they are runs.
+    unnamed = table.drop(columns="run")
+    stepped = fit_table(unnamed.assign(step=np.tile(np.arange(5), 8)), bootstraps=20)
+    np.testing.assert_array_equal(stepped.law.draws, study.law.draws)
+    assert stepped.table_notes == study.table_notes and not fit_table(unnamed, bootstraps=20).table_notes
+    few = fit_table(table.assign(params=1e5)[table["run"] < "run-2"], law=find("kaplan_tokens"), bootstraps=20)
+    assert "2 cannot be resampled by run" in few.table_notes[0]
+
+
+def test_one_name_of_two_sizes_is_no_run():
+    table = checkpoints()
+    table.loc[39, "run"] = "run-0"
+    with pytest.raises(TableError, match="run = 'run-0': has 10000 params in one row and 1e.06 in another.*--ignore"):
         fit_table(table, bootstraps=20)
+
+
+def test_intervals_of_a_new_run_cover_noise_that_the_rows_of_a_run_share():
+    """40 tables of 8 runs of 5 rows: 90 % intervals, which by points cover about half, hold the new run.
+
+    Of 40 runs that are covered with probability 0.9 fewer than 31 are inside with probability 0.005 (binomial).
+    """
+    inside = {"run": 0, "point": 0}
+    for seed in range(40):
+        table, new = checkpoints(seed=seed), {"params": 4e6, "tokens": 8e7}
+        measured = planted_loss(**new) * np.exp(0.012 * np.random.default_rng([seed, 1]).standard_normal())
+        points, left_out = select(CHINCHILLA, complete(table))
+        result = fit_points(CHINCHILLA, points, left_out, HUBER)
+        for unit, runs in (("run", points.runs), ("point", tuple(map(str, points.rows)))):
+            spread = predictive(result, dataclasses.replace(points, runs=runs), bootstraps=100)
+            inside[unit] += predictive_interval(CHINCHILLA, result, spread, new, 0.9).contains(measured)
+    assert inside["run"] >= 31 > inside["point"]

@@ -31,15 +31,13 @@ def backtest(
         figures: folder that gets the figure, as PNG and PDF.
     """
     from analysis import backend, studies
-    from analysis.report import backtest_section, show
-    from analysis.runs_table import check_run_names
+    from analysis.report import backtest_section, notes_block, show
 
     backend.configure_command()
     console = standard_output()
     check_file("--json", json)
     check_folder("--figures", figures)
     table = request.read(source, by)
-    check_run_names(table["run"])
     found = studies.backtest(
         request.chosen_law(),
         table,
@@ -50,7 +48,7 @@ def backtest(
         bootstraps=bootstraps,
         seed=request.chosen_seed(),
     )
-    show(console, backtest_section(found))
+    show(console, *notes_block(found.table_notes), backtest_section(found))
     write_json(json, found)
     if figures is not None:
         from analysis.figures import backtest_errors, save  # brings matplotlib

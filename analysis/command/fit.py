@@ -45,11 +45,11 @@ def fit(
         figures: folder that gets report.md, law.json and the figures, each as PNG and PDF.
         bootstraps: number of resamples.
         resample_by: cluster by this column: its equal values are resampled together, such as the checkpoints of a run;
-            single points if not given.
+            single points if not given, and runs where a run has several rows.
         resample_within: stratify by this column (e.g. budget_flops): each stratum keeps its number of points.
         budgets: compute budgets in FLOP to find the optimum at, besides 1, 10 and 100 times the largest fitted one.
-        flops: how optima count FLOPs: table, 6nd, kaplan (without embeddings), attention, or a rule such as
-            '6.2 * params^0.98'.
+        flops: how optima count FLOPs: table, kaplan (without embeddings), attention, a rule such as
+            '6.2 * params^0.98', or 6nd, which takes the place of the table's column of FLOPs, too.
         valleys: how approach 2 reads the minimum of a budget: parabola, lowest:K (a parabola through the K lowest
             losses), interpolation, law (the fitted law's own), or auto, which says what it chose and why.
         noise_nats: standard deviation of the loss between seeds, where the table has no repeated seeds to tell it.
@@ -64,7 +64,8 @@ def fit(
     from analysis.compute import ValleySettings, flop_rule
     from analysis.fit import FitError
     from analysis.intervals import Resampling
-    from analysis.report import show, study_report
+    from analysis.report import notes_block, show, study_report
+    from analysis.runs_table import six_nd
     from analysis.studies import backtest_of, fitted_rows
 
     backend.configure_command()
@@ -74,6 +75,8 @@ def fit(
     if (target_loss is None) != (inference_tokens is None):
         raise FitError("target_loss and inference_tokens: belong together. Fix: give both, or neither.")
     table = request.read(source, resample_by, resample_within)
+    if flops == "6nd":  # of the runs, too: nothing is then read off the table's own count
+        table, flops = table.assign(flops=six_nd(table)), "table"
     study = request.study(
         table,
         bootstraps=bootstraps,
@@ -91,7 +94,7 @@ def fit(
         hyperparameters=_hyperparameter_laws(hyperparameters, request, bootstraps),
         served=None if target_loss is None or inference_tokens is None else (target_loss, inference_tokens),
     )
-    show(console, *report.findings(), report.runs_section())
+    show(console, *notes_block(study.table_notes), *report.findings(), report.runs_section())
     write_json(json, report.to_dict())
     if figures is not None:
         from analysis.report.files import write_study  # brings matplotlib
@@ -104,11 +107,13 @@ def fit(
 def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int) -> "list[Estimate]":
     from analysis.intervals import estimate
     from analysis.laws import load
+    from analysis.table_units import check_units
 
     found = []
     for name, path in pairs("--hyperparameters", groups).items():
         law = load(name)
         table = Source(Path(path)).read((*law.inputs, law.output))
+        check_units(law, table)
         settings = {"level": request.level, "bootstraps": bootstraps, "seed": request.chosen_seed()}
         found.append(estimate(law, table, objective=request.chosen_objective(), **settings))
     return found

@@ -47,7 +47,7 @@ def predict(
 
     from analysis import backend
     from analysis.fit import FitError
-    from analysis.report import held_out_section, show
+    from analysis.report import held_out_section, notes_block, show
     from analysis.studies import optimum, prediction
 
     backend.configure_command()
@@ -75,7 +75,7 @@ def predict(
     )
     with writing("--out", out):
         found = prediction.write(out, found)
-    show(console, held_out_section(found, None))
+    show(console, *notes_block(study.table_notes), held_out_section(found, None))
     console.print(f"written to {out} at {found.written}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -107,13 +107,20 @@ def _besides(law: "Law", inputs: Mapping[str, float], flops: float | None) -> di
     return {name: value for name, value in inputs.items() if name not in ("params", "tokens")}
 
 
-def _inputs_of(law: "Law", row: "pd.DataFrame", given: Mapping[str, float]) -> dict[str, float]:
-    """A run's inputs from its row; what is given for one that the row leaves open is taken."""
+def _inputs_of(law: "Law", rows: "pd.DataFrame", given: Mapping[str, float]) -> dict[str, float]:
+    """A run's inputs from its row; what is given for one that the row leaves open is taken.
+
+    Of a run with checkpoints it is the last row, by tokens, that has what is given.
+    """
     import numpy as np
 
     from analysis.fit import FitError
 
-    stated = {name: float(row[name].iloc[0]) for name in law.inputs if np.isfinite(float(row[name].iloc[0]))}
+    values = rows[list(law.inputs)].astype("float64")
+    agrees = [np.isclose(values[name], value, rtol=1e-9) | values[name].isna() for name, value in given.items()]
+    fitting = values[np.all(agrees, axis=0)] if given else values
+    last = (values if fitting.empty else fitting).sort_values("tokens" if "tokens" in law.inputs else law.inputs[0])
+    stated = {name: float(value) for name, value in last.iloc[-1].items() if np.isfinite(value)}
     for name in set(stated) & set(given):
         if not np.isclose(stated[name], given[name], rtol=1e-9):
             raise FitError(

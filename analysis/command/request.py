@@ -3,7 +3,7 @@
 Read by the command line before it is known what to do, so whatever computes is imported where it is needed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,36 +21,69 @@ Assignments = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 
 
 @dataclass(frozen=True)
-class Source:
-    """A table of runs and the columns that a law reads in it."""
+class Reading:
+    """How a table of runs is read: what its columns, numbers and rows are."""
 
-    table: tyro.conf.Positional[Path]
-    """CSV or Parquet file, one row per run."""
     column: Annotated[Assignments, tyro.conf.arg(metavar="NAME=COLUMN")] = ()
     """Column of the file that holds an input or the output of the law, or a column of the runs table (flops,
     budget_flops, run, status, held_out, ...). Names that agree need not be given."""
     ignore: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN")] = ()
     """Columns of the file to leave unread, although their names are those of columns of the runs table."""
+    where: Annotated[Assignments, tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """Rows to read: those whose column has this value, or one of several that are given for it."""
+    unit: Annotated[Assignments, tyro.conf.arg(metavar="NAME=NUMBER")] = ()
+    """What one of a column's units is: params=1e9 for billions. flops=1 says that they are right as they stand."""
+    decimal: str = ""
+    """Decimal mark of a text file's numbers, "." or ",", where 1,234 does not say which; concluded if not given."""
 
-    def read(self, needed: Sequence[str]) -> "pd.DataFrame":
-        """The runs table that the file holds, with the columns `needed`.
+    def read(self, path: Path, needed: Sequence[str]) -> "pd.DataFrame":
+        """The runs table that a file holds, with the columns `needed`.
 
         A column that is neither needed nor mapped nor relied on by every fit is kept as it is, whatever it holds.
         """
         from analysis.fit import FitError
         from analysis.runs_table import COLUMNS, RELIED_ON, adopt, complete, read_file
+        from analysis.table_runs import STEPS
+        from analysis.table_units import with_stated
 
-        frame = read_file(self.table)
+        frame = read_file(path, self.decimal)
         absent = [name for name in self.ignore if name not in frame.columns]
         if absent:
             raise FitError(f"--ignore {absent[0]}: no such column; present: {', '.join(map(str, frame.columns))}.")
-        frame = frame.drop(columns=list(self.ignore))
-        mapped = pairs("--column", self.column)
+        mapped, units = pairs("--column", self.column), numbers("--unit", self.unit)
+        frame = self._chosen(frame, mapped, units).drop(columns=list(self.ignore))
         asked = {name: name for name in (*needed, *RELIED_ON) if name in frame.columns} | mapped
         asked |= {name: name for name in needed if name not in asked and name != "flops"}
-        table = adopt(frame, asked, needed)
-        unasked = [c.name for c in COLUMNS if c.name in frame.columns and c.name not in table.columns]
+        table = with_stated(adopt(frame, asked, needed), units)
+        known = (*(column.name for column in COLUMNS), *STEPS)
+        unasked = [name for name in known if name in frame.columns and name not in table.columns]
         return complete(table.assign(**{name: frame[name].to_numpy() for name in unasked}), needed)
+
+    def _chosen(self, frame: "pd.DataFrame", mapped: Mapping[str, str], units: Mapping[str, float]) -> "pd.DataFrame":
+        """The rows asked for, in the units of the runs table."""
+        from analysis.table_choice import chosen_rows, in_units
+
+        wanted = {mapped.get(name, name): values for name, values in assignments("--where", self.where).items()}
+        if wanted and "run" not in (*mapped, *frame.columns):
+            frame = frame.assign(run=[f"row {i}" for i in range(len(frame))])  # as they are counted in the file
+        frame = chosen_rows(frame, wanted)
+        return in_units(frame, {mapped.get(name, name): unit for name, unit in units.items()})
+
+
+AS_IT_IS = Reading()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table of runs and how it is read."""
+
+    table: tyro.conf.Positional[Path]
+    """Text (CSV and the like) or Parquet file, one row per run."""
+    reading: Annotated[Reading, tyro.conf.arg(name="")] = AS_IT_IS
+
+    def read(self, needed: Sequence[str]) -> "pd.DataFrame":
+        """The runs table that the file holds, with the columns `needed`."""
+        return self.reading.read(self.table, needed)
 
 
 @dataclass(frozen=True)
@@ -121,19 +154,28 @@ class Request:
 Merged = tyro.conf.arg(name="")
 
 
-def pairs(option: str, groups: Iterable[Iterable[str]]) -> dict[str, str]:
-    """NAME=TEXT assignments as a dict. Raises FitError for one that is none, or a name that is given twice."""
+def assignments(option: str, groups: Iterable[Iterable[str]]) -> dict[str, list[str]]:
+    """NAME=TEXT assignments: every text given for a name. Raises FitError for one that is none."""
     from analysis.fit import FitError
 
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for assignment in (assignment for group in groups for assignment in group):
         name, equals, text = assignment.partition("=")
         if not (name and equals and text):
             raise FitError(f"{option} = {assignment!r}: must be NAME=VALUE. Fix: write it as {option} params=N.")
-        if name in found:
-            raise FitError(f"{option} {name}: is given twice, {found[name]!r} and {text!r}. Fix: keep one.")
-        found[name] = text
+        found.setdefault(name, []).append(text)
     return found
+
+
+def pairs(option: str, groups: Iterable[Iterable[str]]) -> dict[str, str]:
+    """NAME=TEXT assignments as a dict. Raises FitError for one that is none, or a name that is given twice."""
+    from analysis.fit import FitError
+
+    found = assignments(option, groups)
+    for name, texts in found.items():
+        if len(texts) > 1:
+            raise FitError(f"{option} {name}: is given twice, {texts[0]!r} and {texts[1]!r}. Fix: keep one.")
+    return {name: text for name, (text,) in found.items()}
 
 
 def numbers(option: str, groups: Iterable[Iterable[str]]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from analysis.command.outputs import check_file, standard_output, write_json
-from analysis.command.request import Assignments, Source, is_named
+from analysis.command.request import AS_IT_IS, Merged, Reading, is_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ def score(
     *,
     measured: float | None = None,
     table: Path | None = None,
-    column: Annotated[Assignments, tyro.conf.arg(metavar="NAME=COLUMN")] = (),
+    reading: Annotated[Reading, Merged] = AS_IT_IS,
     run: str | None = None,
     json: Path | None = None,
 ) -> None:
@@ -31,7 +31,7 @@ def score(
         file: what `isoflop predict` wrote.
         measured: what was measured, in the prediction's unit.
         table: CSV or Parquet file that has the run: by its name, or as the only row with its inputs within 1 %.
-        column: column of the table that holds an input or the output, as in `isoflop fit`.
+        reading: the table, as in `isoflop fit`.
         run: name of the run in the table, where it is not the name in the prediction.
         json: file that gets the score, as JSON.
     """
@@ -43,7 +43,7 @@ def score(
     if (measured is None) == (table is None):
         raise PredictionError("measured and table: give what was measured in one way. Fix: --measured or --table.")
     if table is not None:
-        rows = Source(table, column).read((*found.inputs, found.output))
+        rows = reading.read(table, (*found.inputs, found.output))
         measured = _measured(found, rows, run or found.run)
     scored = prediction.score(found, measured)
     console.print(f"{found.run or 'the run'}, {found.output}: {scored}", highlight=False, markup=False)
@@ -67,12 +67,12 @@ def _measured(found: "Prediction", rows: "pd.DataFrame", run: str) -> float:
         named = is_named(rows, run)
         if not named.any():
             raise PredictionError(f"run = {run!r}: is not in the table. Fix: name its row with --run.")
-        if not same[named].all():
+        if not (named & same).any():
             raise PredictionError(
                 f"run = {run!r}: its inputs are not the predicted {inputs} within {SAME_INPUTS:.0%}. Fix: predict the "
                 "run that was made."
             )
-        same = named
+        same &= named  # of a run with checkpoints, the one that was predicted
     if same.sum() != 1:
         raise PredictionError(f"table: {same.sum()} rows have {inputs}. Fix: name the run's row with --run.")
     measured = float(rows.loc[same, found.output].iloc[0])

@@ -18,4 +18,4 @@ from analysis.intervals.bootstrap import (
     with_intervals,
 )
 from analysis.intervals.profile_likelihood import Profile, profile
-from analysis.intervals.resampling import POINTS, Resampling
+from analysis.intervals.resampling import POINTS, Resampling, by_run

@@ -25,6 +25,7 @@ from analysis.fit.batched import solve, target_jacobian
 from analysis.fit.starts import off_bounds
 from analysis.intervals.one_step import MOST_REFITTED_POINTS, one_step_draws
 from analysis.intervals.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
+from analysis.intervals.run_noise import RunNoise
 from analysis.laws import Law, evaluate
 from analysis.runs_table import complete
 
@@ -220,11 +221,14 @@ def with_intervals(
 def predictive(result: Fit, points: Points, *, bootstraps: int = 1000, seed: int = 0) -> Predictive:
     """Refit the law to its own prediction plus resampled studentised residuals, `bootstraps` times.
 
-    In a large table the constants are drawn by `one_step`, and the noise of a run is all that an interval holds.
+    Where runs have several points, what a run's points share is drawn for each run, and is noise of a new run. In a
+    large table the constants are drawn by `one_step`, and the noise of a run is all that an interval holds.
     """
     law = result.law
     fitted = law.target(evaluate(law, result.array(), points.inputs))
     residuals = law.target(points.output) - fitted
+    if len(set(points.runs)) < len(residuals):
+        return _predictive_by_run(result, points, fitted, residuals, bootstraps, seed)
     if len(residuals) > MOST_REFITTED_POINTS:
         alone = np.arange(len(residuals))
         draws, _ = one_step_draws(law, result, points, alone, np.zeros_like(alone), bootstraps, seed)
@@ -244,6 +248,26 @@ def predictive(result: Fit, points: Points, *, bootstraps: int = 1000, seed: int
     errors = outputs - law.target(evaluate(law, draws, points.inputs))
     scales = np.sqrt(np.sum(errors**2, axis=1) / (len(fitted) - len(law.parameters)))
     return Predictive(studentised, result.residual_scale, draws, scales)
+
+
+def _predictive_by_run(
+    result: Fit, points: Points, fitted: np.ndarray, residuals: np.ndarray, bootstraps: int, seed: int
+) -> Predictive:
+    """`predictive` for points of which several belong to one run."""
+    law, generator = result.law, np.random.default_rng(seed)
+    jacobian = target_jacobian(law, law.pack(result.array()), points.inputs)
+    left, singular, _ = np.linalg.svd(jacobian / np.linalg.norm(jacobian, axis=0).clip(1e-300), full_matrices=False)
+    noise = RunNoise.of(points.runs, left[:, singular > 1e-10 * singular[0]])
+    scale = float(np.sqrt(np.sum(noise.variances(residuals))))
+    new = noise.of_new_runs(residuals, generator, max(bootstraps, MOST_REFITTED_POINTS))
+    if len(residuals) > MOST_REFITTED_POINTS:
+        strata = np.zeros(noise.units.max() + 1, int)
+        draws, _ = one_step_draws(law, result, points, noise.units, strata, bootstraps, seed)
+        return Predictive(new, scale, draws, np.full(bootstraps, scale))
+    outputs = fitted + noise.draws(residuals, generator, (bootstraps,))
+    draws = _refit(law, result, points.inputs, outputs, np.ones_like(outputs))
+    errors = outputs - law.target(evaluate(law, draws, points.inputs))
+    return Predictive(new, scale, draws, np.sqrt(np.sum(noise.variances(errors), axis=0)))
 
 
 def predictive_intervals(

@@ -1,5 +1,6 @@
 """Which points a resample holds: how often each point occurs, for the bootstrap and for the jackknife."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,10 +35,10 @@ class Resampling:
         if not self.by:
             return np.arange(len(points.runs))
         units = _codes(table, points, self.by)
-        if units.max() < 2:
+        if units.max() + 1 < FEWEST_UNITS:
             raise FitError(
                 f"{self.by}: {units.max() + 1} different values in the usable points; a bootstrap of groups needs at "
-                "least 3, and many to be trusted. Fix: resample single points."
+                f"least {FEWEST_UNITS}, and many to be trusted. Fix: resample single points."
             )
         return units
 
@@ -57,6 +58,25 @@ class Resampling:
 
 
 POINTS = Resampling()
+FEWEST_UNITS = 3
+
+
+def by_run(resampling: Resampling, runs: Sequence[str]) -> tuple[Resampling, tuple[str, ...]]:
+    """The resampling of points that belong to `runs`, and what is to be said of it.
+
+    Points of one run are not independent, so they are drawn together unless other groups are asked for.
+    """
+    count = len(set(runs))
+    if count == len(runs):
+        return resampling, ()
+    found = f"{len(runs)} rows of {count} runs: rows of one run are not independent"
+    if resampling.by == "run":
+        return resampling, (f"{found}, and are resampled by run",)
+    if resampling.by:
+        return resampling, (f"{found}; resampled by {resampling.by}",)
+    if count < FEWEST_UNITS:
+        return resampling, (f"{found}, and {count} cannot be resampled by run: intervals hold no noise between runs",)
+    return Resampling("run", resampling.within), (f"{found}, and are resampled by run",)
 
 
 def _codes(table: pd.DataFrame, points: Points, column: str) -> np.ndarray:

@@ -116,6 +116,7 @@ class StudyReport:
             f"Scaling law of {', '.join(self.experiments) or 'a table'}",
             (
                 Paragraph(opening),
+                *notes_block(self.study.table_notes),
                 *scored,
                 fitted,
                 valleys.valleys_section(self.study),
@@ -126,6 +127,11 @@ class StudyReport:
                 *([time_section(self.time)] if self.time else []),
             ),
         )
+
+
+def notes_block(notes: Sequence[str]) -> tuple[Section, ...]:
+    """What is to be known of a table before any result from it; nothing where nothing is."""
+    return (Section("Of the table, first", (Bullets(tuple(notes)),)),) if notes else ()
 
 
 def study_report(

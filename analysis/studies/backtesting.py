@@ -15,6 +15,9 @@ from analysis.intervals import check_resampling, predictive, predictive_interval
 from analysis.laws import Law
 from analysis.runs_table import complete, unit_of
 from analysis.studies.study import Study
+from analysis.table_files import notes_of
+from analysis.table_runs import with_runs
+from analysis.table_units import check_units, unit_notes
 
 DEFAULT_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the points, fitted below each cut
 
@@ -48,7 +51,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Backtest:
-    """A law's cuts, from the lowest to the highest. by: the column that is cut."""
+    """A law's cuts, from the lowest to the highest. by: the column that is cut. table_notes: as in a `Study`."""
 
     law: Law
     objective: Objective
@@ -59,6 +62,7 @@ class Backtest:
     bootstraps: int
     seed: int
     cuts: tuple[Cut, ...]
+    table_notes: tuple[str, ...]
 
 
 def backtest(
@@ -75,26 +79,31 @@ def backtest(
     """Fit `law` to the runs whose `by` is below each cut and score it on the others.
 
     by: `flops` or any column of numbers. cuts: values of it; by default those below which 30, 40, ... 90 % of the
-    points lie. A cut that leaves too few points for a fit is kept with the reason. Raises FitError when no cut leaves a
-    fit and something to score.
+    points lie. A run with several rows lies where its last one does: with one at or above the cut the whole run is in
+    the future, and its rows below are neither fitted nor scored. A cut that leaves too few points for a fit is kept
+    with the reason. Raises FitError when no cut leaves a fit and something to score, TableError as `fit_table` does.
     """
     check_resampling(level, bootstraps)
-    table = complete(table)
+    table = with_runs(complete(table))
     points, _ = select(law, table)
-    at = _positions(table.iloc[points.rows], by)
-    cuts = sorted({float(cut) for cut in cuts} or _default_cuts(at))
+    rows = table.iloc[points.rows]
+    check_units(law, rows)
+    at = _positions(rows, by)
+    ends = pd.Series(at).groupby(np.asarray(points.runs, object)).transform("max").to_numpy()
+    cuts = sorted({float(cut) for cut in cuts} or _default_cuts(ends))
     found = []
     for cut in cuts:
-        below = at < cut
+        below = ends < cut
         if not below.any() or below.all():
             raise FitError(
-                f"cut = {cut:g}: {int(below.sum())} of {len(at)} runs lie below it in {by}, which spans {at.min():g} "
-                f"to {at.max():g}. Fix: cut inside."
+                f"cut = {cut:g}: {int(below.sum())} of {len(at)} runs lie below it in {by}, which spans {ends.min():g} "
+                f"to {ends.max():g}. Fix: cut inside."
             )
-        found.append(_cut(law, points, at, cut, objective, level, bootstraps, seed))
+        found.append(_cut(law, points, at, below, cut, objective, level, bootstraps, seed))
     if all(cut.reason for cut in found):
         raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}")
-    return Backtest(law, objective, by, law.output, unit_of(law.output), level, bootstraps, seed, tuple(found))
+    notes = (*notes_of(table), *unit_notes(law, rows), *_run_note(points))
+    return Backtest(law, objective, by, law.output, unit_of(law.output), level, bootstraps, seed, tuple(found), notes)
 
 
 def backtest_of(study: Study, table: pd.DataFrame) -> Backtest | None:
@@ -111,14 +120,15 @@ def _cut(
     law: Law,
     points: Points,
     at: np.ndarray,
+    below: np.ndarray,
     cut: float,
     objective: Objective,
     level: float,
     bootstraps: int,
     seed: int,
 ) -> Cut:
-    below = at < cut
-    shown, unseen = points.where(below), points.where(~below)
+    above = at >= cut
+    shown, unseen = points.where(below), points.where(above)
     empty = np.array([])
     try:
         result = fit_points(law, shown, (), objective)
@@ -136,7 +146,7 @@ def _cut(
         reason="",
         values=result.values,
         runs=unseen.runs,
-        at=at[~below],
+        at=at[above],
         measured=unseen.output,
         predicted=predicted,
         low=low,
@@ -146,6 +156,16 @@ def _cut(
         bias=float(np.mean(error)),
         hit_rate=float(np.mean((low <= unseen.output) & (unseen.output <= high))),
         furthest=_furthest(at, below),
+    )
+
+
+def _run_note(points: Points) -> tuple[str, ...]:
+    count = len(set(points.runs))
+    if count == len(points.runs):
+        return ()
+    return (
+        f"{len(points.runs)} rows of {count} runs: a run is fitted below the cut where all its rows are, and scored "
+        "where its rows are above",
     )
 
 

@@ -29,12 +29,16 @@ from analysis.intervals import (
     Profile,
     Resampling,
     bootstrapped,
+    by_run,
     check_resampling,
     predictive,
     profile,
 )
 from analysis.laws import CHINCHILLA, Law
-from analysis.runs_table import check_run_names, complete, digest
+from analysis.runs_table import complete, digest
+from analysis.table_files import notes_of
+from analysis.table_runs import with_runs
+from analysis.table_units import check_units, unit_notes
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Study:
     was fitted. ranges: smallest and largest value fitted of each of the law's inputs and output. far_factor: what lies
     further than this many times beyond the fitted runs is called an extrapolation wherever it is printed. given: values
     of the law's inputs other than params and tokens at which optima are taken; optima_note: why there are none, or
-    nothing. table_digest: of every number the fit has read.
+    nothing. table_digest: of every number the fit has read. table_notes: what the table may mean otherwise, and what
+    was concluded from it, to be said before any result.
     """
 
     level: float
@@ -65,6 +70,7 @@ class Study:
     given: dict[str, float]
     optima_note: str
     table_digest: str
+    table_notes: tuple[str, ...]
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -114,14 +120,14 @@ def fit_table(
     """Fit the parametric law and, where budgets are stated, approach 2, each with bootstrap intervals.
 
     Only the columns of the law are needed; `runs_table.complete` says how others are filled in. Several rows of one run
-    are refused unless `resampling` draws by run. Raises TableError or FitError for a table that does not determine the
-    law; a run that cannot be used is listed in `left_out` instead. resampling: what the bootstrap of the law draws.
+    (`table_runs`) are drawn together unless `resampling` names another group, and are one run's noise in a predictive
+    interval. Raises TableError or FitError for a table that does not determine the law, or whose numbers cannot be what
+    its columns mean (`table_units`); a run that cannot be used is listed in `left_out` instead. resampling: what the
+    bootstrap of the law draws.
     given: for optima, a value of each of the law's inputs besides params and tokens. valleys: how approach 2 reads its
     minima.
     """
-    table = complete(table, (*law.inputs, law.output))
-    if resampling.by != "run":
-        check_run_names(table["run"])
+    table = with_runs(complete(table, (*law.inputs, law.output)))
     _check_one_family(table)
     if not far_factor >= 1:
         raise FitError(f"far_factor = {far_factor:g}: must be at least 1. Fix: use 10.")
@@ -129,6 +135,8 @@ def fit_table(
     check_resampling(level, bootstraps)
     points, left_out = select(law, table)
     rows = table.iloc[points.rows]
+    check_units(law, rows)
+    resampling, run_note = by_run(resampling, points.runs)
     _check_budgets(law, rows["budget_flops"])
     result = fit_points(law, points, left_out, objective)
     ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
@@ -155,6 +163,7 @@ def fit_table(
         given=_given(law, given or {}),
         optima_note=_optima_note(law, given or {}),
         table_digest=digest(table, (*law.inputs, law.output)),
+        table_notes=(*notes_of(table), *unit_notes(law, rows), *run_note),
         **settings,
     )
 
@@ -249,7 +258,8 @@ def _check_one_family(table: pd.DataFrame) -> None:
     families = sorted(set(table["family"].dropna()))
     if len(families) > 1:
         raise FitError(
-            f"family = {', '.join(map(repr, families))}: one law describes one family. Fix: fit each on its own rows."
+            f"family = {', '.join(map(repr, families))}: one law describes one family. Fix: fit each on "
+            f"its own rows, as --where family={families[0]}."
         )
 
 
