@@ -12,6 +12,7 @@ from analysis.report.document import (
     Section,
     Strong,
     Table,
+    notes_on,
     span,
 )
 from analysis.runs_table import unit_of
@@ -67,10 +68,12 @@ def _verdict(score: Score) -> Content:
     )  # fmt: skip
 
 
-def optima_section(optima: Sequence[Optimum], exponents: tuple[Interval, Interval], note: str) -> Section:
+def optima_section(
+    optima: Sequence[Optimum], exponents: tuple[Interval, Interval], note: str, caveats: Sequence[str] = ()
+) -> Section:
     """Compute-optimal runs by budget, by each approach; exponents: of params and of tokens against flops.
 
-    note: why approach 2 is missing, or nothing.
+    note: why approach 2 is missing, or nothing. caveats: of the study, on its intervals.
     """
     budgets = list(dict.fromkeys(best.flops for best in optima))
     approaches = sorted({best.approach for best in optima})
@@ -88,6 +91,7 @@ def optima_section(optima: Sequence[Optimum], exponents: tuple[Interval, Interva
     ]  # fmt: skip
     if note:
         lines.append(f"Approach 2 is not fitted. {note}")
+    lines += [Strong(f"{caveat}.") for caveat in caveats]
     rows = [row for flops in budgets for row in _optimum_rows([by.get((flops, a)) for a in approaches])]
     far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
     warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())
@@ -113,8 +117,14 @@ def optima_section(optima: Sequence[Optimum], exponents: tuple[Interval, Interva
                 grouped=True,
             ),
             *([Bullets(warnings)] if warnings else []),
+            *notes_on((*exponents, *(interval for best in optima for interval in _intervals(best)))),
         ),
     )
+
+
+def _intervals(best: Optimum) -> tuple[Interval, ...]:
+    found = (best.params, best.tokens, best.tokens_per_param, best.loss_nats, *best.hyperparameters.values())
+    return tuple(interval for interval in found if interval is not None)
 
 
 def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ...]]:

@@ -12,7 +12,9 @@ from analysis.compute import FlopRule, IsoFlop, Reach, fit_flop_rule, fit_isoflo
 from analysis.compute.frontier import given_inputs
 from analysis.fit import HUBER, FitError, LeftOut, Objective, fit_points, select
 from analysis.intervals import (
+    AT_BOUND,
     POINTS,
+    WEAK_CONDITION,
     Estimate,
     Predictive,
     Profile,
@@ -24,6 +26,10 @@ from analysis.intervals import (
 )
 from analysis.laws import CHINCHILLA, Law
 from analysis.runs_table import check_run_names, complete, digest
+from analysis.studies.residual_checks import ResidualChecks, residual_checks
+
+FEW_POINTS = 1.6  # per constant: below, intervals are too narrow (tests/benchmarks/few_points.py)
+FEW_POINTS_COVERED = "47 to 69% (6 points, 5 constants) and 72 to 93% (7 points)"
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Study:
     was fitted. ranges: smallest and largest value fitted of each of the law's inputs and output. far_factor: what lies
     further than this many times beyond the fitted runs is called an extrapolation wherever it is printed. given: values
     of the law's inputs other than params and tokens at which optima are taken; optima_note: why there are none, or
-    nothing. table_digest: of every number the fit has read.
+    nothing. table_digest: of every number the fit has read. checks: what the residuals say of single runs, of repeated
+    ones and of columns that the law does not read.
     """
 
     level: float
@@ -54,6 +61,7 @@ class Study:
     given: dict[str, float]
     optima_note: str
     table_digest: str
+    checks: ResidualChecks
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -65,11 +73,29 @@ class Study:
         """For each constant that the points do not pin down, why: its interval, the conditioning, an open profile."""
         found = dict(self.law.weakly_identified)
         for name, held in self.profiles.items():
-            if not held.closed:
+            if not held.closed and self.law.intervals[name].note != AT_BOUND:  # where it cannot close
                 ways = (("below", held.closed_below), ("above", held.closed_above))
                 text = f"its profile likelihood does not close {' or '.join(way for way, closed in ways if not closed)}"
                 found[name] = f"{found[name]}; {text}" if name in found else text
         return found
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What must be said beside every interval and optimum of this study, if anything."""
+        fit, found = self.law.fit, []
+        points, constants = len(fit.used), len(fit.law.parameters)
+        if points < FEW_POINTS * constants:
+            found.append(
+                f"{points} points for {constants} constants are few: of nominal 90% intervals of optima and exponents "
+                f"{FEW_POINTS_COVERED} held the truth in simulation, where from {FEW_POINTS:g} points per constant on "
+                "nearly all do. Read these as too narrow"
+            )
+        if fit.condition_number > WEAK_CONDITION:
+            found.append(
+                f"The fit is near singular (condition number {fit.condition_number:.1e}): these runs do not tell the "
+                "law's terms apart, and an optimum, which trades one against the other, is not determined by them"
+            )
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -130,9 +156,10 @@ def fit_table(
             note = str(error)
     elif "flops" in law.inputs:
         largest = ranges["flops"][1]
+    profiles = profile(result, points, level)
     return Study(
-        law=bootstrapped(result, points, table, resampling=resampling, **settings),
-        profiles=profile(result, points, level),
+        law=bootstrapped(result, points, table, resampling=resampling, profiles=profiles, **settings),
+        profiles=profiles,
         predictive=predictive(result, points, bootstraps=bootstraps, seed=seed),
         isoflop=isoflop,
         isoflop_note=note,
@@ -143,6 +170,7 @@ def fit_table(
         given=_given(law, given or {}),
         optima_note=_optima_note(law, given or {}),
         table_digest=digest(table, (*law.inputs, law.output)),
+        checks=residual_checks(result, points, rows),
         **settings,
     )
 
