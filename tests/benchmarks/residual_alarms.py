@@ -2,8 +2,8 @@
 
 python tests/benchmarks/residual_alarms.py [--tables 200]
 
-Tables of the Chinchilla law are fitted by the default objective; noise is normal or Student's t of 4 degrees of freedom.
-The outlier test is also run on plain noise, 2,000 tables of each size.
+Tables of the Chinchilla law are fitted by the default objective; noise is normal or Student's t of 4 degrees of
+freedom. The outlier test is also run on plain noise, 2,000 tables of each size.
 """
 
 import argparse
