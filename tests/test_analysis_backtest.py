@@ -37,9 +37,9 @@ def test_a_law_that_does_not_hold_is_caught():
     assert found.cuts[0].hit_rate < 0.6 and found.cuts[0].bias > 0.05
 
 
-def test_default_cuts_lie_between_the_runs_and_a_cut_without_a_fit_has_its_reason():
+def test_default_cuts_lie_between_the_budgets_and_a_cut_without_a_fit_has_its_reason():
     found = backtest(CHINCHILLA, planted_table(), bootstraps=20)
-    assert [cut.below for cut in found.cuts] == list(BUDGETS[1:])
+    assert [cut.below for cut in found.cuts] == pytest.approx(np.sqrt(np.multiply(BUDGETS[1:], BUDGETS[:-1])))
     assert "lie on one line" in found.cuts[0].reason and np.isnan(found.cuts[0].mean_absolute_error)
     assert found.cuts[1].fitted == 12 and not found.cuts[1].reason
     again = json_values.from_dict(Backtest, json_values.to_dict(found))
@@ -82,3 +82,23 @@ def test_the_points_of_hoffmann_et_al_above_1e20_flops():
     """240 points read by Besiroglu et al., fitted below 1e20 FLOPs: the law is off by 0.02091 nats above it."""
     cut = backtest(CHINCHILLA, published_table("chinchilla_epoch"), cuts=[1e20], bootstraps=20).cuts[0]
     assert (cut.fitted, len(cut.runs)) == (136, 104) and round(cut.mean_absolute_error, 5) == 0.02091
+
+
+@pytest.mark.parametrize("budgets_stated", [True, False])
+def test_default_cuts_never_fall_inside_a_budget(budgets_stated):
+    """Runs of one budget differ by a few percent in flops, whole steps being trained."""
+    table = planted_table(budgets=MANY)
+    table["flops"] *= np.exp(0.02 * np.random.default_rng(4).uniform(-1, 1, len(table)))
+    if not budgets_stated:
+        table["budget_flops"] = np.nan
+    found = backtest(CHINCHILLA, table, bootstraps=20)
+    assert [cut.fitted for cut in found.cuts] == [12, 18, 24, 30]
+    assert all(low < cut.below < high for cut, low, high in zip(found.cuts, MANY[1:], MANY[2:]))
+
+
+def test_default_cuts_of_a_column_without_clusters_are_shares_of_the_runs():
+    flops = np.geomspace(1e12, 1e18, 40)
+    noise = np.exp(0.003 * np.random.default_rng(1).standard_normal(40))
+    table = pd.DataFrame({"flops": flops, "loss_nats": (1.5 + 300 * flops**-0.2) * noise})
+    found = backtest(find("loss_frontier"), table, bootstraps=20)
+    assert [cut.fitted for cut in found.cuts] == [12, 16, 20, 24, 28, 32, 36]

@@ -1,10 +1,16 @@
 """What residuals say beside the law: outliers, the scatter of equal runs, and what unused columns explain."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
+from planted_tables import planted_table
 
+from analysis.fit import fit, select
 from analysis.fit.residual_tests import FALSE_ALARMS, outliers, pure_error
+from analysis.laws import CHINCHILLA
+from analysis.runs_table import complete
+from analysis.studies import residual_checks
 
 
 def test_planted_outliers_are_found_and_nothing_else():
@@ -52,3 +58,63 @@ def test_pure_error_is_the_pooled_scatter_of_equal_inputs():
     order = generator.permutation(11)
     again = pure_error({"params": params[order] * (1 + 1e-15), "tokens": tokens[order]}, target[order])
     assert again == (pytest.approx(scale), 6)
+
+
+def checked(table):
+    table = complete(table)
+    points, _ = select(CHINCHILLA, table)
+    return residual_checks(fit(CHINCHILLA, table), points, table.iloc[points.rows])
+
+
+def seeded(seeds=3, noise=0.004, bend=0.0):
+    """18 runs with `seeds` seeds each; bend: a term that the law lacks, largest at the smallest sizes."""
+    table = pd.concat([planted_table(noise=0.0).assign(seed=i) for i in range(seeds)], ignore_index=True)
+    size = np.log(table["params"] / table["params"].median())
+    errors = noise * np.random.default_rng(3).standard_normal(len(table)) + bend * np.cos(3 * size)
+    return table.assign(run=[f"run-{i}" for i in range(len(table))], loss_nats=table["loss_nats"] * np.exp(errors))
+
+
+def test_diverged_runs_are_named_and_the_constants_stay():
+    table = planted_table(sizes=8)
+    clean = fit(CHINCHILLA, table)
+    table.loc[[5, 14], "loss_nats"] = np.log(50257.0)
+    found = checked(table)
+    assert {one.run for one in found.outliers} == {"run-5", "run-14"} and not found.explained
+    assert all(one.measured == np.log(50257.0) and one.residual > 1 and one.factor > 50 for one in found.outliers)
+    assert fit(CHINCHILLA, table).values["alpha"] == pytest.approx(clean.values["alpha"], rel=0.1)
+    assert not checked(planted_table(sizes=8)).outliers
+
+
+def test_seeds_tell_noise_from_lack_of_fit():
+    """The F test equals its definition, keeps quiet where the law holds, and speaks where a term is missing."""
+    table = seeded()
+    right = checked(table).lack_of_fit
+    groups = table.groupby("params")["loss_nats"]
+    assert (right.groups, right.freedom, right.lack_freedom, right.differ_in) == (18, 36, 13, ("seed",))
+    assert right.noise == pytest.approx(np.sqrt(groups.var(ddof=1).mean())) and right.p_value > 0.01
+    # 36 degrees of freedom: the standard deviation's own standard error is 12 %.
+    assert right.noise_residual == pytest.approx(0.004, rel=0.4)
+    assert right.p_value == pytest.approx(scipy.stats.f.sf(right.ratio, 13, 36))
+    wrong = checked(seeded(bend=0.02)).lack_of_fit
+    assert wrong.p_value < 1e-6 and wrong.noise == pytest.approx(right.noise, rel=0.05)
+    assert checked(planted_table()).lack_of_fit is None
+    exact = checked(seeded(noise=0.0).assign(note=[f"copy {i}" for i in range(54)]))
+    assert exact.lack_of_fit.p_value is None and not exact.outliers and not exact.tested
+
+
+@pytest.mark.parametrize("column", ["batch_tokens", "data", "learning_rate"])
+def test_a_column_that_explains_the_residuals_is_named(column):
+    """A number's trend, a word's levels, a number's optimum; and nothing else of the table."""
+    generator, table = np.random.default_rng(5), planted_table(noise=0.002, sizes=12)
+    table["batch_tokens"] = np.exp(generator.uniform(10, 14, 36))
+    table["data"] = generator.choice(["web", "books", "code"], 36)
+    table["learning_rate"] = np.exp(generator.uniform(-9, -5, 36))
+    table["bits_per_byte"] = table["loss_nats"] / 3  # an outcome, which explains nothing
+    effect = {
+        "batch_tokens": 0.01 * (np.log(table["batch_tokens"]) - 12),
+        "data": 0.02 * (table["data"] == "code"),
+        "learning_rate": 0.008 * ((np.log(table["learning_rate"]) + 7) ** 2 - 4 / 3),
+    }[column]
+    found = checked(table.assign(loss_nats=table["loss_nats"] * np.exp(effect)))
+    assert [one.column for one in found.explained] == [column] and found.explained[0].share > 0.3
+    assert not checked(table).explained and checked(table).tested >= 3

@@ -18,6 +18,7 @@ from analysis.intervals import (
     predictive_interval,
     profile,
 )
+from analysis.intervals.interval import DEGENERATE
 from analysis.intervals.resampling import bootstrap_weights, jackknife_weights
 from analysis.laws import CHINCHILLA
 
@@ -201,4 +202,4 @@ def test_infinite_draws_and_jackknives_still_give_an_interval():
     draws = np.concatenate([np.arange(1.0, 81.0), np.full(20, np.inf)])
     found = bca_interval(40.0, draws, np.array([1.0, np.inf, 3.0]), 0.9)
     assert np.isfinite(found.low) and found.high == np.inf
-    assert bca_interval(0.0, np.zeros(50), np.zeros(5), 0.9) == Interval(0.0, 0.0, 0.0)
+    assert bca_interval(0.0, np.zeros(50), np.zeros(5), 0.9) == Interval(0.0, 0.0, 0.0, DEGENERATE)

@@ -25,7 +25,8 @@ def backtest(
         source: the table.
         request: the law.
         by: column that is cut: flops, or any other column of numbers.
-        cuts: values of it; by default those below which 30, 40, ... 90 % of the runs lie.
+        cuts: values of it; by default up to seven that leave 30 to 90 % of the runs below, each between two budgets
+            (between clusters of runs where none is stated) and never inside one.
         bootstraps: number of resamples behind each interval.
         json: file that gets every cut and every scored run, as JSON.
         figures: folder that gets the figure, as PNG and PDF.

@@ -35,7 +35,7 @@ def backtest_errors(backtest: Backtest, columns: Columns = "two") -> Figure:
     shape = (1, 2) if columns == "two" else (2, 1)
     legend_rows = -(-len(cuts) // (7 if columns == "two" else 4))
     labels = told_apart([cut.below for cut in cuts])
-    with canvas(columns, (2.5 if columns == "two" else 4.4) + 0.15 * legend_rows, shape) as (figure, panels):
+    with canvas(columns, (2.6 if columns == "two" else 4.6) + 0.15 * legend_rows, shape) as (figure, panels):
         errors, summary = panels.flat
         errors.axhline(0.0, color="0.5", linewidth=0.8)
         for i, cut in enumerate(cuts):
@@ -69,7 +69,8 @@ def backtest_errors(backtest: Backtest, columns: Columns = "two") -> Figure:
         rate.grid(False)
         rate.spines["right"].set_visible(True)
         handles = [summary.lines[0], rate.lines[0]]
-        summary.legend(handles, ["mean absolute error", f"inside interval (promised {backtest.level:.0%})"], loc="best")
+        texts = ["mean absolute error", f"inside interval (promised {backtest.level:.0%}, dotted)"]
+        summary.legend(handles, texts, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         legend_above(figure, errors, f"fitted below, {quantity}", across=7 if columns == "two" else 4)
     return figure
 

@@ -17,6 +17,7 @@ from analysis.figures.style import (
     Columns,
     FigureError,
     canvas,
+    dots,
     legend_above,
     log_ticks,
     power_of_ten,
@@ -59,7 +60,7 @@ def loss_surface(
         for exponent in range(math.ceil(np.log10(flops[0])), math.floor(np.log10(flops[-1])) + 1):
             sizes = np.geomspace(*x, 50)
             axes.plot(sizes, rule.tokens(10.0**exponent, sizes), ":", color="0.6", linewidth=0.6, zorder=1)
-        axes.plot(runs["params"], runs["tokens"], "o", color=WARM, markersize=2.6, label="runs fitted", zorder=3)
+        axes.plot(runs["params"], runs["tokens"], color=WARM, label="runs fitted", zorder=3, **dots(len(runs), 2.6))
         axes.plot(params[:, 0], tokens[:, 0], color=DARK, linewidth=1.6, label="efficient line, approach 3", zorder=4)
         band = [interval_at(study, sizes) for sizes in params]
         ends = [interval.low for interval in band], [interval.high for interval in band]
@@ -98,7 +99,7 @@ def residuals(table: pd.DataFrame, study: Study, columns: Columns = "two") -> Fi
     with canvas(columns, 2.1 if columns == "two" else 1.35 * panels + 0.3, shape) as (figure, axes):
         for i, (panel, (name, values)) in enumerate(zip(axes.flat, inputs.items())):
             _spread_lines(panel.axhline, spread)
-            panel.plot(values, left, "o", color=DARK, markersize=2.6)
+            panel.plot(values, left, color=DARK, **dots(len(left), 2.6))
             panel.set(xlabel=NAMES.get(name, name), xscale="log" if (values > 0).all() else "linear")
             if (values > 0).all():
                 log_ticks(panel.xaxis)
@@ -143,8 +144,8 @@ def prediction_against_measurement(
         line = np.array([min(ends) * 0.98, max(ends) * 1.02])
         top.plot(line, line, color="0.6", linewidth=0.8, label="measured = predicted")
         bottom.axhline(0.0, color="0.6", linewidth=0.8)
-        top.plot(predicted, outputs, "o", color=DARK, label="runs fitted")
-        bottom.plot(predicted, 100 * (outputs / predicted - 1), "o", color=DARK)
+        top.plot(predicted, outputs, color=DARK, label="runs fitted", **dots(len(runs)))
+        bottom.plot(predicted, 100 * (outputs / predicted - 1), color=DARK, **dots(len(runs)))
         if prediction is not None and measured is not None:
             _draw_held_out(top, bottom, prediction, measured)
         top.set(xscale="log", yscale="log", ylabel=f"measured {name}\n{unit}")

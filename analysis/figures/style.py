@@ -45,6 +45,7 @@ STAR = {
     "zorder": 4,
 }
 STAR_WITH_BAR = STAR | {"ecolor": "black", "elinewidth": 1.0, "capsize": 2.5}
+MANY_DOTS = 300  # in one panel: more cover each other
 Columns = Literal["one", "two"]
 
 
@@ -56,12 +57,18 @@ def save(figure: Figure, stem: Path | str) -> list[Path]:
     """Write `<stem>.png` and `<stem>.pdf`, without dates, so that the same study gives the same bytes."""
     paths = [Path(f"{stem}.png"), Path(f"{stem}.pdf")]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    for path, metadata in zip(paths, ({}, {"CreationDate": None})):
-        content = io.BytesIO()
-        with matplotlib.style.context(STYLE):
+    with matplotlib.style.context(STYLE):
+        # Laid out once, so that both files look alike; left to itself, matplotlib does so three times, at most of the
+        # cost of a figure. At the dots of the PNG, on which the widths of letters depend.
+        figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
+        layout = figure.get_layout_engine()
+        if layout is not None:
+            layout.execute(figure)
+        figure.set_layout_engine("none")
+        for path, metadata in zip(paths, ({}, {"CreationDate": None})):
+            content = io.BytesIO()
             figure.savefig(content, format=path.suffix[1:], metadata=metadata)
-        figure.set_layout_engine("none")  # laid out once, so that both files look alike
-        write_atomically(path, content.getvalue())
+            write_atomically(path, content.getvalue())
     return paths
 
 
@@ -82,6 +89,21 @@ def canvas(
 def shade(index: int, count: int) -> tuple:
     """Colour of one of `count` ordered series, from dark to light."""
     return matplotlib.colormaps["cividis"](0.05 + 0.8 * index / max(count - 1, 1))
+
+
+def dots(count: int, size: float = 3.5) -> dict[str, Any]:
+    """Style of one dot among `count`: small and transparent where many lie on each other, and pixels in a PDF then."""
+    if count <= MANY_DOTS:
+        return {"marker": "o", "linestyle": "none", "markersize": size}
+    share = (MANY_DOTS / count) ** 0.5
+    return {
+        "marker": "o",
+        "linestyle": "none",
+        "markersize": max(size * share, 0.9),
+        "markeredgewidth": 0.0,
+        "alpha": max(share, 0.25),
+        "rasterized": True,
+    }
 
 
 def arms(interval: Interval) -> list[list[float]]:

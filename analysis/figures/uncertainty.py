@@ -147,9 +147,8 @@ def _histogram(panel, draws: np.ndarray, interval: Interval, logarithmic: bool) 
     low, high = np.quantile(draws, [0.002, 0.998])
     edges = np.geomspace(low, high, 25) if logarithmic and low > 0 else np.linspace(low, high, 25)
     counts, _, _ = panel.hist(draws, bins=edges, color="0.75", edgecolor="white", linewidth=0.3)
-    panel.plot(
-        [max(interval.low, draws.min()), interval.high], [counts.max() * 1.08] * 2, "|-", color="black", linewidth=1
-    )
+    ends = np.clip([interval.low, interval.high], draws.min(), draws.max())  # an open end is where the draws end
+    panel.plot(ends, [counts.max() * 1.08] * 2, "|-", color="black", linewidth=1)
     panel.plot(max(interval.value, draws.min()), counts.max() * 1.08, **STAR)
 
 

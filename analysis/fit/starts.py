@@ -10,7 +10,8 @@ from analysis.laws import Law, evaluate
 
 MOST_STARTS = 32
 MOST_POINTS = 1024  # a start need not be exact: a thousand points say as much as a million
-LEAST_EFFECT, MOST_FOLDS = 0.1, 100  # of an e-fold, in standard deviations of the residuals; how far it is looked for
+LEAST_EFFECT = 0.1  # of an e-fold, in standard deviations of the residuals
+MOST_FOLDS = 720  # how far it is looked for: a search may leave a constant anywhere between 1 and the least float64
 LEAST_SHARE = 0.02  # of the output: how near its bound a constant that least squares puts beyond it is started
 
 

@@ -4,18 +4,17 @@ Everything here starts from a `Fit` and fits again; what is drawn together is sa
 """
 
 from analysis.intervals.bootstrap import (
+    WEAK_CONDITION,
     Estimate,
-    Interval,
     Predictive,
-    bca_interval,
     bootstrapped,
     check_resampling,
     estimate,
-    percentile_interval,
     predictive,
     predictive_interval,
     predictive_intervals,
     with_intervals,
 )
+from analysis.intervals.interval import AT_BOUND, Interval, bca_interval, percentile_interval
 from analysis.intervals.profile_likelihood import Profile, profile
 from analysis.intervals.resampling import POINTS, Resampling, by_run

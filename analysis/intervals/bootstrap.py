@@ -13,17 +13,26 @@ An unseen run gets a predictive interval from a bootstrap of studentised residua
 in every resample, as Student's t does for the normal mean.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import scipy.special
 
 from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit_points, select
 from analysis.fit.batched import solve, target_jacobian
 from analysis.fit.starts import off_bounds
+from analysis.intervals.interval import (
+    AT_BOUND,
+    NOT_DETERMINED,
+    OPEN_ABOVE,
+    OPEN_BELOW,
+    Interval,
+    bca_interval,
+    holding,
+)
 from analysis.intervals.one_step import MOST_REFITTED_POINTS, one_step_draws
+from analysis.intervals.profile_likelihood import Profile, profile
 from analysis.intervals.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
 from analysis.intervals.run_noise import RunNoise
 from analysis.laws import Law, evaluate
@@ -32,39 +41,16 @@ from analysis.runs_table import complete
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
 WEAK_CONDITION = 1e8
 POINTS_AT_ONCE = 2**12  # runs whose predictive intervals are worked out together, for every draw
-ZERO = 1e-9  # of the upper end of an interval that holds no negative number: below it a constant lies at its bound, 0
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value between the two ends of an interval; the level stands with whoever holds it."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def zero(self) -> float:
-        """Size below which an end is nothing but how close the solver came to a bound of zero."""
-        return ZERO * self.high if self.low >= 0 and np.isfinite(self.high) else 0.0
-
-    def __str__(self) -> str:
-        value, low, high = (0.0 if abs(x) < self.zero else x for x in (self.value, self.low, self.high))
-        return f"{value:.4g} [{low:.4g}, {high:.4g}]"
-
-    def contains(self, value: float) -> bool:
-        """Whether `value` lies inside, ends included."""
-        return self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A fit with its bootstrap.
 
-    intervals: of each constant, at the level asked for. weakly_identified: for each constant that the points do not
-    pin down, a sentence that says why. method: how resamples were drawn and intervals made. draws: (bootstraps,
-    parameters) the constants of each resample; jackknife: (parts, parameters) those with one part left out, empty where
-    intervals are plain percentiles.
+    intervals: of each constant, at the level asked for; open where its profile likelihood is. weakly_identified: for
+    each constant that the points do not pin down, a sentence that says why. method: how resamples were drawn and
+    intervals made. draws: (bootstraps, parameters) the constants of each resample; jackknife: (parts, parameters) those
+    with one part left out, empty where intervals are plain percentiles.
     """
 
     fit: Fit
@@ -102,46 +88,6 @@ class Predictive:
     scales: np.ndarray
 
 
-def percentile_interval(value: float, draws: np.ndarray, level: float) -> Interval:
-    """The central `level` share of the draws, e.g. level = 0.9 from the 5th to the 95th percentile."""
-    return Interval(float(value), *quantiles(draws, [(1 - level) / 2, (1 + level) / 2]))
-
-
-def quantiles(draws: np.ndarray, shares: Sequence[float]) -> list[float]:
-    """Quantiles of the draws, between two of them; draws themselves where some are infinite."""
-    method = "linear" if np.isfinite(draws).all() else "inverted_cdf"
-    return np.quantile(draws, shares, method=method).tolist()
-
-
-def bca_interval(value: float, draws: np.ndarray, jackknife: np.ndarray, level: float) -> Interval:
-    """Bias-corrected and accelerated percentiles of the draws (Efron and Tibshirani 1993, equations 14.10 to 14.15).
-
-    jackknife: the value with each part of the points left out; without any, the plain percentile interval.
-    """
-    if len(jackknife) == 0:
-        return percentile_interval(value, draws, level)
-    below = (np.sum(draws < value) + 0.5 * np.sum(draws == value)) / len(draws)
-    shift = scipy.special.ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
-    acceleration = _acceleration(jackknife)
-    ends = shift + scipy.special.ndtri([(1 - level) / 2, (1 + level) / 2])
-    shares = scipy.special.ndtr(shift + ends / np.maximum(1 - acceleration * ends, 0.1))
-    return Interval(float(value), *quantiles(draws, shares))
-
-
-def _acceleration(jackknife: np.ndarray) -> float:
-    """Skewness / 6 of the jackknife's pulls, which has no unit: a constant near 1e190 or 1e-120 has one like any."""
-    largest = np.max(np.abs(jackknife))
-    if largest == 0.0:
-        return 0.0
-    share = np.clip(jackknife, -np.finfo(float).max, np.finfo(float).max) / min(largest, np.finfo(float).max)
-    pull = share.mean() - share
-    widest = np.max(np.abs(pull))
-    if widest == 0.0:
-        return 0.0
-    pull = pull / widest
-    return float(np.sum(pull**3) / (6 * np.sum(pull**2) ** 1.5))
-
-
 def estimate(
     law: Law,
     table: pd.DataFrame,
@@ -174,10 +120,15 @@ def bootstrapped(
     bootstraps: int,
     seed: int,
     resampling: Resampling,
+    profiles: Mapping[str, Profile] | None = None,
 ) -> Estimate:
-    """`estimate` for a fit that is already made; `points` were selected from `table`."""
+    """`estimate` for a fit that is already made; `points` were selected from `table`.
+
+    profiles: of the fit's constants, where they are known.
+    """
     check_resampling(level, bootstraps)
     law = result.law
+    profiles = profile(result, points, level) if profiles is None else profiles
     units = resampling.units(table, points)
     strata = resampling.strata(table, points, units)
     method = f"BCa from {bootstraps} bootstrap resamples of {resampling}, seed {seed}"
@@ -187,13 +138,38 @@ def bootstrapped(
     else:
         draws = refit(law, result, points, bootstrap_weights(np.random.default_rng(seed), units, strata, bootstraps))
         jackknife = refit(law, result, points, jackknife_weights(units))
-    return with_intervals(result, draws, level, method, jackknife)
+    return _opened(with_intervals(result, draws, level, method, jackknife), points, profiles, level)
 
 
 def refit(law: Law, result: Fit, points: Points, weights: np.ndarray) -> np.ndarray:
     """The constants (resamples, parameters) refitted to weights (resamples, points) that count the points of each."""
     outputs = np.broadcast_to(law.target(points.output), weights.shape)
     return _refit(law, result, points.inputs, outputs, weights)
+
+
+def _opened(found: Estimate, points: Points, profiles: Mapping[str, Profile], level: float) -> Estimate:
+    """The constants' intervals where resamples alone would mislead: at a bound of zero, and where a profile is open.
+
+    Refits start at the optimum, so along a direction that the points leave open they hardly move. A constant at its
+    bound is 0, and its interval ends where the resamples do or, if the constant has no effect there either, where the
+    profile does.
+    """
+    law, result = found.fit.law, found.fit
+    best_P = law.pack(result.array())
+    felt_P = law.natural(off_bounds(law, best_P, points.inputs, result.residual_scale))
+    intervals = {}
+    for parameter, felt in zip(law.parameters, felt_P, strict=True):
+        interval, held = found.intervals[parameter.name], profiles[parameter.name]
+        if parameter.low == 0 and felt > result.values[parameter.name]:
+            bounded = held.high if held.closed_above else np.inf
+            interval = Interval(0.0, 0.0, interval.high if interval.high >= felt else bounded, AT_BOUND)
+        elif not held.closed:
+            sides = {(False, False): NOT_DETERMINED, (False, True): OPEN_BELOW, (True, False): OPEN_ABOVE}
+            low = interval.low if held.closed_below else parameter.low
+            high = interval.high if held.closed_above else parameter.high
+            interval = Interval(interval.value, low, high, sides[held.closed_below, held.closed_above])
+        intervals[parameter.name] = interval
+    return replace(found, intervals=intervals, weakly_identified=_weak(result, intervals, level))
 
 
 def with_intervals(
@@ -206,16 +182,25 @@ def with_intervals(
         p.name: bca_interval(result.values[p.name], draws[:, i], jackknife[:, i], level)
         for i, p in enumerate(law.parameters)
     }
+    return Estimate(result, intervals, _weak(result, intervals, level), method, draws, jackknife)
+
+
+def _weak(result: Fit, intervals: Mapping[str, Interval], level: float) -> dict[str, str]:
+    """For each constant that the points do not pin down, a sentence that says why."""
     weak = {}
-    for parameter in law.parameters:
+    for parameter in result.law.parameters:
         interval = intervals[parameter.name]
-        if parameter.low >= 0 and interval.high > WEAK_RATIO * interval.low:
-            at_zero = interval.low < interval.zero
-            ends = f"0 (its bound) to {interval.high:.3g}" if at_zero else f"{interval.low:.3g} to {interval.high:.3g}"
-            weak[parameter.name] = f"its {level:.0%} interval, {ends}, spans more than a factor of {WEAK_RATIO:g}"
+        if interval.note == AT_BOUND:
+            text = f"below {interval.high:.3g}" if np.isfinite(interval.high) else "and nothing bounds it above"
+            weak[parameter.name] = f"it is 0 (at its bound), {text}"
+        elif parameter.low >= 0 and interval.high > WEAK_RATIO * interval.low:
+            low = "0 (its bound)" if interval.low <= interval.zero else f"{interval.low:.3g}"
+            high = f"{interval.high:.3g}" if np.isfinite(interval.high) else "no end"
+            text = f"its {level:.0%} interval, {low} to {high}, spans more than a factor of {WEAK_RATIO:g}"
+            weak[parameter.name] = text
         elif result.condition_number > WEAK_CONDITION:
             weak[parameter.name] = f"the fit is near singular (condition number {result.condition_number:.1e})"
-    return Estimate(result, intervals, weak, method, draws, jackknife)
+    return weak
 
 
 def predictive(result: Fit, points: Points, *, bootstraps: int = 1000, seed: int = 0) -> Predictive:
@@ -287,7 +272,8 @@ def predictive_intervals(
         chosen = slice(start, start + POINTS_AT_ONCE)
         refitted = law.target(evaluate(law, spread.draws, {name: np.ravel(x)[chosen] for name, x in inputs.items()}))
         pivots = (centre[chosen] + noise[:, None] - refitted) / np.maximum(spread.scales, 1e-3 * spread.scale)[:, None]
-        low[chosen], high[chosen] = np.quantile(pivots, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        method = "linear" if np.isfinite(pivots).all() else "inverted_cdf"
+        low[chosen], high[chosen] = np.nanquantile(pivots, [(1 - level) / 2, (1 + level) / 2], axis=0, method=method)
     return law.output_of(centre), *(law.output_of(centre + spread.scale * end) for end in (low, high))
 
 
@@ -295,7 +281,7 @@ def predictive_interval(
     law: Law, result: Fit, spread: Predictive, inputs: Mapping[str, float], level: float, seed: int = 0
 ) -> Interval:
     """`predictive_intervals` for one run."""
-    return Interval(*(float(end[0]) for end in predictive_intervals(law, result, spread, inputs, level, seed)))
+    return holding(*(float(end[0]) for end in predictive_intervals(law, result, spread, inputs, level, seed)))
 
 
 def check_resampling(level: float, bootstraps: int) -> None:

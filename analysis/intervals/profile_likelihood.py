@@ -16,10 +16,12 @@ import scipy.special
 
 from analysis.fit import Fit, Points
 from analysis.fit.batched import solve, target_jacobian, values_at
+from analysis.fit.starts import off_bounds
 from analysis.intervals.one_step import MOST_REFITTED_POINTS
 from analysis.laws import Law, Parameter, evaluate
 
 STEPS = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0])  # in standard errors
+NEAR_BOUND = np.arange(-1.0, 13.0)  # e-folds around where a constant at its bound starts to count
 FARTHEST = 12.0  # e-folds of a positive constant that is not at its bound, either way: a factor of 160,000
 # Where the root of the deviance leaps further than this between two values, on either side of the threshold's, more are
 # tried between them, so often: near a bound the standard error of the local linear law may be far too large.
@@ -59,11 +61,16 @@ def profile(result: Fit, points: Points, level: float = 0.9) -> dict[str, Profil
     spread = _spread(result, residuals, freedom)
     errors_P, moves = _directions(target_jacobian(law, best_P, points.inputs), spread)
     per_rise, threshold = 2 * _deviance_per_rise(result, spread), float(scipy.special.fdtri(1, freedom, level))
+    # At its bound a constant has no derivative: a search that starts there stays there, and its own values begin where
+    # it starts to count.
+    free_P = off_bounds(law, best_P, points.inputs, result.residual_scale)
     tried = list((best_P + _held_steps(law, errors_P)).T)
+    for i in np.flatnonzero(free_P != best_P):
+        tried[i] = np.append(tried[i], free_P[i] + NEAR_BOUND)
     curves = [_Curve(best_P[[i]], result.array()[[i]], np.zeros(1)) for i in range(count)]
     for _ in range(1 + REFINEMENTS):
         constant_L = np.repeat(np.arange(count), [len(variables) for variables in tried])
-        value_L = _held_values(result, points, best_P, moves, constant_L, np.concatenate(tried))
+        value_L = _held_values(result, points, best_P, free_P, moves, constant_L, np.concatenate(tried))
         value_L[np.isnan(value_L)] = np.inf  # where the law is undefined it explains nothing
         deviance_L = per_rise * np.maximum(value_L - result.objective_value, 0.0)
         parts = [deviance_L[constant_L == i] for i in range(count)]
@@ -75,9 +82,18 @@ def profile(result: Fit, points: Points, level: float = 0.9) -> dict[str, Profil
 
 
 def _held_values(
-    result: Fit, points: Points, best_P: np.ndarray, moves: np.ndarray, constant_L: np.ndarray, variable_L: np.ndarray
+    result: Fit,
+    points: Points,
+    best_P: np.ndarray,
+    free_P: np.ndarray,
+    moves: np.ndarray,
+    constant_L: np.ndarray,
+    variable_L: np.ndarray,
 ) -> np.ndarray:
-    """The objective (L,) with one constant held in each problem, and the others at their best for that."""
+    """The objective (L,) with one constant held in each problem, and the others at their best for that.
+
+    free_P: the optimum with whatever lies at a bound moved to where it has an effect.
+    """
     law, problems = result.law, np.arange(len(constant_L))
     step_L = variable_L - best_P[constant_L]
     along = best_P + np.clip(step_L[:, None] * moves[constant_L], -FARTHEST, FARTHEST)
@@ -85,7 +101,7 @@ def _held_values(
     if len(points.runs) > MOST_REFITTED_POINTS:
         return values_at(law, points, along, result.objective, result.scale)
     # Far away the linear law may lead astray, and near by it is the better start: the lower of the two counts.
-    alone = np.tile(best_P, (len(problems), 1))
+    alone = np.tile(free_P, (len(problems), 1))
     alone[problems, constant_L] = variable_L
     free = np.ones_like(alone)
     free[problems, constant_L] = 0.0

@@ -12,6 +12,7 @@ from analysis.report.document import (
     Section,
     Strong,
     Table,
+    notes_on,
     span,
 )
 from analysis.runs_table import unit_of
@@ -68,11 +69,14 @@ def _verdict(score: Score) -> Content:
 
 
 def optima_section(
-    optima: Sequence[Optimum], exponents: tuple[Interval, Interval], approach_2: Sequence[Content]
+    optima: Sequence[Optimum],
+    exponents: tuple[Interval, Interval],
+    approach_2: Sequence[Content],
+    caveats: Sequence[str] = (),
 ) -> Section:
     """Compute-optimal runs by budget, by each approach; exponents: of params and of tokens against flops.
 
-    approach_2: what is to be said of the valleys, or why there are none.
+    approach_2: what is to be said of the valleys, or why there are none. caveats: of the study, on its intervals.
     """
     budgets = list(dict.fromkeys(best.flops for best in optima))
     approaches = sorted({best.approach for best in optima})
@@ -89,6 +93,7 @@ def optima_section(
         ),
     ]  # fmt: skip
     lines += approach_2
+    lines += [Strong(f"{caveat}.") for caveat in caveats]
     rows = [row for flops in budgets for row in _optimum_rows([by.get((flops, a)) for a in approaches])]
     far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
     warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())
@@ -114,8 +119,14 @@ def optima_section(
                 grouped=True,
             ),
             *([Bullets(warnings)] if warnings else []),
+            *notes_on((*exponents, *(interval for best in optima for interval in _intervals(best)))),
         ),
     )
+
+
+def _intervals(best: Optimum) -> tuple[Interval, ...]:
+    found = (best.params, best.tokens, best.tokens_per_param, best.loss_nats, *best.hyperparameters.values())
+    return tuple(interval for interval in found if interval is not None)
 
 
 def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ...]]:

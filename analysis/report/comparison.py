@@ -58,7 +58,7 @@ def _cell(family: Family, cell: Cell, has_budgets: bool, is_task: bool) -> tuple
         (rate, " *") if cell.at_edge else rate,
         Number(cell.rates, "d"),
         Number(len(cell.runs), "d"),
-        Span(*(Number(value, ".4f") for value in (cell.loss_nats, cell.lowest, cell.highest))),
+        Span(Number(cell.loss_nats, ".4f"), (Number(cell.lowest, ".4f"), " to ", Number(cell.highest, ".4f"))),
     ]
     if is_task:
         row.append(Number(cell.measures["exact_match"], ".3f") if "exact_match" in cell.measures else "-")

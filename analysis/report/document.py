@@ -5,11 +5,13 @@ every medium shows the same tables. A number in a report is a `Number` and never
 look each one up in the JSON file that is written beside the report.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TypeAlias
 
 from analysis.intervals import Interval
+from analysis.intervals.interval import AT_BOUND, DEGENERATE, NOT_DETERMINED, NOTES, OPEN_ABOVE
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Span:
-    """A value with the ends of its interval, all in one format."""
+    """A value with the ends of its interval, all in one format; what stands for them where they are no two numbers."""
 
     value: Number
-    low: Number
-    high: Number
+    ends: "Content"
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,26 @@ Block = Paragraph | Bullets | Table | Figure | Section
 
 def span(interval: Interval, form: str = ".4g", unit: str = "") -> Span:
     """An interval for printing; an end at a bound of zero is printed as 0, however close to it the fit came."""
-    return Span(*(Number(value, form, unit, interval.zero) for value in (interval.value, interval.low, interval.high)))
+    return Span(Number(interval.value, form, unit, interval.zero), ends(interval, form, unit))
 
 
-def ends(interval: Interval, form: str = ".4g") -> Content:
-    """The two ends of an interval alone."""
-    shown = span(interval, form)
-    return (shown.low, " to ", shown.high)
+def ends(interval: Interval, form: str = ".4g", unit: str = "") -> Content:
+    """The two ends of an interval alone, or what its note says of them."""
+    if interval.note in (DEGENERATE, NOT_DETERMINED):
+        return interval.note
+    both = (interval.low, interval.high)
+    low, high = (Number(end, form, unit, interval.zero) if math.isfinite(end) else "open" for end in both)
+    if interval.note == AT_BOUND:
+        return (f"{AT_BOUND}, below ", high) if isinstance(high, Number) else f"{AT_BOUND}, {NOT_DETERMINED}"
+    note = "" if interval.note in ("", OPEN_ABOVE) else f", {interval.note}"  # that end is printed as open
+    return (low, " to ", high, note) if note else (low, " to ", high)
+
+
+def notes_on(intervals: Iterable[Interval]) -> tuple["Paragraph", ...]:
+    """What the notes of these intervals mean, once each, if there are any."""
+    found = [note for note in NOTES if any(interval.note == note for interval in intervals)]
+    text = "; ".join(f"{note}: {NOTES[note]}" for note in found)
+    return (Paragraph(f"Intervals that are not as the others. {text[0].upper()}{text[1:]}."),) if found else ()
 
 
 def one_line(text: str) -> str:

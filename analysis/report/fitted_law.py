@@ -11,6 +11,7 @@ from analysis.report.document import (
     Strong,
     Table,
     ends,
+    notes_on,
     span,
 )
 from analysis.runs_table import unit_of
@@ -25,7 +26,9 @@ def law_section(study: Study) -> Section:
         (
             Paragraph((Code(law.formula), f" ({law.citation})")),
             constants_table(study.law, study.level),
+            *notes_on(study.law.intervals.values()),
             Paragraph(fit_quality(study.law)),
+            *([Bullets(tuple(Strong(f"{caveat}.") for caveat in study.caveats))] if study.caveats else []),
             *weakly_identified(study.weakly_identified),
         ),
     )

@@ -51,7 +51,7 @@ def _inline(content: Content, in_table: bool = False) -> str:
         case Number():
             return _inline(str(content))
         case Span():
-            return _inline((content.value, " (", content.low, " to ", content.high, ")"))
+            return _inline((content.value, " (", content.ends, ")"))
         case Strong():
             return f"**{_inline(content.content, in_table)}**"
         case Code():

@@ -11,6 +11,7 @@ from analysis.compute import FlopRule
 from analysis.intervals import Estimate, Interval
 from analysis.report import beyond_the_runs, fitted_law, valleys
 from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section, Table
+from analysis.report.residual_checks import checks_section
 from analysis.report.time_account import TimeAccount, time_section
 from analysis.runs_table import unit_of
 from analysis.studies import (
@@ -48,7 +49,7 @@ class StudyReport:
 
     experiments: names in the table. rows: in the table; fitted, left_out: of them. frontier: None for a law of other
     inputs than params and tokens (study.optima_note has the reason). prediction: of a run that no fit has seen; score:
-    how it came out, once it is measured.
+    how it came out, once it is measured. caveats: what is said wherever an interval of the study is.
     """
 
     study: Study
@@ -62,6 +63,7 @@ class StudyReport:
     score: Score | None
     backtest: Backtest | None
     time: TimeAccount | None
+    caveats: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """What law.json holds: the study, which `Study.from_dict` reads back, and the rest under the key `report`."""
@@ -70,14 +72,14 @@ class StudyReport:
 
     def findings(self) -> tuple[Section, ...]:
         """The sections that `isoflop fit` prints: the law, the optima, what departing from them costs."""
-        found = [fitted_law.law_section(self.study)]
+        found = [fitted_law.law_section(self.study), checks_section(self.study.checks, self.study.law.fit)]
         if self.frontier is not None:
             frontier, isoflop = self.frontier, self.study.isoflop
             approach_2: tuple[Content, ...] = (f"Approach 2 is not fitted. {self.study.isoflop_note}",)
             if isoflop is not None:
                 approach_2 = (valleys.exponents(isoflop), *valleys.remarks(isoflop))
             found += [
-                beyond_the_runs.optima_section(frontier.optima, frontier.exponents, approach_2),
+                beyond_the_runs.optima_section(frontier.optima, frontier.exponents, approach_2, self.caveats),
                 *([valleys.design_section(isoflop)] if isoflop is not None else []),
                 beyond_the_runs.departures_section(frontier.departures_flops, self.study.level, frontier.departures),
             ]
@@ -169,6 +171,7 @@ def study_report(
         score=score,
         backtest=backtest,
         time=time,
+        caveats=study.caveats,
     )
 
 

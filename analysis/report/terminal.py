@@ -59,7 +59,7 @@ def _inline(content: Content, style: str = "", in_cell: bool = False) -> Text:
             return Text(str(content), style)
         case Span():
             first, last = ("\n", "") if in_cell else (" (", ")")
-            return _inline(content.value, style) + Text(f"{first}{content.low} to {content.high}{last}", style)
+            return Text().join([_inline(content.value, style), Text(first), _inline(content.ends, style), Text(last)])
         case Strong():
             return _inline(content.content, "bold", in_cell)
         case Code() | Link():

@@ -184,14 +184,9 @@ def constants_of(estimate: Estimate) -> np.ndarray:
 
 
 def interval_at(study: Study, found: np.ndarray) -> Interval:
-    """The interval of a quantity computed from each row of `constants_of(study.law)`.
-
-    Where some resamples give no finite number, an infinite one counts as such in plain percentiles.
-    """
+    """The interval of a quantity computed from each row of `constants_of(study.law)`."""
     draws, jackknife = np.split(found[1:], [len(study.law.draws)])
-    if np.isfinite(found).all():
-        return bca_interval(float(found[0]), draws, jackknife, study.level)
-    return percentile_interval(found[0], draws[~np.isnan(draws)], study.level)
+    return bca_interval(float(found[0]), draws, jackknife, study.level)
 
 
 def _by_valleys(study: Study, flops: float) -> Optimum:

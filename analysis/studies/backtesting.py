@@ -20,6 +20,7 @@ from analysis.table_runs import with_runs
 from analysis.table_units import check_units, unit_notes
 
 DEFAULT_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the points, fitted below each cut
+SAME_CLUSTER = 1.1  # times its neighbour: runs nearer than that are not parted by a default cut
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,12 @@ def backtest(
 ) -> Backtest:
     """Fit `law` to the runs whose `by` is below each cut and score it on the others.
 
-    by: `flops` or any column of numbers. cuts: values of it; by default those below which 30, 40, ... 90 % of the
-    points lie. A run with several rows lies where its last one does: with one at or above the cut the whole run is in
-    the future, and its rows below are neither fitted nor scored. A cut that leaves too few points for a fit is kept
-    with the reason. Raises FitError when no cut leaves a fit and something to score, TableError as `fit_table` does.
+    by: `flops` or any column of numbers. cuts: values of it. By default they lie between stated budgets (for flops), or
+    between clusters of runs, at the geometric mean of the runs on either side, never inside a budget; of those gaps the
+    ones that leave nearest to 30, 40, ... 90 % of the points below. A run with several rows lies where its last one
+    does: with one at or above the cut the whole run is in the future, and its rows below are neither fitted nor scored.
+    A cut that leaves too few points for a fit is kept with the reason. Raises FitError when no cut leaves a fit and
+    something to score, TableError as `fit_table` does.
     """
     check_resampling(level, bootstraps)
     table = with_runs(complete(table))
@@ -90,7 +93,9 @@ def backtest(
     check_units(law, rows)
     at = _positions(rows, by)
     ends = pd.Series(at).groupby(np.asarray(points.runs, object)).transform("max").to_numpy()
-    cuts = sorted({float(cut) for cut in cuts} or _default_cuts(ends))
+    cuts = sorted({float(cut) for cut in cuts} or _default_cuts(rows, ends, by))
+    if not cuts:
+        raise FitError(f"cuts: budgets overlap in {by}, and none is wholly below another. Fix: give --cuts.")
     found = []
     for cut in cuts:
         below = ends < cut
@@ -169,12 +174,32 @@ def _run_note(points: Points) -> tuple[str, ...]:
     )
 
 
-def _default_cuts(at: np.ndarray) -> set[float]:
-    """Values of `at` that have those shares of the points strictly below them."""
-    ordered = np.unique(at)
-    below = np.searchsorted(np.sort(at), ordered)
-    wanted = {float(ordered[np.argmin(np.abs(below - share * len(at)))]) for share in DEFAULT_SHARES}
-    return wanted - {float(ordered[0])}
+def _default_cuts(rows: pd.DataFrame, at: np.ndarray, by: str) -> set[float]:
+    """Cuts in the middle of gaps between clusters of runs, those that come nearest to DEFAULT_SHARES of the points."""
+    cluster, gaps = _clusters(rows, at, by), {}
+    for first in range(1, cluster.max() + 1):
+        low, high = at[cluster < first].max(), at[cluster >= first].min()
+        if low < high:  # budgets may overlap in flops: no cut parts those
+            gaps[int(np.sum(cluster < first))] = float(np.sqrt(low) * np.sqrt(high) if low > 0 else (low + high) / 2)
+    counts = np.array(list(gaps))
+    return {gaps[int(counts[np.argmin(np.abs(counts - share * len(at)))])] for share in DEFAULT_SHARES if gaps}
+
+
+def _clusters(rows: pd.DataFrame, at: np.ndarray, by: str) -> np.ndarray:
+    """The number of each run's cluster (points,), ascending in `at`: its stated budget, or who its neighbours are.
+
+    Runs of one budget differ a little in flops, and a cut among them would tell nothing. Where no budget is stated,
+    neighbours within SAME_CLUSTER are one cluster, unless that makes fewer than three.
+    """
+    budgets = rows["budget_flops"].to_numpy(np.float64)
+    if by == "flops" and np.isfinite(budgets).all() and len(np.unique(budgets)) > 1:
+        return np.unique(budgets, return_inverse=True)[1]
+    values, which = np.unique(at, return_inverse=True)
+    if values[0] > 0:
+        cluster = np.concatenate([[0], np.cumsum(np.diff(np.log(values)) > np.log(SAME_CLUSTER))])
+        if cluster[-1] >= 2:
+            return cluster[which]
+    return which
 
 
 def _positions(rows: pd.DataFrame, by: str) -> np.ndarray:

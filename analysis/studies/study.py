@@ -23,7 +23,9 @@ from analysis.compute import (
 from analysis.compute.frontier import given_inputs
 from analysis.fit import HUBER, FitError, LeftOut, Objective, fit_points, select
 from analysis.intervals import (
+    AT_BOUND,
     POINTS,
+    WEAK_CONDITION,
     Estimate,
     Predictive,
     Profile,
@@ -36,9 +38,13 @@ from analysis.intervals import (
 )
 from analysis.laws import CHINCHILLA, Law
 from analysis.runs_table import complete, digest
+from analysis.studies.residual_checks import ResidualChecks, residual_checks
 from analysis.table_files import notes_of
 from analysis.table_runs import with_runs
 from analysis.table_units import check_units, unit_notes
+
+FEW_POINTS = 1.6  # per constant: below, intervals are too narrow (tests/benchmarks/few_points.py)
+FEW_POINTS_COVERED = "47 to 69% (6 points, 5 constants) and 72 to 93% (7 points)"
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class Study:
     further than this many times beyond the fitted runs is called an extrapolation wherever it is printed. given: values
     of the law's inputs other than params and tokens at which optima are taken; optima_note: why there are none, or
     nothing. table_digest: of every number the fit has read. table_notes: what the table may mean otherwise, and what
-    was concluded from it, to be said before any result.
+    was concluded from it, to be said before any result. checks: what the residuals say of single runs, of repeated ones
+    and of columns that the law does not read.
     """
 
     level: float
@@ -71,6 +78,7 @@ class Study:
     optima_note: str
     table_digest: str
     table_notes: tuple[str, ...]
+    checks: ResidualChecks
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -82,11 +90,29 @@ class Study:
         """For each constant that the points do not pin down, why: its interval, the conditioning, an open profile."""
         found = dict(self.law.weakly_identified)
         for name, held in self.profiles.items():
-            if not held.closed:
+            if not held.closed and self.law.intervals[name].note != AT_BOUND:  # where it cannot close
                 ways = (("below", held.closed_below), ("above", held.closed_above))
                 text = f"its profile likelihood does not close {' or '.join(way for way, closed in ways if not closed)}"
                 found[name] = f"{found[name]}; {text}" if name in found else text
         return found
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What must be said beside every interval and optimum of this study, if anything."""
+        fit, found = self.law.fit, []
+        points, constants = len(fit.used), len(fit.law.parameters)
+        if points < FEW_POINTS * constants:
+            found.append(
+                f"{points} points for {constants} constants are few: of nominal 90% intervals of optima and exponents "
+                f"{FEW_POINTS_COVERED} held the truth in simulation, where from {FEW_POINTS:g} points per constant on "
+                "nearly all do. Read these as too narrow"
+            )
+        if fit.condition_number > WEAK_CONDITION:
+            found.append(
+                f"The fit is near singular (condition number {fit.condition_number:.1e}): these runs do not tell the "
+                "law's terms apart, and an optimum, which trades one against the other, is not determined by them"
+            )
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -141,7 +167,8 @@ def fit_table(
     result = fit_points(law, points, left_out, objective)
     ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
     ranges[law.output] = (float(points.output.min()), float(points.output.max()))
-    estimate = bootstrapped(result, points, table, resampling=resampling, **settings)
+    profiles = profile(result, points, level)
+    estimate = bootstrapped(result, points, table, resampling=resampling, profiles=profiles, **settings)
     isoflop, note, rule, largest = None, f"law {law.name!r} has no params and tokens", None, float("nan")
     if {"params", "tokens"} <= set(law.inputs):
         flops, largest = _prices(rows)
@@ -152,7 +179,7 @@ def fit_table(
         largest = ranges["flops"][1]
     return Study(
         law=estimate,
-        profiles=profile(result, points, level),
+        profiles=profiles,
         predictive=predictive(result, points, bootstraps=bootstraps, seed=seed),
         isoflop=isoflop,
         isoflop_note=note,
@@ -164,6 +191,7 @@ def fit_table(
         optima_note=_optima_note(law, given or {}),
         table_digest=digest(table, (*law.inputs, law.output)),
         table_notes=(*notes_of(table), *unit_notes(law, rows), *run_note),
+        checks=residual_checks(result, points, rows),
         **settings,
     )
 
