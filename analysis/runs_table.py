@@ -245,6 +245,12 @@ def unit_of(name: str) -> str:
     return column.unit if column else ""
 
 
+def meaning_of(name: str) -> str:
+    """What a column of the schema holds, nothing for a column outside it."""
+    column = _column(name)
+    return column.meaning if column else ""
+
+
 def _column(name: object) -> Column | None:
     return next((column for column in COLUMNS if column.matches(str(name))), None)
 
