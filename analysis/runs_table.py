@@ -139,7 +139,7 @@ def validate(table: pd.DataFrame, required: Sequence[str] = REQUIRED) -> pd.Data
         raise TableError(_missing_message(missing, list(table.columns), missing[0]))
     table = table.copy()
     for name in table.columns:
-        column = _column(name)
+        column = column_of(name)
         if column is not None:
             table[name] = _converted(table[name], column)
     _check_statuses(table.get("status", pd.Series(dtype="string")))
@@ -154,7 +154,8 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
     false, `family` and `budget_flops` missing, `flops` 6 * params * tokens (Kaplan 2020, section 2.1) where both are
     there and else missing. An empty cell of `held_out` is false; a row without a status stays without one, and a fit
     leaves it out and says so. The words other trackers use for a status (finished, crashed, ...) and for true and
-    false are read. Of the other columns of the schema, one that does not fit its type is kept as it is.
+    false are read. In a required column of whole numbers others are read, too: a law reads numbers, such as
+    the optimum of a fitted batch. Of the other columns of the schema, one that does not fit its type is kept as it is.
     Raises TableError for a required column that is absent, or for a value that cannot be read in a column that is
     required or relied on.
     """
@@ -170,9 +171,9 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
     table["status"] = table["status"].map(_status)
     read = {*RELIED_ON, *required}
     for name in dict.fromkeys(table.columns):
-        column = _column(name)
+        column = column_of(name)
         if column is not None and (name in read or _fits(table[name], column)):
-            table[name] = _converted(table[name], column)
+            table[name] = _converted(table[name], column, whole=name not in read)
     _check_statuses(table["status"])
     if table["flops"].isna().all():
         table["flops"] = _six_nd(table)
@@ -240,18 +241,13 @@ def digest(table: pd.DataFrame, names: Sequence[str]) -> str:
 
 
 def unit_of(name: str) -> str:
-    """The unit of a column of the schema, nothing for a column outside it."""
-    column = _column(name)
-    return column.unit if column else ""
+    """The unit of a column of the schema, nothing for a pure number or a column outside it."""
+    column = column_of(name)
+    return column.unit if column and column.unit != "1" else ""
 
 
-def meaning_of(name: str) -> str:
-    """What a column of the schema holds, nothing for a column outside it."""
-    column = _column(name)
-    return column.meaning if column else ""
-
-
-def _column(name: object) -> Column | None:
+def column_of(name: object) -> Column | None:
+    """The column of the schema that a name is, None for a name outside it."""
     return next((column for column in COLUMNS if column.matches(str(name))), None)
 
 
@@ -302,7 +298,8 @@ def _check_statuses(statuses: pd.Series) -> None:
         )
 
 
-def _converted(values: pd.Series, column: Column) -> pd.Series:
+def _converted(values: pd.Series, column: Column, whole: bool = True) -> pd.Series:
+    """The values in the column's type; whole: whether those of an integer column must be."""
     fix = f"Fix: write {column.dtype} values in {column.name}"
     if column.dtype == "bool":
         truth = values.map({True: True, False: False, "True": True, "False": False, "true": True, "false": False})
@@ -319,6 +316,8 @@ def _converted(values: pd.Series, column: Column) -> pd.Series:
             f"number. {fix}; leave it empty when unknown."
         )
     if column.dtype == "integer" and (numbers.dropna() % 1 != 0).any():
+        if not whole:
+            return numbers
         raise TableError(f"{column.name} = {numbers[numbers % 1 != 0].dropna().iloc[0]:g}: must be whole. {fix}.")
     return numbers.astype(PANDAS_DTYPES[column.dtype])
 

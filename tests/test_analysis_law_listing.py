@@ -6,7 +6,7 @@ from test_analysis_command import OWN_LAW
 
 from analysis.command.laws import laws
 from analysis.laws import LAWS, LawError
-from analysis.runs_table import meaning_of, unit_of
+from analysis.quantities import meaning_of, with_unit
 
 
 def test_every_law_is_listed_with_formula_inputs_output_constants_and_citation(capsys):
@@ -18,7 +18,7 @@ def test_every_law_is_listed_with_formula_inputs_output_constants_and_citation(c
         shown = sections[law.name]
         assert law.formula in shown and law.citation in shown
         assert all(f"{p.name} ({p.unit})" in shown for p in law.parameters)
-        assert all(f"{name} ({unit_of(name)})" in shown for name in law.inputs)
+        assert all(with_unit(name) in shown for name in law.inputs)
         assert f"output {law.output}" in shown
 
 

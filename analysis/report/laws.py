@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from analysis.laws import Law, Parameter
+from analysis.quantities import meaning_of, with_unit
 from analysis.report.document import Bullets, Code, Content, Number, Paragraph, Section, Table
-from analysis.runs_table import meaning_of, unit_of
+from analysis.runs_table import unit_of
 
 RESIDUALS = {
     "log": "log(law) - log(measured), so that errors count in percent; the output must be positive",
@@ -47,15 +48,11 @@ def _in_short(law: Law) -> Section:
     constants = "; ".join(f"{parameter.name} ({parameter.unit})" for parameter in law.parameters)
     lines: tuple[Content, ...] = (
         Code(law.formula),
-        f"output {_with_unit(law.output)}; inputs {', '.join(map(_with_unit, law.inputs))}",
+        f"output {with_unit(law.output)}; inputs {', '.join(map(with_unit, law.inputs))}",
         f"constants {constants}",
         law.citation,
     )
     return Section(law.name, (Bullets(lines),))
-
-
-def _with_unit(name: str) -> str:
-    return f"{name} ({unit_of(name)})" if unit_of(name) else name
 
 
 def _constant(parameter: Parameter) -> tuple[Content, ...]:

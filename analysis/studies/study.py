@@ -23,6 +23,7 @@ from analysis.intervals import (
     profile,
 )
 from analysis.laws import CHINCHILLA, Law
+from analysis.quantities import is_loss
 from analysis.runs_table import check_run_names, complete, digest
 
 
@@ -189,6 +190,8 @@ def _given(law: Law, given: Mapping[str, float]) -> dict[str, float]:
 
 
 def _optima_note(law: Law, given: Mapping[str, float]) -> str:
+    if not is_loss(law.output):
+        return f"law = {law.name!r}: its output {law.output} is no loss to be made least. Fix: fit law chinchilla."
     if not {"params", "tokens"} <= set(law.inputs):
         return f"law = {law.name!r}: has no params and tokens to choose. Fix: fit law chinchilla."
     missing = [name for name in law.inputs if name not in ("params", "tokens", *given)]
