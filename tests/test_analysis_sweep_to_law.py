@@ -2,11 +2,10 @@
 
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 import tyro
-from planted_tables import planted_table
+from planted_tables import best_rate, planted_sweep, planted_table
 
 from analysis.command.fit import fit
 from analysis.command.predict import predict
@@ -17,34 +16,12 @@ from analysis.runs_table import unit_of
 from analysis.studies import fit_bowls, optima_table
 
 FEW = ("--bootstraps", "30")
-SIZES = ((1e8, 20), (1e8, 80), (3e8, 20), (3e8, 80), (1e9, 20), (1e9, 80))
-
-
-def best_rate(params, tokens):
-    return 0.005 * params**-0.4 * tokens**0.1
-
-
-def best_batch(tokens):
-    return 3.0 * tokens**0.5
-
-
-def sweep():
-    """Five rates and five batches around the best of each of six cells, in a bowl whose optimum lies off the grid."""
-    noise, rows = np.random.default_rng(0), []
-    for params, ratio in SIZES:
-        tokens = ratio * params
-        for u in np.log(2.0) * np.arange(-2.2, 2.3):
-            for v in np.log(2.0) * np.arange(-1.7, 2.8):
-                loss = 2.0 * np.exp(0.01 * u * u + 0.008 * v * v + 1e-5 * noise.standard_normal())
-                rate, batch = best_rate(params, tokens) * np.exp(u), best_batch(tokens) * np.exp(v)
-                rows.append((params, tokens, rate, round(batch), loss))
-    return pd.DataFrame(rows, columns=["params", "tokens", "learning_rate", "batch_tokens", "loss_nats"])
 
 
 @pytest.fixture(scope="module")
 def best(tmp_path_factory):
     path = tmp_path_factory.mktemp("optima") / "best.csv"
-    optima_table(fit_bowls(sweep())).to_csv(path, index=False)
+    optima_table(fit_bowls(planted_sweep())).to_csv(path, index=False)
     return path
 
 

@@ -22,3 +22,4 @@ from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_tabl
 from analysis.studies.prediction import Prediction, PredictionError, Score, predict, score
 from analysis.studies.schedule_areas import schedule_areas
 from analysis.studies.study import Study, fit_table, fitted_rows, planning_law, reach
+from analysis.studies.sweep_laws import SweepLaws, sweep_laws

@@ -168,11 +168,19 @@ def reach(study: Study, inputs: Mapping[str, float]) -> Reach:
         compute = float(study.flop_rule.flops(inputs["params"], inputs["tokens"])) / study.largest_flops
     elif "flops" in inputs:
         compute = float(inputs["flops"]) / study.largest_flops
-    factors = {name: _times_outside(float(value), *study.ranges[name]) for name, value in inputs.items()}
-    furthest = max(factors, key=factors.__getitem__)
-    if compute is not None and factors[furthest] <= max(compute, 1.0):
+    outside = furthest_outside(inputs, study.ranges, study.far_factor)
+    if compute is not None and outside.factor <= max(compute, 1.0):
         return Reach(compute, "compute", study.far_factor)
-    return Reach(factors[furthest], furthest, study.far_factor)
+    return outside
+
+
+def furthest_outside(
+    inputs: Mapping[str, float], ranges: Mapping[str, tuple[float, float]], far_factor: float
+) -> Reach:
+    """Which input lies furthest out of its fitted range, and how many times beyond its nearer end; 1 inside."""
+    factors = {name: _times_outside(float(value), *ranges[name]) for name, value in inputs.items()}
+    furthest = max(factors, key=factors.__getitem__)
+    return Reach(factors[furthest], furthest, far_factor)
 
 
 def fitted_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
