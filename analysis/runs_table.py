@@ -110,7 +110,7 @@ def validate(table: pd.DataFrame, required: Sequence[str] = REQUIRED) -> pd.Data
         raise TableError(_missing_message(missing, list(table.columns), missing[0]))
     table = table.copy()
     for name in table.columns:
-        column = _column(name)
+        column = column_of(name)
         if column is not None:
             table[name] = converted(table[name], column)[0]
     _check_statuses(table.get("status", pd.Series(dtype="string")))
@@ -125,8 +125,9 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
     false, `family` and `budget_flops` missing, `flops` 6 * params * tokens (Kaplan 2020, section 2.1) where both are
     there and else missing. An empty cell of `held_out` is false; a row without a status stays without one, and a fit
     leaves it out and says so. The words other trackers use for a status (finished, crashed, ...) and for true and
-    false are read. In a column of numbers a cell that holds a word is empty, and `notes_of` the table says so. Of the
-    other columns of the schema, one that does not fit its type is kept as it is.
+    false are read. In a column of numbers a cell that holds a word is empty, and `notes_of` the table says so; in a
+    required column of whole numbers others are read, too: a law reads numbers, such as the optimum of a fitted batch.
+    Of the other columns of the schema, one that does not fit its type is kept as it is.
     Raises TableError for a required column that is absent, or for a value that cannot be read in a column that is
     required or relied on.
     """
@@ -142,9 +143,9 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
     table["status"] = table["status"].map(status_of)
     read, notes = {*RELIED_ON, *required}, list(notes_of(frame))
     for name in dict.fromkeys(table.columns):
-        column = _column(name)
+        column = column_of(name)
         if column is not None and (name in read or _fits(table[name], column)):
-            table[name], words = converted(table[name], column, words_allowed=True)
+            table[name], words = converted(table[name], column, words_allowed=True, whole=name not in read)
             notes += [words] if words else []
     _check_statuses(table["status"])
     if table["flops"].isna().all():
@@ -221,12 +222,13 @@ def digest(table: pd.DataFrame, names: Sequence[str]) -> str:
 
 
 def unit_of(name: str) -> str:
-    """The unit of a column of the schema, nothing for a column outside it."""
-    column = _column(name)
-    return column.unit if column else ""
+    """The unit of a column of the schema, nothing for a pure number or a column outside it."""
+    column = column_of(name)
+    return column.unit if column and column.unit != "1" else ""
 
 
-def _column(name: object) -> Column | None:
+def column_of(name: object) -> Column | None:
+    """The column of the schema that a name is, None for a name outside it."""
     return next((column for column in COLUMNS if column.matches(str(name))), None)
 
 

@@ -52,10 +52,13 @@ def status_of(value: object) -> object:
     return word if word in set(Status) else STATUS_WORDS.get(word, value)
 
 
-def converted(values: pd.Series, column: Column, *, words_allowed: bool = False) -> tuple[pd.Series, str]:
+def converted(
+    values: pd.Series, column: Column, *, words_allowed: bool = False, whole: bool = True
+) -> tuple[pd.Series, str]:
     """A column of a table in the dtype of the schema's, and what must be said of it, or nothing.
 
     words_allowed: cells of a column of numbers that hold a word ("diverged", "-") become empty, and are what is said.
+    whole: whether the numbers of an integer column must be.
     Raises TableError for a value that does not fit, for a column of numbers that holds words alone, and for a number
     that can be read in two ways.
     """
@@ -76,6 +79,8 @@ def converted(values: pd.Series, column: Column, *, words_allowed: bool = False)
             "unknown."
         )
     if column.dtype == "integer" and (numbers.dropna() % 1 != 0).any():
+        if not whole:
+            return numbers, _said(wrong, column.name)
         raise TableError(f"{column.name} = {numbers[numbers % 1 != 0].dropna().iloc[0]:g}: must be whole. {fix}.")
     return numbers.astype(PANDAS_DTYPES[column.dtype]), _said(wrong, column.name)
 

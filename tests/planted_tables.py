@@ -49,3 +49,27 @@ def planted_table(noise=0.004, sizes=6, budgets=BUDGETS, truth=TRUTH, seed=0):
             "matmul_flops_per_second": 5e10,
         }
     )
+
+
+SWEPT = ((1e8, 20), (1e8, 80), (3e8, 20), (3e8, 80), (1e9, 20), (1e9, 80))
+
+
+def best_rate(params, tokens):
+    return 0.005 * params**-0.4 * tokens**0.1
+
+
+def best_batch(tokens):
+    return 3.0 * tokens**0.5
+
+
+def planted_sweep():
+    """Five rates and five batches around the best of each of six cells, in a bowl whose optimum lies off the grid."""
+    noise, rows = np.random.default_rng(0), []
+    for params, ratio in SWEPT:
+        tokens = ratio * params
+        for u in np.log(2.0) * np.arange(-2.2, 2.3):
+            for v in np.log(2.0) * np.arange(-1.7, 2.8):
+                loss = 2.0 * np.exp(0.01 * u * u + 0.008 * v * v + 1e-5 * noise.standard_normal())
+                rate, batch = best_rate(params, tokens) * np.exp(u), best_batch(tokens) * np.exp(v)
+                rows.append((params, tokens, rate, round(batch), loss))
+    return pd.DataFrame(rows, columns=["params", "tokens", "learning_rate", "batch_tokens", "loss_nats"])

@@ -4,7 +4,7 @@ import pytest
 
 from analysis.fit import LEAST_SQUARES, FitError, fit, select
 from analysis.laws import find
-from analysis.studies import excess_loss, fit_bowls, optima_table
+from analysis.studies import excess_loss, fit_bowls, optima_table, sweep_rows
 
 CELLS = [(params, ratio * params) for params in (1e8, 4e8, 1.6e9) for ratio in (20, 80)]
 RATES = np.geomspace(2.5e-4, 1.6e-2, 13)
@@ -106,11 +106,39 @@ def test_the_excess_is_that_of_a_run_which_was_made():
         assert abs(np.log(row["nearest_learning_rate"] / 1e-3)) <= 0.5 * np.log(RATES[1] / RATES[0])
 
 
+def test_cells_are_told_apart_by_any_column_and_rows_left_out_are_named():
+    """Numbers, zero among them, and names: the cells are those of a positive number in its place, with its optima."""
+    table = swept_table().assign(group=lambda t: t["params"].map({1e8: 0, 4e8: 1, 1.6e9: 2}))
+    table["name"] = pd.Categorical(table["group"].map({0: "small", 1: "middle", 2: "large"}))
+    rates = [bowl.optimum["learning_rate"] for bowl in fit_bowls(table)]
+    recommend = {"learning_rate": lambda at: 1e-3}
+    for column, values in (("group", [0.0, 1.0, 2.0]), ("name", ["large", "middle", "small"])):
+        bowls = fit_bowls(table, cell=(column, "tokens"))
+        assert list(dict.fromkeys(bowl.cell[column] for bowl in bowls)) == values
+        assert sorted(bowl.optimum["learning_rate"] for bowl in bowls) == sorted(rates)
+        assert sorted(optima_table(bowls)["learning_rate"]) == sorted(rates)
+        found = excess_loss(table, recommend, cell=(column, "tokens"))
+        assert sorted(found["excess"]) == sorted(excess_loss(table, recommend)["excess"])
+    assert optima_table(bowls)["run"].iloc[0] == "cell name=large tokens=3.2e+10"
+    table["group"] = table["group"].astype("Int64")
+    table.loc[3, "group"], table.loc[4, "learning_rate"], table.loc[5, "batch_tokens"] = pd.NA, 0.0, np.nan
+    rows, left_out = sweep_rows(table, ("group", "tokens"))
+    assert len(rows) == len(table) - 3
+    assert [(item.run, item.reason) for item in left_out] == [
+        ("run-3", "group is missing: its cell is unknown"),
+        ("run-4", "learning_rate = 0 is not positive and finite"),
+        ("run-5", "batch_tokens is missing or NaN"),
+    ]
+
+
 def test_tables_that_cannot_be_used_are_refused():
     table = swept_table()
     with pytest.raises(FitError, match="missing column 'weight_decay'"):
         fit_bowls(table, axes=("weight_decay",))
     with pytest.raises(FitError, match="bandwidth = 0: must be positive"):
         fit_bowls(table, bandwidth=0.0)
-    with pytest.raises(FitError, match="no finished row has positive params"):
+    with pytest.raises(
+        FitError,
+        match=r"no finished row has positive learning_rate, batch_tokens and loss_nats.*\(the first: loss_nats is",
+    ):
         fit_bowls(table.assign(loss_nats=np.nan))

@@ -216,8 +216,9 @@ def test_complete_fills_in_what_the_analysis_relies_on_and_keeps_the_rest():
     assert table[["family", "budget_flops"]].isna().all(axis=None)
     assert list(table["seed"]) == ["s0", "s1"] and list(table["width"]) == [512.5, 64.0]  # no fit reads them
     pd.testing.assert_frame_equal(complete(table), table)
-    with pytest.raises(TableError, match="width = 512.5: must be whole"):
-        complete(frame, ("width",))
+    assert list(complete(frame, ("width",))["width"]) == [512.5, 64.0]  # nor need what a law reads be whole
+    with pytest.raises(TableError, match="width = 'wide' in row 1: must be a number"):
+        complete(frame.assign(width=[512.0, "wide"]), ("width",))
     with pytest.raises(TableError, match="missing column 'loss_nats'"):
         complete(frame, ("loss_nats",))
     with pytest.raises(TableError, match="column 'params' is there 2 times"):

@@ -101,7 +101,8 @@ def test_help_lists_the_verbs(capsys):
     assert exit.value.code == 0
     printed = capsys.readouterr().out
     assert all(
-        f" {verb} " in printed for verb in ("plan", "run", "status", "report", "fit", "predict", "score", "backtest")
+        f" {verb} " in printed
+        for verb in ("plan", "run", "status", "report", "fit", "predict", "score", "backtest", "laws", "bowls")
     )
 
 

@@ -52,7 +52,7 @@ def loss_surface(
         floor = study.law.fit.values.get("E", dict(study.law.fit.law.fixed).get("E", 0.0))
         levels = floor + np.geomspace(1.05 * (loss.min() - floor), 0.9 * (loss.max() - floor), LEVELS)
         lines = axes.contour(*grid, loss, levels, colors="0.35", linewidths=0.8)
-        for label in axes.clabel(lines, fmt="%.2f", fontsize=5.5, inline=False):
+        for label in axes.clabel(lines, fmt="%.3g", fontsize=5.5, inline=False):
             label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
             at = np.log(label.get_position()[0] / x[0]) / np.log(x[1] / x[0])
             up = np.log(label.get_position()[1] / y[0]) / np.log(y[1] / y[0])

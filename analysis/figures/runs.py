@@ -1,6 +1,7 @@
 """Figures of measurements alone: learning-rate and batch bowls, and learning curves on top of each other."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,7 @@ def hyperparameter_bowls(
                 bowl = group.groupby(name)[output].min()
                 above = bowl - bowl.min()
                 style = {"color": shade(i, len(groups)), "marker": MARKERS[i % len(MARKERS)], "linewidth": 0.9}
-                label = ", ".join(map(power_of_ten, key)) if i in named else None
+                label = ", ".join(map(_shown, key)) if i in named else None
                 panel.plot(above.index, above, **style, markersize=2.5, label=label)
                 panel.plot(above.idxmin(), 0.0, **STAR)
             panel.set(xscale="log", xlabel=AXES.get(name, name))
@@ -98,6 +99,11 @@ def learning_curve_collapse(collapse: Collapse, columns: Columns = "two", label:
         spread.legend(loc="best")
         legend_above(figure, raw, label, across=8 if columns == "two" else 4)
     return figure
+
+
+def _shown(value: object) -> str:
+    """A cell's value in the legend: of a size a power of ten, of a name or zero what it is."""
+    return power_of_ten(value) if isinstance(value, Real) and value > 0 else str(value)
 
 
 def _usual(table: pd.DataFrame, by: Sequence[str], output: str) -> float:

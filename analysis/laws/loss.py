@@ -1,5 +1,7 @@
 """Laws of pretraining loss: in parameters and tokens, in compute, in shape."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -41,7 +43,12 @@ CHINCHILLA_TIED = Law(
     "arXiv:2305.16264, appendix A",
     inputs=("params", "tokens"),
     output="loss_nats",
-    parameters=(_E, _A, _B, Parameter("alpha", "1", "exponent of params and of tokens", EXPONENT_STARTS)),
+    parameters=(
+        _E,
+        _A,
+        dataclasses.replace(_B, unit="nats per token * tokens^alpha"),
+        Parameter("alpha", "1", "exponent of params and of tokens", EXPONENT_STARTS),
+    ),
     predict=lambda p, x: p["E"] + p["A"] * power(x["params"], -p["alpha"]) + p["B"] * power(x["tokens"], -p["alpha"]),
 )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from analysis.intervals import Interval
+from analysis.quantities import QUANTITY, with_unit
 from analysis.report.document import (
     Bullets,
     Code,
@@ -18,20 +19,22 @@ from analysis.report.document import (
 from analysis.runs_table import unit_of
 from analysis.studies import Backtest, Departure, Lifetime, Optimum, Prediction, Score
 
+DIFFERENCE = "+.3g"
+
 
 def held_out_section(prediction: Prediction, score: Score | None) -> Section:
     """A prediction of one run and, once that is measured, how it came out."""
     unit, reach = prediction.unit, prediction.reach
     rows: list[tuple[Content, ...]] = [
-        (name, Number(value, ",.0f" if value >= 1000 else ".6g"), unit_of(name))
+        (name, Number(value, ",.0f" if value % 1 == 0 and 1000 <= value < 1e15 else ".6g"), unit_of(name))
         for name, value in prediction.inputs.items()
     ]
     if prediction.flops is not None:
         rows.append(("training compute", Number(prediction.flops), "FLOP"))
-    bounds = (Number(prediction.low, ".4f"), " to ", Number(prediction.high, ".4f"))
+    bounds = (Number(prediction.low, QUANTITY), " to ", Number(prediction.high, QUANTITY))
     rows += [
         ("extrapolation", Number(reach.factor, ".3g"), f"times the fitted {reach.quantity}"),
-        (f"predicted {prediction.output}", Number(prediction.value, ".4f"), unit),
+        (f"predicted {prediction.output}", Number(prediction.value, QUANTITY), unit),
         ((Number(prediction.level, ".0%"), " predictive interval"), bounds, unit),
     ]
     notes: list[Content] = []
@@ -43,8 +46,8 @@ def held_out_section(prediction: Prediction, score: Score | None) -> Section:
         notes.append("The run has not been measured yet.")
     else:
         rows += [
-            (f"measured {prediction.output}", Number(score.measured, ".4f"), unit),
-            ("predicted minus measured", Number(score.error, "+.4f"), unit),
+            (f"measured {prediction.output}", Number(score.measured, QUANTITY), unit),
+            ("predicted minus measured", Number(score.error, DIFFERENCE), unit),
             ("relative error", Number(score.relative_error, "+.2%"), "of the measured value"),
         ]
         notes.append(_verdict(score))
@@ -63,7 +66,7 @@ def _verdict(score: Score) -> Content:
     side = "above" if score.measured > prediction.high else "below"
     place = (Strong("inside"), " the interval") if score.inside else (Strong("outside"), f" the interval, {side} it")
     return (
-        f"The measured {prediction.output}, ", Number(score.measured, ".4f", prediction.unit), ", is ", place,
+        f"The measured {prediction.output}, ", Number(score.measured, QUANTITY, prediction.unit), ", is ", place,
         "; the prediction is off by ", Number(score.relative_error, "+.2%"), " of it.",
     )  # fmt: skip
 
@@ -141,7 +144,7 @@ def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ..
         "loss (nats per token)": [best and best.loss_nats for best in found],
     }
     for name in dict.fromkeys(name for best in present for name in best.hyperparameters):
-        quantities[f"{name} ({unit_of(name)})"] = [best and best.hyperparameters.get(name) for best in found]
+        quantities[with_unit(name)] = [best and best.hyperparameters.get(name) for best in found]
     for name, intervals in quantities.items():
         cells = ("not fitted" if interval is None else span(interval) for interval in intervals)
         yield (Number(flops), Strong(factor) if reach.warning else factor, name, *cells)

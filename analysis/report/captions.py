@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib import figure as matplotlib_figure
 
 from analysis import figures
+from analysis.quantities import with_unit
 from analysis.report.document import Content, Figure, Number
 from analysis.report.study import StudyReport
-from analysis.runs_table import unit_of
 from analysis.studies import MEASURES_BY_LENGTH, Backtest, Comparison, by_length
 
 
@@ -93,7 +93,6 @@ def _of_the_fit(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigur
     study, prediction, law = report.study, report.prediction, report.study.law.fit.law
     runs, level = (Number(report.fitted, "d"), " fitted runs"), (Number(study.level, ".0%"), " interval")
     measured = report.score.measured if report.score else None
-    unit = f" ({unit_of(law.output)})" if unit_of(law.output) else ""
     found = []
     if law.residual == "log":
         held_out: Content = (
@@ -101,15 +100,16 @@ def _of_the_fit(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigur
             "law has held that far out if the diamond lies on the bar.",
         )  # fmt: skip
         caption = (
-            f"Measured against predicted {law.output}{unit} of the ", runs, ", and their difference in percent.",
+            f"Measured against predicted {with_unit(law.output)} of the ", runs, ", and their difference in percent.",
             held_out if measured is not None else "", " Dots that follow a curve in the lower panel mean that the law "
             "has the wrong shape.",
         )  # fmt: skip
         figure = Figure("prediction_against_measurement", "Prediction against measurement", caption)
         draw = figures.prediction_against_measurement
         found.append(CaptionedFigure(figure, lambda: draw(table, study, prediction=prediction, measured=measured)))
+    left = f"{law.output} (%)" if law.residual == "log" else with_unit(law.output)
     caption = (
-        f"Measured minus fitted {law.output} ({'%' if law.residual == 'log' else unit_of(law.output)}) of the ", runs,
+        f"Measured minus fitted {left} of the ", runs,
         " against each input of the law, and its distribution. Dashed lines are two residual scales either way. A "
         "trend along an input means that the law has the wrong shape there.",
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from analysis.quantities import QUANTITY
 from analysis.report.document import (
     Code,
     Content,
@@ -58,7 +59,7 @@ def _cell(family: Family, cell: Cell, has_budgets: bool, is_task: bool) -> tuple
         (rate, " *") if cell.at_edge else rate,
         Number(cell.rates, "d"),
         Number(len(cell.runs), "d"),
-        Span(Number(cell.loss_nats, ".4f"), (Number(cell.lowest, ".4f"), " to ", Number(cell.highest, ".4f"))),
+        Span(Number(cell.loss_nats, QUANTITY), (Number(cell.lowest, QUANTITY), " to ", Number(cell.highest, QUANTITY))),
     ]
     if is_task:
         row.append(Number(cell.measures["exact_match"], ".3f") if "exact_match" in cell.measures else "-")

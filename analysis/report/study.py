@@ -8,7 +8,9 @@ import pandas as pd
 
 from analysis import json_values
 from analysis.compute import FlopRule
+from analysis.fit import FitError
 from analysis.intervals import Estimate, Interval
+from analysis.quantities import is_loss, with_unit
 from analysis.report import beyond_the_runs, fitted_law, valleys
 from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section, Table
 from analysis.report.residual_checks import checks_section
@@ -83,7 +85,7 @@ class StudyReport:
                 *([valleys.design_section(isoflop)] if isoflop is not None else []),
                 beyond_the_runs.departures_section(frontier.departures_flops, self.study.level, frontier.departures),
             ]
-        else:
+        elif is_loss(self.study.law.fit.law.output):
             found.append(Section("Compute-optimal runs", (Paragraph(f"There are none. {self.study.optima_note}"),)))
         return (*found, *([beyond_the_runs.lifetime_section(self.lifetime)] if self.lifetime else []))
 
@@ -108,12 +110,12 @@ class StudyReport:
         """The whole report; figures: those that were drawn for it."""
         law, level = self.study.law.fit.law, self.study.level
         opening: Content = (
-            "Law: ", Code(law.formula), f", {law.output} in {unit_of(law.output) or 'its own unit'}, from ",
+            "Law: ", Code(law.formula), f", {with_unit(law.output)}, from ",
             Number(self.fitted, "d"), " runs (", Number(self.left_out, "d"), " left out). Intervals are ",
             Number(level, ".0%"), " unless said otherwise. Every number here is in law.json, unrounded.",
         )  # fmt: skip
         scored = [beyond_the_runs.held_out_section(self.prediction, self.score)] if self.prediction else []
-        fitted, *beyond = self.findings()
+        fitted, checks, *beyond = self.findings()
         return Section(
             f"Scaling law of {', '.join(self.experiments) or 'a table'}",
             (
@@ -121,7 +123,8 @@ class StudyReport:
                 *notes_block(self.study.table_notes),
                 *scored,
                 fitted,
-                valleys.valleys_section(self.study),
+                checks,
+                *([valleys.valleys_section(self.study)] if is_loss(law.output) else []),
                 *beyond,
                 *([beyond_the_runs.backtest_section(self.backtest)] if self.backtest else []),
                 *([Section("Figures", tuple(figures))] if figures else []),
@@ -154,8 +157,11 @@ def study_report(
     Optima are taken at 1, 10 and 100 times the largest fitted budget, at `budgets` (FLOP) and at the prediction's.
     rule: another way of counting FLOPs than the table's, under which approach 2 does not hold. hyperparameters: laws
     read at each optimum. served: (loss in nats per token, tokens served) of the run that is cheapest over its life.
-    Raises FitError for a budget, loss or number of tokens that is not positive.
+    Raises FitError for a budget, loss or number of tokens that is not positive, and where one of these is asked for
+    of a study that has no optima.
     """
+    if study.optima_note and (budgets or hyperparameters or served is not None):
+        raise FitError(study.optima_note)
     asked = {*budgets, *([prediction.flops] if prediction is not None and prediction.flops is not None else [])}
     names = sorted(set(table["experiment"].dropna().astype(str))) if "experiment" in table.columns else []
     has_optima = not study.optima_note

@@ -18,8 +18,9 @@ from analysis.studies.backtesting import Backtest, backtest, backtest_of
 from analysis.studies.comparison import MEASURES_BY_LENGTH, Cell, Comparison, Family, by_length, compare
 from analysis.studies.curve_collapse import Collapse, collapse
 from analysis.studies.downstream import fit_two_steps, predict_task, smoothed
-from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_table
+from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_table, sweep_rows
 from analysis.studies.prediction import Prediction, PredictionError, Score, predict, score
 from analysis.studies.residual_checks import Explained, LackOfFit, Outlier, ResidualChecks, residual_checks
 from analysis.studies.schedule_areas import schedule_areas
 from analysis.studies.study import Study, fit_table, fitted_rows, planning_law, reach
+from analysis.studies.sweep_laws import SweepLaws, sweep_laws

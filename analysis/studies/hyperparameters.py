@@ -1,22 +1,23 @@
 """Best hyperparameters per cell of runs, from which power laws across cells follow.
 
 A cell holds the runs that differ in hyperparameters alone (say one size and length under many learning rates and batch
-sizes). Near its bottom the loss is fitted as a quadratic in the logarithms of the hyperparameters, by least squares
-weighted towards the bottom (local regression: Cleveland and Devlin 1988): that asks for no shape far away, where the
-bowl is steeper on one side than on the other. `optima_table` then has one row per cell, and any law of
-`laws/hyperparameters.py` fits it with intervals:
+sizes); columns of any kind tell cells apart, numbers, zero among them, or names. Near its bottom the loss is fitted as
+a quadratic in the logarithms of the hyperparameters, by least squares weighted towards the bottom (local regression:
+Cleveland and Devlin 1988): that asks for no shape far away, where the bowl is steeper on one side than on the other.
+`optima_table` then has one row per cell, and any law of `laws/hyperparameters.py` fits it with intervals:
 
     optima = optima_table(fit_bowls(table))
     estimate(find("learning_rate_params_tokens"), optima, objective=LEAST_SQUARES)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import pandas as pd
 
-from analysis.fit import FitError, reasons_left_out
+from analysis.fit import FitError, LeftOut, left_out, reasons_left_out
 from analysis.runs_table import complete
 
 CELL = ("params", "tokens")
@@ -32,7 +33,7 @@ class Bowl:
     was measured. reason is empty for a usable optimum; else it says why there is none.
     """
 
-    cell: dict[str, float]
+    cell: dict[str, float | str]
     runs: int
     best_run: str
     best_loss_nats: float
@@ -45,18 +46,15 @@ class Bowl:
 def fit_bowls(
     table: pd.DataFrame, *, cell: Sequence[str] = CELL, axes: Sequence[str] = AXES, bandwidth: float = 1.0
 ) -> tuple[Bowl, ...]:
-    """The bowl of every cell, in the order of the cells' values.
+    """The bowl of every cell, in the order of the cells' values; of the rows that `sweep_rows` keeps.
 
     bandwidth: standard deviation of the weights, in steps of each axis's grid (the median ratio between neighbours).
     Raises FitError for a missing column, or a bandwidth that is not positive.
     """
-    rows = _usable(table, [*cell, *axes])
+    rows, _ = sweep_rows(table, cell, axes)
     if not bandwidth > 0:
         raise FitError(f"bandwidth = {bandwidth:g}: must be positive. Fix: use 1, one step of the grid.")
-    return tuple(
-        _bowl(dict(zip(cell, key, strict=True)), group, list(axes), bandwidth)
-        for key, group in rows.groupby(list(cell), sort=True)
-    )
+    return tuple(_bowl(at, group, list(axes), bandwidth) for at, group in cells_of(rows, cell))
 
 
 def optima_table(bowls: Sequence[Bowl]) -> pd.DataFrame:
@@ -66,7 +64,7 @@ def optima_table(bowls: Sequence[Bowl]) -> pd.DataFrame:
     """
     rows = [
         {
-            "run": "cell " + " ".join(f"{name}={value:.4g}" for name, value in bowl.cell.items()),
+            "run": cell_name(bowl.cell),
             **bowl.cell,
             **bowl.optimum,
             "loss_nats": bowl.loss_nats,
@@ -88,30 +86,66 @@ def excess_loss(
 
     recommend: for each hyperparameter, its value from the cell's own. Nearest is by steps of the grid, so the loss is a
     measured one. Returns the cell's columns, the recommended and the nearest run's hyperparameters (`nearest_<name>`),
-    and `excess`, relative. Raises FitError for a missing column.
+    and `excess`, relative; of the rows that `sweep_rows` keeps. Raises FitError for a missing column.
     """
-    axes = list(recommend)
-    rows, found = _usable(table, [*cell, *axes]), []
-    for key, group in rows.groupby(list(cell), sort=True):
-        at = dict(zip(cell, key, strict=True))
+    rows, _ = sweep_rows(table, cell, list(recommend))
+    found = []
+    for at, group in cells_of(rows, cell):
         wanted = {name: float(rule(at)) for name, rule in recommend.items()}
-        steps = (np.log(group[axes].to_numpy(np.float64)) - np.log(list(wanted.values()))) / _spacing(group, axes)
-        nearest = group.iloc[int(np.argmin(np.sum(steps**2, axis=1)))]
-        excess = float(nearest["loss_nats"] / group["loss_nats"].min() - 1)
-        found.append({**at, **wanted, **{f"nearest_{name}": nearest[name] for name in axes}, "excess": excess})
+        nearest, excess = nearest_run(group, wanted)
+        found.append({**at, **wanted, **{f"nearest_{name}": nearest[name] for name in wanted}, "excess": excess})
     return pd.DataFrame(found)
 
 
-def _usable(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Finished rows whose numbers are positive and finite; raises FitError for a missing column or none left."""
-    for name in (*names, "loss_nats"):
+def nearest_run(group: pd.DataFrame, wanted: Mapping[str, float]) -> tuple[pd.Series, float]:
+    """The run of a cell that is nearest to the hyperparameters `wanted`, and its loss over the cell's best, minus 1."""
+    axes = list(wanted)
+    steps = (np.log(group[axes].to_numpy(np.float64)) - np.log(list(wanted.values()))) / _spacing(group, axes)
+    nearest = group.iloc[int(np.argmin(np.sum(steps**2, axis=1)))]
+    return nearest, float(nearest["loss_nats"] / group["loss_nats"].min() - 1)
+
+
+def sweep_rows(
+    table: pd.DataFrame, cell: Sequence[str] = CELL, axes: Sequence[str] = AXES
+) -> tuple[pd.DataFrame, tuple[LeftOut, ...]]:
+    """The rows of a sweep that can be used, of the completed table, and every other with the reason it is left out.
+
+    A row is used when `reasons_left_out` has nothing to say of it, the axes and loss_nats being positive, and no column
+    of the cell is empty in it. Raises FitError for a missing column, or where no row is left.
+    """
+    if not (cell and axes):
+        raise FitError(
+            "cell and axes: must name columns. Fix: give what tells cells apart, and what was swept in them."
+        )
+    for name in (*cell, *axes, "loss_nats"):
         if name not in table.columns:
-            raise FitError(f"table: missing column {name!r}; present: {', '.join(table.columns)}. Fix: add it.")
-    table = complete(table, (*names, "loss_nats"))
-    usable = reasons_left_out(table, dict.fromkeys((*names, "loss_nats"), "positive and finite")) == ""
-    if not usable.any():
-        raise FitError(f"table: no finished row has positive {', '.join(names)} and loss_nats. Fix: fill them in.")
-    return table[usable]
+            present = ", ".join(map(str, table.columns))
+            raise FitError(f"table: missing column {name!r}; present: {present}. Fix: add it.")
+    table = complete(table, (*axes, "loss_nats"))
+    reasons = reasons_left_out(table, dict.fromkeys((*axes, "loss_nats"), "positive and finite"))
+    for name in cell:
+        reasons[table[name].isna().to_numpy(bool) & (reasons == "")] = f"{name} is missing: its cell is unknown"
+    if not (reasons == "").any():
+        raise FitError(
+            f"table: no finished row has positive {', '.join(axes)} and loss_nats, and {', '.join(cell)} (the first: "
+            f"{reasons[0]}). Fix: fill them in."
+        )
+    return table[reasons == ""], left_out(table, reasons)
+
+
+def cells_of(rows: pd.DataFrame, cell: Sequence[str]) -> Iterator[tuple[dict[str, float | str], pd.DataFrame]]:
+    """Each cell's values, and its rows, in the order of the values."""
+    for key, group in rows.groupby(list(cell), sort=True, observed=True):
+        yield {name: _value(value) for name, value in zip(cell, key, strict=True)}, group
+
+
+def cell_name(cell: Mapping[str, float | str]) -> str:
+    """A cell for people, and its row's name among the optima: cell params=1e+08 tokens=2e+09."""
+    return "cell " + " ".join(f"{name}={v if isinstance(v, str) else format(v, '.4g')}" for name, v in cell.items())
+
+
+def _value(value: object) -> float | str:
+    return float(value) if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) else str(value)
 
 
 def _spacing(group: pd.DataFrame, axes: list[str]) -> np.ndarray:
@@ -120,7 +154,7 @@ def _spacing(group: pd.DataFrame, axes: list[str]) -> np.ndarray:
     return np.array([np.median(gap) if gap.size else 1.0 for gap in gaps])
 
 
-def _bowl(cell: dict[str, float], group: pd.DataFrame, axes: list[str], bandwidth: float) -> Bowl:
+def _bowl(cell: dict[str, float | str], group: pd.DataFrame, axes: list[str], bandwidth: float) -> Bowl:
     logs = np.log(group[axes].to_numpy(np.float64))
     log_loss = np.log(group["loss_nats"].to_numpy(np.float64))
     lowest = int(np.argmin(log_loss))
@@ -131,7 +165,7 @@ def _bowl(cell: dict[str, float], group: pd.DataFrame, axes: list[str], bandwidt
         name = axes[int(np.argmax(outside))]
         reason = f"the best {name} lies outside the values that were run"
     return Bowl(
-        cell={name: float(value) for name, value in cell.items()},
+        cell=cell,
         runs=len(group),
         best_run=str(group["run"].iloc[lowest]),
         best_loss_nats=float(np.exp(log_loss[lowest])),

@@ -19,6 +19,7 @@ from analysis.compute import Reach
 from analysis.files import write_atomically
 from analysis.fit import FitError
 from analysis.intervals import predictive_interval
+from analysis.quantities import QUANTITY
 from analysis.runs_table import unit_of
 from analysis.studies.study import Study, reach
 
@@ -60,7 +61,9 @@ class Prediction:
     written: str = ""
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} {self.unit}, {self.level:.0%} interval {self.low:.4f} to {self.high:.4f}"
+        value, low, high = (format(number, QUANTITY) for number in (self.value, self.low, self.high))
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{value}{unit}, {self.level:.0%} interval {low} to {high}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Score:
         verdict = "inside it" if self.inside else "OUTSIDE it"
         late = " The run had been measured when this was written: no test." if self.prediction.measured_before else ""
         return (
-            f"predicted {self.prediction}; measured {self.measured:.4f}, {verdict}, error "
+            f"predicted {self.prediction}; measured {self.measured:{QUANTITY}}, {verdict}, error "
             f"{self.relative_error:+.2%}.{late}"
         )
 

@@ -37,6 +37,7 @@ from analysis.intervals import (
     profile,
 )
 from analysis.laws import CHINCHILLA, Law
+from analysis.quantities import is_loss
 from analysis.runs_table import complete, digest
 from analysis.studies.residual_checks import ResidualChecks, residual_checks
 from analysis.table_files import notes_of
@@ -216,11 +217,19 @@ def reach(study: Study, inputs: Mapping[str, float]) -> Reach:
         compute = float(study.flop_rule.flops(inputs["params"], inputs["tokens"])) / study.largest_flops
     elif "flops" in inputs:
         compute = float(inputs["flops"]) / study.largest_flops
-    factors = {name: _times_outside(float(value), *study.ranges[name]) for name, value in inputs.items()}
-    furthest = max(factors, key=factors.__getitem__)
-    if compute is not None and factors[furthest] <= max(compute, 1.0):
+    outside = furthest_outside(inputs, study.ranges, study.far_factor)
+    if compute is not None and outside.factor <= max(compute, 1.0):
         return Reach(compute, "compute", study.far_factor)
-    return Reach(factors[furthest], furthest, study.far_factor)
+    return outside
+
+
+def furthest_outside(
+    inputs: Mapping[str, float], ranges: Mapping[str, tuple[float, float]], far_factor: float
+) -> Reach:
+    """Which input lies furthest out of its fitted range, and how many times beyond its nearer end; 1 inside."""
+    factors = {name: _times_outside(float(value), *ranges[name]) for name, value in inputs.items()}
+    furthest = max(factors, key=factors.__getitem__)
+    return Reach(factors[furthest], furthest, far_factor)
 
 
 def fitted_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -256,6 +265,8 @@ def _given(law: Law, given: Mapping[str, float]) -> dict[str, float]:
 
 
 def _optima_note(law: Law, given: Mapping[str, float]) -> str:
+    if not is_loss(law.output):
+        return f"law = {law.name!r}: its output {law.output} is no loss to be made least. Fix: fit law chinchilla."
     if not {"params", "tokens"} <= set(law.inputs):
         return f"law = {law.name!r}: has no params and tokens to choose. Fix: fit law chinchilla."
     missing = [name for name in law.inputs if name not in ("params", "tokens", *given)]

@@ -162,12 +162,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verbs() -> dict[str, Callable]:
     from analysis.command.backtest import backtest
+    from analysis.command.bowls import bowls
     from analysis.command.fit import fit
+    from analysis.command.laws import laws
     from analysis.command.predict import predict
     from analysis.command.score import score
 
     experiment_verbs = {"plan": plan, "run": run, "status": status, "report": report, "data": data}
-    return {**experiment_verbs, "fit": fit, "predict": predict, "score": score, "backtest": backtest}
+    table_verbs = {"fit": fit, "predict": predict, "score": score, "backtest": backtest}
+    table_verbs |= {"laws": laws, "bowls": bowls}
+    return {**experiment_verbs, **table_verbs}
 
 
 def _open_closed_streams() -> None:
