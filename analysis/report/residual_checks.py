@@ -58,8 +58,8 @@ def _outliers(checks: ResidualChecks, fit: Fit) -> tuple[Paragraph | Table, ...]
         ". Each is further from the law than ", Number(checks.outlier_factor, ".3g"), " robust scales of the residuals,"
         " further than normal noise puts any run of a table of this size. They were fitted; "
         f"objective {fit.objective.name} " + ("lets them pull at full weight." if fit.objective.delta is None else
-        "bounds their pull. Approach 2, by least squares, does not.") + " Look at them, and leave out (held_out, or "
-        "status failed) what has diverged.",
+        "bounds their pull.") + " Approach 2 leaves out those far above their neighbours. Look at them, and leave out "
+        "(held_out, or status failed) what has diverged.",
     )  # fmt: skip
     return (Paragraph(text), Table(columns, rows, terminal_rows=20))
 

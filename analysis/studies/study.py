@@ -246,6 +246,8 @@ def _approach_2(
     settings: Mapping[str, Any],
 ) -> tuple[IsoFlop | None, str]:
     """Approach 2, judged by the study's law where that is one of params and tokens, else by chinchilla; or why not."""
+    if not is_loss(surface.law.output):
+        return None, f"{surface.law.output} is no loss to be made least"
     try:
         if _optima_note(surface.law, given):
             surface = fit_surface(table)
