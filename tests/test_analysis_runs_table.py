@@ -111,7 +111,7 @@ def test_unreadable_files(tmp_path, name, content, message):
 def _zipped(text):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("runs.csv", text)
+        archive.writestr(zipfile.ZipInfo("runs.csv"), text)  # of 1980, not of now: bytes are part of a test's name
     return buffer.getvalue()
 
 
@@ -122,7 +122,7 @@ WRITTEN = "N,loss,note\n1500000,3.25,plain\n20000000,3.125,\n"
     ("name", "content"),
     [
         ("RUNS.CSV", WRITTEN.encode()),
-        ("RUNS.CSV.GZ", gzip.compress(WRITTEN.encode())),
+        ("RUNS.CSV.GZ", gzip.compress(WRITTEN.encode(), mtime=0)),
         ("runs.csv.bz2", bz2.compress(WRITTEN.encode())),
         ("runs.txt.xz", lzma.compress(WRITTEN.encode())),
         ("runs.csv.zip", _zipped(WRITTEN)),

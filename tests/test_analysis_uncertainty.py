@@ -21,6 +21,7 @@ from analysis.intervals import (
 from analysis.intervals.interval import DEGENERATE
 from analysis.intervals.resampling import bootstrap_weights, jackknife_weights
 from analysis.laws import CHINCHILLA
+from analysis.studies import fit_table
 
 
 @pytest.mark.slow
@@ -154,6 +155,35 @@ def test_bca_equals_scipy():
     ours = bca_interval(sample.mean(), theirs.bootstrap_distribution, jackknife, 0.9)
     # scipy interpolates the percentiles of 2000 draws in the same way.
     assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), rel=1e-9)
+
+
+def test_seven_runs_near_twenty_tokens_per_parameter_leave_constants_open():
+    """Sizes and tokens that grow together cannot tell the two terms apart, and a fit may put E anywhere near zero.
+
+    Resamples and profiles must leave that bound: here they move E by more than the points' own noise.
+    """
+    generator = np.random.default_rng([20, 3])
+    params = np.geomspace(1e8, 1.3e10, 7)
+    tokens = 20 * params * np.exp(generator.uniform(-0.05, 0.05, 7))
+    loss = 10 * params**-0.1 * np.exp(0.005 * generator.standard_normal(7))
+    table = pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss})
+    found = estimate(CHINCHILLA, table, bootstraps=100)
+    for name, interval in found.intervals.items():
+        assert interval.low <= interval.value <= interval.high, name
+    assert set(found.weakly_identified) >= {"E", "A", "B"} and np.ptp(found.draws[:, 0]) > 1e-3
+    assert fit_table(table, bootstraps=20).caveats[0].startswith("7 points for 5 constants are few")
+    assert not fit_table(planted_table(), bootstraps=20).caveats
+
+
+def test_every_fallback_is_named():
+    draws, ends = np.arange(1.0, 101.0), np.array([1.0, 2.0, 4.0])
+    assert bca_interval(50.0, draws, ends, 0.9).note == ""
+    outside = bca_interval(0.5, draws, ends, 0.9)
+    assert (outside.low, outside.note) == (0.5, "widened") and outside.high > 90
+    assert bca_interval(50.0, draws, np.array([1.0, np.nan, 4.0]), 0.9).note == "percentiles"
+    assert bca_interval(3.0, np.full(50, 3.0 + 1e-12), ends, 0.9).note == "degenerate"
+    unknown = bca_interval(3.0, np.where(np.arange(50) < 30, np.nan, 3.0), ends, 0.9)
+    assert (unknown.low, unknown.high, unknown.note) == (-np.inf, np.inf, "not determined")
 
 
 def test_bad_levels_and_counts_are_refused():

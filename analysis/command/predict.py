@@ -48,6 +48,7 @@ def predict(
     from analysis import backend
     from analysis.fit import FitError
     from analysis.report import held_out_section, notes_block, show
+    from analysis.report.document import Bullets, Strong
     from analysis.studies import optimum, prediction
 
     backend.configure_command()
@@ -76,6 +77,8 @@ def predict(
     with writing("--out", out):
         found = prediction.write(out, found)
     show(console, *notes_block(study.table_notes), held_out_section(found, None))
+    if study.caveats:
+        show(console, Bullets(tuple(Strong(f"{caveat}.") for caveat in study.caveats)))
     console.print(f"written to {out} at {found.written}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 

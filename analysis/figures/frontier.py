@@ -66,7 +66,8 @@ def loss_against_compute(
     flops = _extended(runs["flops"].to_numpy(), held_out[0] if held_out else None)
     best, low, high = _efficient(study, flops, 2)
     with canvas(columns, 3.0 if columns == "one" else 3.2) as (figure, axes):
-        axes.plot(runs["flops"], runs["loss_nats"], color=GREY, label="runs fitted", **dots(len(runs), 2.8))
+        axes.plot(runs["flops"], runs["loss_nats"], color=GREY, **dots(len(runs), 2.8))
+        axes.plot([], [], color=GREY, label="runs fitted", **dots(1, 2.8))
         axes.plot(flops, best, color=DARK, label="compute-optimal loss, approach 3")
         axes.fill_between(
             flops, low, high, color=DARK, alpha=0.25, linewidth=0, label=f"its {study.level:.0%} interval"

@@ -60,7 +60,8 @@ def loss_surface(
         for exponent in range(math.ceil(np.log10(flops[0])), math.floor(np.log10(flops[-1])) + 1):
             sizes = np.geomspace(*x, 50)
             axes.plot(sizes, rule.tokens(10.0**exponent, sizes), ":", color="0.6", linewidth=0.6, zorder=1)
-        axes.plot(runs["params"], runs["tokens"], color=WARM, label="runs fitted", zorder=3, **dots(len(runs), 2.6))
+        axes.plot(runs["params"], runs["tokens"], color=WARM, zorder=3, **dots(len(runs), 2.6))
+        axes.plot([], [], color=WARM, label="runs fitted", **dots(1, 2.6))
         axes.plot(params[:, 0], tokens[:, 0], color=DARK, linewidth=1.6, label="efficient line, approach 3", zorder=4)
         band = [interval_at(study, sizes) for sizes in params]
         ends = [interval.low for interval in band], [interval.high for interval in band]
@@ -144,7 +145,8 @@ def prediction_against_measurement(
         line = np.array([min(ends) * 0.98, max(ends) * 1.02])
         top.plot(line, line, color="0.6", linewidth=0.8, label="measured = predicted")
         bottom.axhline(0.0, color="0.6", linewidth=0.8)
-        top.plot(predicted, outputs, color=DARK, label="runs fitted", **dots(len(runs)))
+        top.plot(predicted, outputs, color=DARK, **dots(len(runs)))
+        top.plot([], [], color=DARK, label="runs fitted", **dots(1))
         bottom.plot(predicted, 100 * (outputs / predicted - 1), color=DARK, **dots(len(runs)))
         if prediction is not None and measured is not None:
             _draw_held_out(top, bottom, prediction, measured)
