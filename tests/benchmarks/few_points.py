@@ -2,8 +2,10 @@
 
 python tests/benchmarks/few_points.py [--tables 200] [--points 6 7 8 9 10 12 15]
 
-Tables are of 2 or 3 budgets, with 5 constants to fit (the Chinchilla law) and normal noise of 0.3 to 1 %. The share of
-200 tables has a standard error of 2 %.
+Tables are of 2 or 3 budgets, with 5 constants to fit (the Chinchilla law) and normal noise of 0.3 to 1 %. The share
+of 200 tables has a standard error of 2 %. Printed with 150 tables: optima at 1 and 10 times the largest budget are
+held by 47 to 56 % of intervals at 6 points (their exponent by 69 %), 72 to 91 % (93 %) at 7, 84 to 92 % (96 %) at 8;
+constants by 68 to 91 %, 89 to 93 % and 91 to 93 %; a run that was not made by 86, 93 and 93 %.
 """
 
 import argparse

@@ -3,7 +3,11 @@
 python tests/benchmarks/residual_alarms.py [--tables 200]
 
 Tables of the Chinchilla law are fitted by the default objective; noise is normal or Student's t of 4 degrees of
-freedom. The outlier test is also run on plain noise, 2,000 tables of each size.
+freedom. The outlier test is also run on plain noise, 2,000 tables of each size. Printed with 100 fitted tables: an
+outlier in 0.2 to 0.9 % of normal tables of 20 to 1,000 points; under Student's t, 0.4 to 0.9 % of all points are
+called outliers, which is 8 % of tables of 20 points, 32 % of 50 and nearly all of 1,000: its far points lie that far
+out. Fitted tables of 18 and 54 runs: outliers 0 and 1 % (normal), 4 and 26 % (Student's t); columns 2 and 1 %, 0 and
+0 %; lack of fit 0 %.
 """
 
 import argparse
