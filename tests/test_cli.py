@@ -102,7 +102,19 @@ def test_help_lists_the_verbs(capsys):
     printed = capsys.readouterr().out
     assert all(
         f" {verb} " in printed
-        for verb in ("plan", "run", "status", "report", "fit", "predict", "score", "backtest", "laws", "bowls")
+        for verb in (
+            "plan",
+            "run",
+            "status",
+            "report",
+            "fit",
+            "predict",
+            "score",
+            "backtest",
+            "laws",
+            "bowls",
+            "compare",
+        )
     )
 
 
