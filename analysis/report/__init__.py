@@ -11,5 +11,6 @@ from analysis.report.law_ranking import ranking_sections
 from analysis.report.laws import law_in_full, laws_section
 from analysis.report.study import StudyReport, study_report
 from analysis.report.sweep_laws import sweep_sections
+from analysis.report.task_forecasts import forecast_sections
 from analysis.report.terminal import show
 from analysis.report.time_account import TimeAccount, time_account, time_section

@@ -24,3 +24,4 @@ from analysis.studies.prediction import Prediction, PredictionError, Score, pred
 from analysis.studies.schedule_areas import schedule_areas
 from analysis.studies.study import Study, fit_table, fitted_rows, planning_law, reach
 from analysis.studies.sweep_laws import SweepLaws, sweep_laws
+from analysis.studies.task_forecasts import TaskForecasts, forecast_tasks
