@@ -41,7 +41,10 @@ def test_inside_is_float64_on_the_cpu_and_outside_is_as_before():
     assert jnp.ones(1).dtype == before and jax.config.jax_default_device is None
 
 
-@pytest.mark.parametrize("verb", [[], ["fit"], ["predict"], ["score"], ["backtest"], ["laws"], ["bowls"], ["run"]])
+VERBS = ("fit", "predict", "score", "backtest", "compare", "bowls", "downstream", "laws", "run")
+
+
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in VERBS)])
 def test_help_is_printed_without_what_computes(verb):
     code = (
         "import sys\nfrom research.command.cli import main\n"

@@ -1,7 +1,11 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import tyro
 
+from analysis.command.downstream import downstream
 from analysis.fit import FitError
 from analysis.laws import evaluate, find
 from analysis.studies import fit_two_steps, predict_task, smoothed
@@ -57,3 +61,72 @@ def test_what_is_missing_is_named():
         smoothed(planted_ladder(), "riddles")
     with pytest.raises(FitError, match="window = 0, skip = 0.1"):
         smoothed(planted_ladder(), "quiz", window=0)
+
+
+def test_a_run_of_one_row_needs_no_place_and_one_of_several_does():
+    table = planted_ladder()
+    final = table.iloc[[-1]].assign(run="bigger", steps=np.nan)
+    rows = smoothed(pd.concat([table, final]), "quiz")
+    assert rows[rows["run"].eq("bigger")]["last"].tolist() == [True]
+    with pytest.raises(FitError, match="steps of run '1.9e\\+08-20': is missing, and the run has several checkpoints"):
+        smoothed(table.assign(steps=table["steps"].where(table.index > 0)), "quiz")
+
+
+def test_the_ideal_point_closes_the_upper_end_of_the_sigmoid():
+    """Planted with full accuracy at no task loss: the point agrees with the truth, and says what the runs do not."""
+    gain = 0.75 * (1 + np.exp(-ACCURACY["k"] * ACCURACY["middle"]))
+    truth = {**ACCURACY, "gain": gain}
+    table = planted_ladder()
+    loss = table["task_loss_quiz"].to_numpy()
+    exact = evaluate(find("task_accuracy"), np.array(list(truth.values())), {"task_loss": loss})
+    table["accuracy_quiz"] = exact + 0.01 * np.random.default_rng(1).standard_normal(len(table))
+    rows, target = smoothed(table[loss > 0.7], "quiz", window=1), {"task_loss": 0.3}
+    open_end, closed = (
+        fit_two_steps(rows, ideal_point=ideal, bootstraps=100, level=0.99).accuracy for ideal in (False, True)
+    )
+    true = evaluate(find("task_accuracy"), np.array(list(truth.values())), target).item()
+    intervals = [step.at(target, 0.99) for step in (open_end, closed)]
+    assert intervals[1].contains(true)
+    assert intervals[1].high - intervals[1].low < 0.5 * (intervals[0].high - intervals[0].low)
+    assert len(closed.fit.used) == len(open_end.fit.used) + 1 and closed.fit.used[-1] == "the ideal model"
+
+
+def test_runs_held_out_are_predicted_and_scored_from_the_command_line(tmp_path, capsys):
+    """Noiseless, so that what is predicted is what was measured; the accuracy at a run's end is its own, not a mean."""
+    table = planted_ladder().rename(columns={"run": "name", "accuracy_quiz": "quiz"})
+    table.assign(task_loss_riddles=1.0, accuracy_riddles=0.5).to_csv(tmp_path / "runs.csv", index=False)
+    source = (tmp_path / "runs.csv", "--column", "accuracy_quiz=quiz", "--by", "name", "--window", 1)
+    held = ("--held-out", "1.3e+09-200", "1.3e+09-100", "--at", "params=7e9", "tokens=4e13")
+    settings = ("--bootstraps", 30, "--json", tmp_path / "found.json")
+    tyro.cli(downstream, args=[str(argument) for argument in (*source, *held, *settings)])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the run asked for extrapolates 263 times beyond the fitted tokens, more than 10" in shown
+    assert "Tasks that were not fitted" in shown and "Step 1 task_loss = E" in shown
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["steps"]) == ["quiz"] and [task for task, _ in found["without"]] == ["riddles"]
+    assert found["steps"]["quiz"]["accuracy"]["fit"]["values"] == pytest.approx(ACCURACY, rel=1e-6)
+    for one in found["forecasts"][:2]:
+        assert one["predicted"]["accuracy"]["value"] == pytest.approx(one["accuracy"], abs=1e-6)
+    assert [error["run"] for error in found["errors"]] == ["1.3e+09-100", "1.3e+09-200"]
+    assert max(error["absolute"] for error in found["errors"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--held-out", "2e9-20"), "held-out '2e9-20': no such run; the first are 1.3e\\+09-100"),
+        (("--at", "params=7e9"), "at = {'params': 7000000000.0}: must be positive params and tokens"),
+        (("--task", "riddles"), "missing column"),
+        (("--window", "0"), "tasks: none can be fitted. The first, quiz"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(tmp_path, arguments, message):
+    planted_ladder().to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(ValueError, match=message):
+        tyro.cli(downstream, args=[str(tmp_path / "runs.csv"), *arguments, "--bootstraps", "20"])
+
+
+def test_a_table_without_tasks_says_how_to_name_them(tmp_path):
+    planted_ladder().drop(columns="task_loss_quiz").to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(FitError, match="task: no task_loss_TASK and accuracy_TASK in the table. Fix: name yours"):
+        tyro.cli(downstream, args=[str(tmp_path / "runs.csv")])

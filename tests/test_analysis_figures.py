@@ -114,8 +114,8 @@ def test_what_cannot_be_drawn_is_refused(table, study):
     accuracy = fit_table(tasks, law=find("task_accuracy"), bootstraps=20)
     with pytest.raises(figures.FigureError, match="law = 'task_accuracy': its output may be zero"):
         figures.prediction_against_measurement(tasks, accuracy)
-    assert figures.residuals(tasks, accuracy, "one").axes[0].get_ylabel() == "measured minus\nfitted (1)"
-    with pytest.raises(FitError, match="no params and tokens"):
+    assert figures.residuals(tasks, accuracy, "one").axes[0].get_ylabel() == "measured minus\nfitted (accuracy)"
+    with pytest.raises(FitError, match="its output accuracy is no loss to be made least"):
         figures.loss_surface(tasks, accuracy)
 
 

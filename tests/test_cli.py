@@ -100,10 +100,8 @@ def test_help_lists_the_verbs(capsys):
         cli.main(["--help"])
     assert exit.value.code == 0
     printed = capsys.readouterr().out
-    assert all(
-        f" {verb} " in printed
-        for verb in ("plan", "run", "status", "report", "fit", "predict", "score", "backtest", "laws", "bowls")
-    )
+    verbs = "plan run status report data fit predict score backtest compare bowls downstream laws"
+    assert all(f" {verb} " in printed for verb in verbs.split())
 
 
 BLOCKED = """

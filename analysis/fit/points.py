@@ -54,6 +54,9 @@ def select(law: Law, table: pd.DataFrame) -> tuple[Points, tuple[LeftOut, ...]]:
     table = complete(table)
     _check_columns(law, table)
     reasons = reasons_left_out(table, {name: _rule(law, name) for name in (law.output, *law.inputs)})
+    for name, allowed in law.choices:
+        for i in np.flatnonzero(~np.isin(_numbers(table[name]), allowed) & (reasons == "")):
+            reasons[i] = f"{name} = {table[name].iloc[i]} is none of {', '.join(f'{value:g}' for value in allowed)}"
     used = np.flatnonzero(reasons == "")
     names = table["run"].astype(str).to_numpy()
     inputs, output = {name: _numbers(table[name])[used] for name in law.inputs}, _numbers(table[law.output])[used]

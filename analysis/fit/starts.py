@@ -37,7 +37,8 @@ def starting_points(law: Law, points: Points) -> np.ndarray:
 def _values(parameter, inputs: dict[str, np.ndarray]) -> tuple[float, ...]:
     if not parameter.start_unit:
         return parameter.starts or (0.0,)
-    unit = np.exp(np.mean(np.log(inputs[parameter.start_unit])))
+    values = inputs[parameter.start_unit]
+    unit = np.exp(np.mean(np.log(values[values > 0])))
     return tuple(unit * start for start in parameter.starts)
 
 

@@ -1,6 +1,7 @@
 """Scaling laws as short definitions. Fitter, intervals, figures and command line work for any of them."""
 
 from analysis.laws.definition import Law, LawError, Parameter, evaluate, power
+from analysis.laws.joint import joint
 from analysis.laws.loss import CHINCHILLA, FRONTIER, LOSS_FRONTIER
 from analysis.laws.names import LAWS, describe, described, find, load
 
@@ -16,6 +17,7 @@ __all__ = [
     "described",
     "evaluate",
     "find",
+    "joint",
     "load",
     "power",
 ]

@@ -72,7 +72,8 @@ class Law:
     `inputs` and `output` are names of columns of the runs table, and so carry their units. Inputs are positive, except
     those in `may_be_zero`. residual: what a fit makes small; "log" is log(law) - log(measured), for a positive output,
     and "linear" is law - measured, in the output's unit, for one that need not be positive. fixed: parameters that
-    `fix` holds, as (name, value); they are no longer among `parameters`.
+    `fix` holds, as (name, value); they are no longer among `parameters`. choices: for inputs that take some values
+    only, such as the number of a group, those values.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Law:
     residual: Literal["log", "linear"] = "log"
     may_be_zero: tuple[str, ...] = ()
     fixed: tuple[tuple[str, float], ...] = ()
+    choices: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ TASK_ACCURACY = Law(
     ),
     predict=lambda p, x: p["floor"] + p["gain"] * jax.nn.sigmoid(p["k"] * (p["middle"] - x["task_loss"])),
     residual="linear",
+    may_be_zero=("task_loss",),
 )
 
 ACCURACY_LOSS = Law(

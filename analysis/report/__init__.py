@@ -7,8 +7,10 @@ writer. `study` and `comparison` make the documents, of sections in `fitted_law`
 
 from analysis.report.beyond_the_runs import backtest_section, held_out_section
 from analysis.report.comparison import cells_section, comparison_document
+from analysis.report.law_ranking import ranking_sections
 from analysis.report.laws import law_in_full, laws_section
 from analysis.report.study import StudyReport, notes_block, study_report
 from analysis.report.sweep_laws import sweep_sections
+from analysis.report.task_forecasts import forecast_sections
 from analysis.report.terminal import show
 from analysis.report.time_account import TimeAccount, time_account, time_section

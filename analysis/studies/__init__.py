@@ -19,8 +19,10 @@ from analysis.studies.comparison import MEASURES_BY_LENGTH, Cell, Comparison, Fa
 from analysis.studies.curve_collapse import Collapse, collapse
 from analysis.studies.downstream import fit_two_steps, predict_task, smoothed
 from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_table, sweep_rows
+from analysis.studies.law_ranking import Ranking, rank_laws
 from analysis.studies.prediction import Prediction, PredictionError, Score, predict, score
 from analysis.studies.residual_checks import Explained, LackOfFit, Outlier, ResidualChecks, residual_checks
 from analysis.studies.schedule_areas import schedule_areas
 from analysis.studies.study import Study, fit_table, fitted_rows, planning_law, reach
 from analysis.studies.sweep_laws import SweepLaws, sweep_laws
+from analysis.studies.task_forecasts import TaskForecasts, forecast_tasks

@@ -1,7 +1,9 @@
 """Accuracy on a task before the model exists, in two steps (Bhagia et al. 2024, arXiv:2412.04403).
 
 Step 1 fits the task's loss at the end of each run as a law of params and tokens; step 2 fits accuracy as a sigmoid in
-task loss on every checkpoint. The second has far more points, and the first is smooth where accuracy is not.
+task loss on every checkpoint. The second has far more points, and the first is smooth where accuracy is not. Far below
+the task losses that were seen the sigmoid's upper end is open; one more point, the ideal model of no task loss and full
+accuracy, closes it.
 """
 
 from collections.abc import Mapping
@@ -13,6 +15,8 @@ import pandas as pd
 from analysis.fit import HUBER, LEAST_SQUARES, FitError, Objective
 from analysis.intervals import Estimate, Interval, Resampling, estimate, percentile_interval
 from analysis.laws import evaluate, find
+
+IDEAL = "the ideal model"
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ def smoothed(
 
     table: one row per checkpoint, with columns task_loss_<task> and accuracy_<task>; `by` names the run a checkpoint
     belongs to and `order` how far it had come. The first `skip` of each run is left away, and `last` marks its end.
-    Raises FitError for a missing column or a window or skip outside its range.
+    A run of one row needs no `order`. Raises FitError for a missing column, a checkpoint whose place in its run is
+    unknown, or a window or skip outside its range.
     """
     names = (by, order, f"task_loss_{task}", f"accuracy_{task}")
     for name in names:
@@ -48,18 +53,25 @@ def smoothed(
     if window < 1 or not 0 <= skip < 1:
         raise FitError(f"window = {window}, skip = {skip:g}: must be at least 1 and in [0, 1). Fix: use 5 and 0.1.")
     rows = table.sort_values([by, order], kind="stable")
+    place = rows[order].where(rows.groupby(by, sort=False)[order].transform("size") > 1, 1.0)
+    if place.isna().any():
+        raise FitError(
+            f"{order} of {by} {rows[by][place.isna()].iloc[0]!r}: is missing, and the run has several checkpoints. "
+            "Fix: fill it in."
+        )
     runs = rows.groupby(by, sort=False)
     for name, column in (("task_loss", names[2]), ("accuracy", names[3])):
         rows[name] = runs[column].transform(lambda values: values.rolling(window, min_periods=1).mean())
-    end = rows.groupby(by, sort=False)[order].transform("max")
-    rows["last"] = rows[order] == end
-    return rows[rows[order] > skip * end]
+    end = place.groupby(rows[by], sort=False).transform("max")
+    rows["last"] = place == end
+    return rows[place > skip * end]
 
 
 def fit_two_steps(
     checkpoints: pd.DataFrame,
     *,
     by: str = "run",
+    ideal_point: bool = False,
     objective: Objective = HUBER,
     level: float = 0.9,
     bootstraps: int = 1000,
@@ -67,14 +79,15 @@ def fit_two_steps(
 ) -> TwoSteps:
     """Fit both steps to what `smoothed` gives: step 1 to the last checkpoint of each run by `objective`, step 2 to all
     of them by least squares on accuracy. Runs, named by the column `by`, are drawn as a whole in the bootstraps, since
-    checkpoints of one run are not independent. Raises FitError as `uncertainty.estimate` does."""
-    bootstrap = {"level": level, "bootstraps": bootstraps, "seed": seed, "resampling": Resampling(by=by)}
-    last = checkpoints[checkpoints["last"]]
-    return TwoSteps(
-        estimate(find("task_loss"), last, objective=objective, **bootstrap),
-        estimate(find("task_accuracy"), checkpoints, objective=LEAST_SQUARES, **bootstrap),
-        level,
-    )
+    checkpoints of one run are not independent. ideal_point: whether step 2 has one more point, task_loss 0 and accuracy
+    1, which every resample holds once. Raises FitError as `intervals.estimate` does."""
+    bootstrap = {"level": level, "bootstraps": bootstraps, "seed": seed}
+    last, resampling = checkpoints[checkpoints["last"]], Resampling(by=by)
+    first = estimate(find("task_loss"), last, objective=objective, resampling=resampling, **bootstrap)
+    if ideal_point:
+        checkpoints, resampling = _with_ideal_point(checkpoints, by), Resampling(by=by, within=IDEAL)
+    second = estimate(find("task_accuracy"), checkpoints, objective=LEAST_SQUARES, resampling=resampling, **bootstrap)
+    return TwoSteps(first, second, level)
 
 
 def predict_task(steps: TwoSteps, run: Mapping[str, float]) -> TaskPrediction:
@@ -87,3 +100,11 @@ def predict_task(steps: TwoSteps, run: Mapping[str, float]) -> TaskPrediction:
     return TaskPrediction(
         percentile_interval(loss, losses_B, steps.level), percentile_interval(accuracy, draws_B, steps.level)
     )
+
+
+def _with_ideal_point(checkpoints: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The checkpoints and the ideal model, a stratum of its own in the column IDEAL."""
+    ideal = pd.DataFrame({"task_loss": [0.0], "accuracy": [1.0], "status": ["done"], "held_out": [False]})
+    ideal[by] = ideal["run"] = IDEAL
+    known = checkpoints.assign(status=checkpoints.get("status", "done"), held_out=checkpoints.get("held_out", False))
+    return pd.concat([known.assign(**{IDEAL: 0}), ideal.assign(**{IDEAL: 1})], ignore_index=True)

@@ -21,7 +21,7 @@ from analysis.fit import FitError
 from analysis.intervals import predictive_interval
 from analysis.quantities import QUANTITY
 from analysis.runs_table import unit_of
-from analysis.studies.study import Study, reach
+from analysis.studies.study import Study, check_choices, reach
 
 
 class PredictionError(ValueError):
@@ -99,6 +99,7 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
             raise FitError(f"{name}: {state}. Fix: give {', '.join(law.inputs)}.")
         if not (np.isfinite(inputs[name]) and (inputs[name] > 0 or (inputs[name] == 0 and name in law.may_be_zero))):
             raise FitError(f"{name} = {inputs[name]!r}: must be positive and finite. Fix: give a count.")
+    check_choices(law, inputs)
     interval = predictive_interval(law, fit, study.predictive, inputs, study.level, study.seed)
     flops = inputs.get("flops")
     if study.flop_rule is not None:

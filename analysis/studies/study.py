@@ -263,7 +263,16 @@ def _given(law: Law, given: Mapping[str, float]) -> dict[str, float]:
         if name in ("params", "tokens") or name not in law.inputs:
             free = ", ".join(other for other in law.inputs if other not in ("params", "tokens")) or "none"
             raise FitError(f"given {name}: not a further input of law {law.name!r}. Fix: it has {free}.")
+    check_choices(law, given)
     return {name: float(value) for name, value in given.items()}
+
+
+def check_choices(law: Law, inputs: Mapping[str, float]) -> None:
+    """Raise FitError for an input that is none of the values it may have."""
+    for name, allowed in law.choices:
+        if name in inputs and inputs[name] not in allowed:
+            choices = ", ".join(f"{value:g}" for value in allowed)
+            raise FitError(f"{name} = {inputs[name]:g}: must be one of {choices} in law {law.name!r}. Fix: choose one.")
 
 
 def _optima_note(law: Law, given: Mapping[str, float]) -> str:

@@ -163,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _verbs() -> dict[str, Callable]:
     from analysis.command.backtest import backtest
     from analysis.command.bowls import bowls
+    from analysis.command.compare import compare
+    from analysis.command.downstream import downstream
     from analysis.command.fit import fit
     from analysis.command.laws import laws
     from analysis.command.predict import predict
@@ -170,7 +172,7 @@ def _verbs() -> dict[str, Callable]:
 
     experiment_verbs = {"plan": plan, "run": run, "status": status, "report": report, "data": data}
     table_verbs = {"fit": fit, "predict": predict, "score": score, "backtest": backtest}
-    table_verbs |= {"laws": laws, "bowls": bowls}
+    table_verbs |= {"laws": laws, "bowls": bowls, "compare": compare, "downstream": downstream}
     return {**experiment_verbs, **table_verbs}
 
 

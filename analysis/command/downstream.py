@@ -1,0 +1,93 @@
+"""`isoflop downstream`: accuracy on tasks of runs that no fit has seen, in two steps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from analysis.command.outputs import check_file, standard_output, write_json
+from analysis.command.request import Assignments, Merged, Request, Source, numbers, pairs
+
+
+def downstream(
+    source: Annotated[Source, Merged],
+    *,
+    task: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK")] = (),
+    by: str = "run",
+    order: str = "tokens",
+    window: int = 5,
+    skip: float = 0.1,
+    held_out: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN")] = (),
+    at: Annotated[Assignments, tyro.conf.arg(metavar="INPUT=VALUE")] = (),
+    ideal_point: tyro.conf.FlagCreatePairsOff[bool] = False,
+    json: Path | None = None,
+    level: float = 0.9,
+    bootstraps: int = 200,
+    seed: int = 0,
+    far_factor: float = 10.0,
+) -> None:
+    """Predict accuracy on tasks: task loss from params and tokens, then accuracy from task loss (Bhagia et al. 2024).
+
+    The table has one row per checkpoint (or per run) with params, tokens, task_loss_TASK (bits per byte of the right
+    answers) and accuracy_TASK. Runs that are held out are predicted, and scored where they were measured.
+
+    Args:
+        source: the table.
+        task: tasks to predict; all that the table has both columns of, if not given.
+        by: column that names the run a checkpoint belongs to.
+        order: column that says how far a checkpoint had come in its run.
+        window: checkpoints over which task loss and accuracy are averaged, up to each.
+        skip: first share of each run that is left away.
+        held_out: runs (values of the column `by`) to keep out of the fit, besides rows whose held_out is true.
+        at: params and tokens of a run that was not made, as params=7e9 tokens=4e12.
+        ideal_point: add the ideal model, of task loss 0 and accuracy 1, to the points of step 2.
+        json: file that gets everything that was found, as JSON.
+        level: share of the distribution inside each interval.
+        bootstraps: number of resamples of the runs.
+        seed: seed of the resamples.
+        far_factor: predictions further than this many times beyond the fitted runs are flagged.
+    """
+    from analysis import backend
+    from analysis.report import forecast_sections, show
+    from analysis.studies import forecast_tasks
+
+    backend.configure_command()
+    console = standard_output()
+    check_file("--json", json)
+    tasks = task or _tasks(source)
+    columns = [f"{kind}_{name}" for name in tasks for kind in ("task_loss", "accuracy")]
+    own = [name for name in (by, order) if name != "run"]
+    found = forecast_tasks(
+        source.read(tuple(dict.fromkeys(("params", "tokens", *own, *columns)))),
+        tasks,
+        by=by,
+        order=order,
+        window=window,
+        skip=skip,
+        held_out=held_out,
+        at=numbers("--at", at) or None,
+        ideal_point=ideal_point,
+        level=level,
+        bootstraps=bootstraps,
+        seed=Request(seed=seed).chosen_seed(),
+        far_factor=far_factor,
+    )
+    show(console, *forecast_sections(found))
+    write_json(json, found)
+
+
+def _tasks(source: Source) -> Sequence[str]:
+    """The tasks that the file, as it stands or by --column, has both columns of, in its order."""
+    from analysis.fit import FitError
+    from analysis.runs_table import read_file
+
+    names = [*map(str, read_file(source.table).columns), *pairs("--column", source.column)]
+    tasks = [name.removeprefix("accuracy_") for name in names if name.startswith("accuracy_")]
+    found = [task for task in dict.fromkeys(tasks) if f"task_loss_{task}" in names]
+    if not found:
+        raise FitError(
+            "task: no task_loss_TASK and accuracy_TASK in the table. Fix: name yours, as --column task_loss_quiz=BPB "
+            "accuracy_quiz=ACC."
+        )
+    return found

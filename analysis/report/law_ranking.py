@@ -1,0 +1,101 @@
+"""Several laws on one table as a document: ranked by back-test, cut by cut, and which differences are within noise."""
+
+from analysis.quantities import with_unit
+from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, ends, span
+from analysis.studies.law_ranking import RankedLaw, Ranking
+
+
+def ranking_sections(ranking: Ranking) -> tuple[Section, ...]:
+    """All that `isoflop compare` prints."""
+    return (_ranking(ranking), _cuts(ranking), *_unranked(ranking))
+
+
+def _ranking(ranking: Ranking) -> Section:
+    output = with_unit(ranking.output)
+    text = (
+        f"Each law was fitted below {len(ranking.cuts)} cuts of {ranking.by} and scored on the same runs above them: ",
+        Number(ranking.scored, "d"), " predictions of ", Number(ranking.runs, "d"), " runs, objective ",
+        f"{ranking.objective}. The residual scale is of the fit to all runs and ranks nothing: more constants always "
+        "fit more closely.",
+        (" ", Number(ranking.without, "d"), " runs that not every law can use were left out for all.")
+        if ranking.without else "",
+    )  # fmt: skip
+    columns = (
+        "law",
+        "constants",
+        "residual scale",
+        f"back-test: mean absolute error of {output}",
+        "relative",
+        ("inside the ", Number(ranking.level, ".0%"), " interval"),
+        "worse than the best by",
+        (Number(ranking.level, ".0%"), " interval over runs"),
+    )
+    rows = tuple(_row(one) for one in ranking.ranked)
+    return Section("Laws by their extrapolations", (Paragraph(text), Table(columns, rows), Bullets(_verdicts(ranking))))
+
+
+def _row(one: RankedLaw) -> tuple[Content, ...]:
+    worse: tuple[Content, Content] = ("", "") if one.worse is None else (span(one.worse).value, ends(one.worse))
+    return (
+        one.law.name,
+        Number(one.constants, "d"),
+        Number(one.residual_scale, ".3g"),
+        Number(one.mean_absolute_error),
+        Number(one.mean_relative_error, ".2%"),
+        Number(one.hit_rate, ".0%"),
+        *worse,
+    )
+
+
+def _verdicts(ranking: Ranking) -> tuple[Content, ...]:
+    """Which laws the best one is told apart from, and how far the cuts were from the runs that they predicted."""
+    best, *others = ranking.ranked
+    level: Content = ("the ", Number(ranking.level, ".0%"), " interval of the difference")
+    apart = [one.law.name for one in others if one.apart]
+    alike = [one.law.name for one in others if not one.apart]
+    lines: list[Content] = []
+    if apart:
+        lines.append((f"{best.law.name} extrapolates better than {', '.join(apart)}: ", level, " lies above zero."))
+    if alike:
+        text = f"{best.law.name} and {', '.join(alike)} cannot be told apart on these runs"
+        lines.append((Strong(text), ": ", level, " holds zero."))
+    furthest = max(cut.furthest for cut in best.backtest.cuts if cut.below in ranking.cuts)
+    lines.append(
+        (
+            "The furthest run scored lies ", Number(furthest, ".3g"), f" times beyond the largest {ranking.by} fitted "
+            "below its cut; further out than that nothing here says which law is better.",
+        )
+    )  # fmt: skip
+    return tuple(lines)
+
+
+def _cuts(ranking: Ranking) -> Section:
+    """Mean absolute error of each law above each cut; laws have no number where they have no fit."""
+    tests = [one.backtest for one in ranking.ranked]
+    rows = []
+    for i, cut in enumerate(tests[0].cuts):
+        found = [test.cuts[i] for test in tests]
+        errors = ("no fit" if c.reason else Number(c.mean_absolute_error) for c in found)
+        scored = next((len(c.runs) for c in found if not c.reason), 0)
+        rows.append(
+            (Number(cut.below), Number(cut.fitted, "d"), Number(scored, "d"), Number(cut.furthest, ".3g"), *errors)
+        )
+    columns = (
+        f"fitted below ({ranking.by})",
+        "runs fitted",
+        "runs scored",
+        "furthest (times the largest fitted)",
+        *(one.law.name for one in ranking.ranked),
+    )
+    reasons = tuple(
+        (f"{test.law.name} has no fit below ", Number(cut.below), f": {cut.reason}")
+        for test in tests for cut in test.cuts if cut.reason
+    )  # fmt: skip
+    note = [Bullets((*reasons, "A cut below which some law has no fit does not count above."))] if reasons else []
+    return Section(f"Mean absolute error of {with_unit(ranking.output)} by cut", (Table(columns, tuple(rows)), *note))
+
+
+def _unranked(ranking: Ranking) -> tuple[Section, ...]:
+    if not ranking.unranked:
+        return ()
+    return (Section("Laws without a place", (Table(("law", "reason"), ranking.unranked),)),)

@@ -1,0 +1,82 @@
+"""Forecasts of downstream tasks as a document: both steps, each run and task, and the error where it was measured."""
+
+from analysis.intervals import Estimate
+from analysis.report.document import Code, Content, Number, Paragraph, Section, Strong, Table, span
+from analysis.report.fitted_law import constants_table, fit_quality, weakly_identified
+from analysis.studies.task_forecasts import Forecast, TaskForecasts
+
+
+def forecast_sections(found: TaskForecasts) -> tuple[Section, ...]:
+    """All that `isoflop downstream` prints; the constants of both steps where there is one task."""
+    steps = list(found.steps.values()) if len(found.steps) == 1 else []
+    laws = (_step(i, law, found.level) for both in steps for i, law in enumerate((both.task_loss, both.accuracy), 1))
+    return (*laws, _forecasts(found), *_errors(found), *_without(found))
+
+
+def _step(number: int, law: Estimate, level: float) -> Section:
+    blocks = (
+        Paragraph((Code(law.fit.law.formula), f" ({law.fit.law.citation})")),
+        constants_table(law, level),
+        Paragraph(fit_quality(law)),
+        *weakly_identified(law.weakly_identified),
+    )
+    return Section(f"Step {number}", blocks)
+
+
+def _forecasts(found: TaskForecasts) -> Section:
+    ideal = " and the ideal model, of no task loss and full accuracy" if found.ideal_point else ""
+    text: Content = (
+        "Step 1: task loss (bits per byte) at the end of each run, of params and tokens. Step 2: accuracy, of task "
+        f"loss at every checkpoint{ideal}. ", Number(found.level, ".0%"), " intervals of the laws, without a run's own "
+        "noise.",
+    )  # fmt: skip
+    columns = ("run", "task", "task loss", "measured", "accuracy", "measured", "error", "extrapolation")
+    order = {run: i for i, run in enumerate(dict.fromkeys(one.run for one in found.forecasts))}
+    rows = tuple(_row(one) for one in sorted(found.forecasts, key=lambda one: order[one.run]))
+    shown = Table(columns, rows, grouped=True) if rows else Paragraph("No run is held out, and none is asked for.")
+    runs = {one.run: one for one in found.forecasts}
+    warnings = tuple(Paragraph(Strong(f"{one.run} {one.reach.warning}.")) for one in runs.values() if one.reach.warning)
+    return Section("Accuracy of runs that no fit has seen", (Paragraph(text), shown, *warnings))
+
+
+def _row(one: Forecast) -> tuple[Content, ...]:
+    factor: Content = (Number(one.reach.factor, ".3g"), f" times the fitted {one.reach.quantity}")
+    return (
+        one.run,
+        one.task,
+        span(one.predicted.task_loss),
+        "" if one.task_loss is None else Number(one.task_loss),
+        span(one.predicted.accuracy),
+        "" if one.accuracy is None else Number(one.accuracy),
+        "" if one.accuracy is None else Number(one.error, "+.3g"),
+        "inside" if one.reach.factor <= 1 else Strong(factor) if one.reach.warning else factor,
+    )
+
+
+def _errors(found: TaskForecasts) -> tuple[Section, ...]:
+    if not found.errors:
+        return ()
+    rows = tuple(
+        (
+            error.run,
+            Number(error.tasks, "d"),
+            Number(error.absolute, ".2%"),
+            Number(error.relative, ".2%"),
+            Number(error.inside, ".0%"),
+        )
+        for error in found.errors
+    )
+    columns = (
+        "run",
+        "tasks",
+        "mean error of accuracy (points)",
+        "relative to the measured",
+        ("inside the ", Number(found.level, ".0%"), " interval of the laws"),
+    )
+    return (Section("Error on held-out runs", (Table(columns, rows),)),)
+
+
+def _without(found: TaskForecasts) -> tuple[Section, ...]:
+    if not found.without:
+        return ()
+    return (Section("Tasks that were not fitted", (Table(("task", "reason"), found.without),)),)

@@ -1,0 +1,165 @@
+"""Accuracy of runs that no fit has seen, task by task, by the two steps of `downstream`, and how far off it was."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.compute import Reach
+from analysis.fit import FitError, select
+from analysis.laws import find
+from analysis.runs_table import complete
+from analysis.studies.downstream import TaskPrediction, TwoSteps, fit_two_steps, predict_task, smoothed
+from analysis.studies.study import furthest_outside
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One run's task: what the laws say, how far out it lies, and what was measured; None where nothing was."""
+
+    task: str
+    run: str
+    inputs: dict[str, float]
+    predicted: TaskPrediction
+    reach: Reach
+    task_loss: float | None
+    accuracy: float | None
+
+    @property
+    def error(self) -> float:
+        """Predicted minus measured accuracy, a share of 1; NaN where it was not measured."""
+        return float("nan") if self.accuracy is None else self.predicted.accuracy.value - self.accuracy
+
+
+@dataclass(frozen=True)
+class RunError:
+    """One held-out run over its measured tasks: means of |predicted - measured| accuracy, and of that over measured."""
+
+    run: str
+    tasks: int
+    absolute: float
+    relative: float
+    inside: float
+
+
+@dataclass(frozen=True)
+class TaskForecasts:
+    """What `forecast_tasks` found: both steps by task, forecasts by task and run, errors by run.
+
+    without: each task that could not be fitted, with the reason.
+    """
+
+    level: float
+    ideal_point: bool
+    steps: dict[str, TwoSteps]
+    forecasts: tuple[Forecast, ...]
+    errors: tuple[RunError, ...]
+    without: tuple[tuple[str, str], ...]
+
+
+def forecast_tasks(
+    table: pd.DataFrame,
+    tasks: Sequence[str],
+    *,
+    by: str = "run",
+    order: str = "tokens",
+    window: int = 5,
+    skip: float = 0.1,
+    held_out: Sequence[str] = (),
+    at: Mapping[str, float] | None = None,
+    ideal_point: bool = False,
+    level: float = 0.9,
+    bootstraps: int = 200,
+    seed: int = 0,
+    far_factor: float = 10.0,
+) -> TaskForecasts:
+    """Fit both steps of each task without the held-out runs, and predict those runs, and a run of one's own.
+
+    table: one row per checkpoint, with params, tokens, task_loss_<task> and accuracy_<task>. by, order, window, skip:
+    as in `smoothed`. held_out: names in the column `by`, besides the rows whose held_out is true. at: params and tokens
+    of a run that was not made. Raises FitError for a run that is not there, an `at` that lacks one of the two, or where
+    no task can be fitted.
+    """
+    table = _with_held_out(complete(table, ("params", "tokens")), by, held_out)
+    wanted = _wanted(at)
+    steps, forecasts, without = {}, [], []
+    for task in tasks:
+        try:
+            rows = smoothed(table, task, by=by, order=order, window=window, skip=skip)
+            seen = rows[~rows["held_out"]]
+            settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
+            steps[task] = fit_two_steps(seen, by=by, ideal_point=ideal_point, **settings)
+        except FitError as error:
+            without.append((task, str(error)))
+            continue
+        runs = [*_ends(rows[rows["held_out"] & rows["last"]], by), *wanted]
+        ranges = _ranges(seen)
+        forecasts += [_forecast(task, steps[task], ranges, far_factor, *run) for run in runs]
+    if not steps:
+        raise FitError(f"tasks: none can be fitted. The first, {without[0][0]}: {without[0][1]}")
+    return TaskForecasts(level, ideal_point, steps, tuple(forecasts), _errors(forecasts), tuple(without))
+
+
+def _with_held_out(table: pd.DataFrame, by: str, held_out: Sequence[str]) -> pd.DataFrame:
+    if by not in table.columns:
+        raise FitError(f"by = {by!r}: no such column; present: {', '.join(map(str, table.columns))}. Fix: name one.")
+    names = table[by].astype(str)
+    absent = [name for name in held_out if not names.eq(name).any()]
+    if absent:
+        some = ", ".join(sorted(set(names))[:5])
+        raise FitError(f"held-out {absent[0]!r}: no such {by}; the first are {some}. Fix: name one of the column's.")
+    return table.assign(held_out=table["held_out"] | names.isin(list(held_out)))
+
+
+def _wanted(at: Mapping[str, float] | None) -> list[tuple[str, dict[str, float], None, None]]:
+    if at is None:
+        return []
+    inputs = {name: float(value) for name, value in at.items()}
+    if set(inputs) != {"params", "tokens"} or not all(np.isfinite(v) and v > 0 for v in inputs.values()):
+        raise FitError(f"at = {inputs}: must be positive params and tokens. Fix: give both, as params=7e9 tokens=4e12.")
+    return [("the run asked for", inputs, None, None)]
+
+
+def _ends(rows: pd.DataFrame, by: str) -> list[tuple[str, dict[str, float], float | None, float | None]]:
+    """Name, inputs, task loss and accuracy of the last checkpoint of each run."""
+    found = []
+    for _, row in rows.iterrows():
+        measured = [None if pd.isna(row[name]) else float(row[name]) for name in ("task_loss", "accuracy")]
+        found.append((str(row[by]), {name: float(row[name]) for name in ("params", "tokens")}, *measured))
+    return found
+
+
+def _ranges(seen: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Smallest and largest params and tokens of step 1, and task loss of step 2: measured ones, without the ideal."""
+    first = select(find("task_loss"), seen[seen["last"]])[0].inputs
+    inputs = {**first, **select(find("task_accuracy"), seen)[0].inputs}
+    return {name: (float(values.min()), float(values.max())) for name, values in inputs.items()}
+
+
+def _forecast(
+    task: str,
+    steps: TwoSteps,
+    ranges: Mapping[str, tuple[float, float]],
+    far_factor: float,
+    run: str,
+    inputs: dict[str, float],
+    task_loss: float | None,
+    accuracy: float | None,
+) -> Forecast:
+    predicted = predict_task(steps, inputs)
+    reach = furthest_outside({**inputs, "task_loss": predicted.task_loss.value}, ranges, far_factor)
+    return Forecast(task, run, inputs, predicted, reach, task_loss, accuracy)
+
+
+def _errors(forecasts: Sequence[Forecast]) -> tuple[RunError, ...]:
+    found = []
+    for run in dict.fromkeys(one.run for one in forecasts if one.accuracy is not None):
+        mine = [one for one in forecasts if one.run == run and one.accuracy is not None]
+        error = np.abs([one.error for one in mine])
+        measured = np.array([one.accuracy for one in mine])
+        inside = [one.predicted.accuracy.contains(one.accuracy) for one in mine]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = float(np.mean(error / measured))
+        found.append(RunError(run, len(mine), float(error.mean()), relative, float(np.mean(inside))))
+    return tuple(found)

@@ -1,0 +1,88 @@
+"""`isoflop compare`: laws ranked by back-test on the same runs, with differences beside their noise."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tyro
+from planted_tables import planted_table
+
+from analysis.command.compare import compare
+from analysis.fit import FitError
+from analysis.laws import CHINCHILLA, find
+from analysis.report.law_ranking import ranking_sections
+from analysis.runs_table import TableError
+from analysis.studies import backtest, rank_laws
+
+BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12, 2.5e13)
+CUTS = (6e12, 2e13)
+KAPLAN, FRONTIER = find("kaplan"), find("loss_frontier")
+
+
+@pytest.fixture(scope="module")
+def table():
+    return planted_table(noise=0.002, budgets=BUDGETS)
+
+
+def test_the_planted_law_wins_and_each_has_its_own_back_test(table):
+    found = rank_laws([KAPLAN, CHINCHILLA], table, cuts=CUTS, bootstraps=20)
+    assert [one.law.name for one in found.ranked] == ["chinchilla", "kaplan"] and found.cuts == CUTS
+    best, worse = found.ranked
+    assert best.worse is None and worse.apart and worse.worse.low > 0
+    assert worse.worse.value == pytest.approx(worse.mean_absolute_error - best.mean_absolute_error, rel=1e-12)
+    for one in found.ranked:
+        alone = backtest(one.law, table, cuts=CUTS, bootstraps=20)
+        errors = np.concatenate([np.abs(cut.predicted - cut.measured) for cut in alone.cuts])
+        inside = np.concatenate([(cut.low <= cut.measured) & (cut.measured <= cut.high) for cut in alone.cuts])
+        assert one.mean_absolute_error == pytest.approx(errors.mean(), rel=1e-12)
+        assert one.hit_rate == inside.mean() and found.scored == len(errors) == 6 + 12 and found.runs == 12
+    assert (best.constants, worse.constants) == (5, 4)
+
+
+def test_two_laws_that_say_the_same_cannot_be_told_apart(table):
+    twin = dataclasses.replace(CHINCHILLA, name="twin")
+    found = rank_laws([CHINCHILLA, twin], table, cuts=CUTS[:1], bootstraps=20)
+    assert found.ranked[1].worse.value == 0.0 and not found.ranked[1].apart
+    assert "cannot be told apart on these runs" in str(ranking_sections(found)[0])
+
+
+def test_all_laws_see_the_same_runs(table):
+    """Runs without a price, which one law needs, are left out for the other law, too: as if they were not there."""
+    priced = table.assign(flops=table["flops"].where(table.index % 5 != 1))
+    found = rank_laws([CHINCHILLA, FRONTIER], priced, by="budget_flops", cuts=CUTS[:1], bootstraps=20)
+    rest = rank_laws([CHINCHILLA, FRONTIER], priced.dropna(subset="flops"), by="budget_flops", cuts=CUTS, bootstraps=20)
+    assert found.without == 6 and rest.without == 0
+    for one, same in zip(found.ranked, rest.ranked, strict=True):
+        assert one.law == same.law and one.residual_scale == same.residual_scale
+        assert one.backtest.cuts[0].mean_absolute_error == same.backtest.cuts[0].mean_absolute_error
+
+
+def test_cuts_below_which_a_law_has_no_fit_do_not_count(table):
+    found = rank_laws([CHINCHILLA, FRONTIER], table, cuts=(3e11, *CUTS), bootstraps=20)
+    assert found.cuts == (6e12, 2e13) and found.scored == 18
+    reasons = {one.law.name: one.backtest.cuts[0].reason for one in found.ranked}
+    assert "one compute budget" in reasons["chinchilla"]
+    assert "chinchilla has no fit below " in str(ranking_sections(found)[1])
+    with pytest.raises(FitError, match="cuts: below none of them all laws have a fit|none can be back-tested"):
+        rank_laws([CHINCHILLA, FRONTIER], table, cuts=(3e11,), bootstraps=20)
+
+
+def test_what_cannot_be_compared_is_named(table, tmp_path, capsys):
+    table[["params", "tokens", "budget_flops", "flops", "loss_nats"]].to_csv(tmp_path / "runs.csv", index=False)
+    laws = ("--laws", "chinchilla", "kaplan", "data_constrained", "learning_rate_params")
+    settings = ("--bootstraps", "20", "--cuts", "2e13", "--json", str(tmp_path / "ranking.json"))
+    tyro.cli(compare, args=[str(tmp_path / "runs.csv"), *laws, *settings])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "missing column 'unique_tokens' of law 'data_constrained'" in shown
+    assert "gives learning_rate, and chinchilla loss_nats" in shown and "chinchilla extrapolates better" in shown
+    found = json.loads((tmp_path / "ranking.json").read_text())
+    assert [one["law"]["name"] for one in found["ranked"]] == ["chinchilla", "kaplan"]
+    with pytest.raises(TableError, match="missing columns 'unique_tokens', 'learning_rate'"):
+        tyro.cli(compare, args=[str(tmp_path / "runs.csv"), "--laws", "data_constrained", "learning_rate_params"])
+    for chosen in ([CHINCHILLA], [CHINCHILLA, CHINCHILLA]):
+        with pytest.raises(FitError, match="must be two or more different ones"):
+            rank_laws(chosen, table)
+    with pytest.raises(FitError, match="laws: no run can be used by all of them"):
+        rank_laws([CHINCHILLA, KAPLAN], pd.DataFrame({"loss_nats": [2.0, 2.1]}))
