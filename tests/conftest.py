@@ -56,6 +56,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _set_jax_environment(ISOLATED_CACHE / "xla")
 
 
+@pytest.fixture(autouse=True)
+def output_of_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrapped in what a test captures: pytest-xdist tells its workers the width of its own terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def drop_compiled_programs() -> Iterator[None]:
     """What one file of tests compiled is of no use to the next, and fills gigabytes where it is kept."""

@@ -217,8 +217,8 @@ def test_complete_fills_in_what_the_analysis_relies_on_and_keeps_the_rest():
     assert list(table["seed"]) == ["s0", "s1"] and list(table["width"]) == [512.5, 64.0]  # no fit reads them
     pd.testing.assert_frame_equal(complete(table), table)
     assert list(complete(frame, ("width",))["width"]) == [512.5, 64.0]  # nor need what a law reads be whole
-    with pytest.raises(TableError, match="width = 'wide' in row 1: must be a number"):
-        complete(frame.assign(width=[512.0, "wide"]), ("width",))
+    with pytest.raises(TableError, match="width = 'narrow' in row 0: must be a number"):
+        complete(frame.assign(width=["narrow", "wide"]), ("width",))
     with pytest.raises(TableError, match="missing column 'loss_nats'"):
         complete(frame, ("loss_nats",))
     with pytest.raises(TableError, match="column 'params' is there 2 times"):

@@ -82,7 +82,8 @@ def _tasks(source: Source) -> Sequence[str]:
     from analysis.fit import FitError
     from analysis.runs_table import read_file
 
-    names = [*map(str, read_file(source.table).columns), *pairs("--column", source.column)]
+    reading = source.reading
+    names = [*map(str, read_file(source.table, reading.decimal).columns), *pairs("--column", reading.column)]
     tasks = [name.removeprefix("accuracy_") for name in names if name.startswith("accuracy_")]
     found = [task for task in dict.fromkeys(tasks) if f"task_loss_{task}" in names]
     if not found:
