@@ -176,3 +176,9 @@ def test_ticks_of_a_logarithmic_axis_are_even_in_its_logarithm():
     axes.set(xscale="log", xlim=(25, 450))
     log_ticks(axes.xaxis, 3)
     assert [tick for tick in axes.get_xticks() if 25 <= tick <= 450] == [30, 100, 300]
+
+
+def test_a_law_that_meets_its_points_exactly_is_drawn():
+    study = fit_table(planted_table(noise=0.0), bootstraps=20)
+    figure = figures.bootstrap_cloud(study.law, study.level)
+    assert all(np.isfinite(axes.get_xlim()).all() for axes in figure.axes)

@@ -12,6 +12,7 @@ from analysis.intervals import Estimate, Interval, Profile
 from analysis.laws import Parameter
 
 ZERO = 1e-9  # of a positive constant's 95th percentile: what resamples put below it lies at zero
+NO_WIDTH = 1e-6  # relative: draws that differ by less are drawn as equal
 OURS = {"fmt": "o", "color": DARK, "markersize": 4, "elinewidth": 1.1, "capsize": 2}
 THEIRS = {"fmt": "s", "color": WARM, "markersize": 3.5, "markerfacecolor": "white", "elinewidth": 0.9, "capsize": 2}
 
@@ -145,6 +146,8 @@ def _draw_marks(panel, tables: Sequence[str], found: Mapping[str, Interval], shi
 
 def _histogram(panel, draws: np.ndarray, interval: Interval, logarithmic: bool) -> None:
     low, high = np.quantile(draws, [0.002, 0.998])
+    room = max(NO_WIDTH * max(abs(low), abs(high)) - (high - low), 0.0) or float(low == high)
+    low, high = low - 0.5 * room, high + 0.5 * room  # draws that agree, as of a law that meets its points exactly
     edges = np.geomspace(low, high, 25) if logarithmic and low > 0 else np.linspace(low, high, 25)
     counts, _, _ = panel.hist(draws, bins=edges, color="0.75", edgecolor="white", linewidth=0.3)
     ends = np.clip([interval.low, interval.high], draws.min(), draws.max())  # an open end is where the draws end
