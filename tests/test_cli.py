@@ -95,6 +95,16 @@ def test_plan_prints_the_runs_writes_nothing_and_imports_no_tensorflow(experimen
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_plan_is_judged_by_a_prior_law(experiment, tmp_path, capsys):
+    budgets = ["--set", "budgets=[1e10, 3e10, 9e10]"]
+    prior = ["--prior", "hoffmann2022", "--noise-nats", "0.01"]
+    assert cli.main(["plan", experiment, "--runs-dir", str(tmp_path / "runs"), *budgets, *prior]) == 0
+    shown = capsys.readouterr().out
+    assert "What this plan can tell" in shown and "at 3.6e+11 FLOP would be best" in shown
+    assert "as planned" in shown and "4 seeds for each" in shown and "a further budget, 16 times the largest" in shown
+    assert not (tmp_path / "runs").exists()
+
+
 def test_help_lists_the_verbs(capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["--help"])
@@ -139,6 +149,8 @@ def test_the_verbs_on_a_table_need_the_analysis_alone(tmp_path, experiment):
         (["plan", "absent.py"], "FILE = 'absent.py': no such file"),
         (["plan", "{tmp}/empty.py"], "defines no EXPERIMENT"),
         (["plan", "{tmp}/text.txt"], "must be a Python file"),
+        (["plan", "{tmp}/tiny.py", "--noise-nats", "0.01"], "--noise-nats = 0.01: says nothing alone"),
+        (["plan", "{tmp}/tiny.py", "--prior", "hoffmann2022"], "its paper states no noise of a run"),
         (["plan", "{tmp}/number.py"], "EXPERIMENT = 'int': must be a plan"),
         (
             ["plan", "{tmp}/tiny.py", "--set", "base.model.widht=3"],

@@ -40,7 +40,9 @@ class Support:
     central `level` interval there. optimum_factor: optimal params at `far_flops` over the surface's own, without noise;
     optimum_spread: standard deviation of the logarithm of that. failed: share
     of the noisy sweeps that give no frontier. NaN where there is none without noise. misfit_limit: what `misfit` of the
-    curves stays below if the surface is right; NaN for curves through every point.
+    curves stays below if the surface is right; NaN for curves through every point. prediction_width: of the central
+    `level` interval of (measured loss / predicted loss) of a run at the far optimum, its own noise in it; NaN for
+    readings of valleys, which predict no loss.
     """
 
     approach: str
@@ -51,6 +53,7 @@ class Support:
     optimum_spread: float
     failed: float
     misfit_limit: float
+    prediction_width: float
 
     @property
     def exponent_error(self) -> float:
@@ -106,14 +109,18 @@ def simulate(
     noise: Noise,
     approaches: Sequence[str],
     *,
+    far_flops: float | None = None,
     sweeps: int = 200,
     level: float = 0.9,
     seed: int = 0,
 ) -> Design:
-    """Simulate sweeps of the sizes and budgets of `budgets`, whose own losses are not read."""
+    """Simulate sweeps of the sizes and budgets of `budgets`, whose own losses say no more than how large the noise is.
+
+    far_flops: compute of the extrapolated optimum, FAR times the largest budget if not given.
+    """
     generator = np.random.default_rng([seed, 2])
     log_flops = np.log([budget.flops for budget in budgets])
-    far_flops = FAR * max(budget.flops for budget in budgets)
+    far_flops = FAR * max(budget.flops for budget in budgets) if far_flops is None else far_flops
     best = [efficient_runs(surface.law, surface.values[None], surface.rule, budget.flops)[0][0] for budget in budgets]
     truth = lines(log_flops, np.log([best]), np.ones(len(budgets)))[0]
     far_params = float(efficient_runs(surface.law, surface.values[None], surface.rule, far_flops)[0][0])
@@ -121,13 +128,17 @@ def simulate(
     found = []
     for approach in approaches:
         if approach == LAW:
-            logs, far = _refitted(budgets, surface, losses, far_flops)
+            values = _refitted(budgets, surface, losses)
+            logs, far = _optima(budgets, surface, values, far_flops)
+            predicted = _predicted(surface, values, noise, far_flops, far_params, generator)
             slopes, missed = lines(log_flops, logs, np.ones(len(budgets)))[:, 1], np.full(1 + sweeps, np.nan)
         else:
             how = reading(approach)
             read, missed = lines(log_flops, *_read(how, budgets, losses)), misfit(how, budgets, noise, losses)
             slopes, far = read[:, 1], read[:, 0] + read[:, 1] * np.log(far_flops)
-        found.append(_support(approach, slopes - truth[1], far - np.log(far_params), missed[1:], level))
+            predicted = np.full(sweeps, np.nan)
+        errors = slopes - truth[1], far - np.log(far_params)
+        found.append(_support(approach, *errors, missed[1:], predicted, level))
     return Design(float(truth[1]), far_flops, far_params, noise, sweeps, level, tuple(found))
 
 
@@ -166,10 +177,8 @@ def _read(how: Reading, budgets: Sequence[Budget], losses: list[np.ndarray]) -> 
     return logs, weights
 
 
-def _refitted(
-    budgets: Sequence[Budget], surface: Surface, losses: list[np.ndarray], far_flops: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Approach 3 on every sweep: log optimal params (1 + sweeps, budgets) of the law fitted to it, and at far_flops."""
+def _refitted(budgets: Sequence[Budget], surface: Surface, losses: list[np.ndarray]) -> np.ndarray:
+    """Approach 3 on every sweep: constants (1 + sweeps, parameters) of the law fitted to it."""
     law, outputs = surface.law, surface.law.target(np.concatenate(losses, axis=1))
     inputs = {
         "params": np.exp(np.concatenate([budget.log_params for budget in budgets])),
@@ -177,26 +186,53 @@ def _refitted(
     }
     weights = np.tile(np.concatenate([budget.repeats for budget in budgets]).astype(float), (len(outputs), 1))
     starts = np.tile(law.pack(surface.values), (len(outputs), 1))
-    values = law.natural(solve(law, inputs, outputs, weights, starts, surface.objective, near=True).theta)
-    at = [efficient_runs(law, values, surface.rule, flops)[0] for flops in (*(b.flops for b in budgets), far_flops)]
-    logs = np.log(np.stack(at, axis=1))
+    return law.natural(solve(law, inputs, outputs, weights, starts, surface.objective, near=True).theta)
+
+
+def _optima(
+    budgets: Sequence[Budget], surface: Surface, values: np.ndarray, far_flops: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """log optimal params (1 + sweeps, budgets) of laws with these constants, and at far_flops (1 + sweeps,)."""
+    flops = [*(budget.flops for budget in budgets), far_flops]
+    logs = np.log(np.stack([efficient_runs(surface.law, values, surface.rule, at)[0] for at in flops], axis=1))
     return logs[:, :-1], logs[:, -1]
 
 
+def _predicted(
+    surface: Surface,
+    values: np.ndarray,
+    noise: Noise,
+    far_flops: float,
+    far_params: float,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Measured over predicted loss of the far run (sweeps,): its measurement has the noise of a run."""
+    run = {"params": far_params, "tokens": surface.rule.tokens(far_flops, far_params)}
+    truth = evaluate(surface.law, surface.values, run)
+    measured = truth + noise.drawn(truth, np.ones(1), np.ones(len(values) - 1), generator)[:, 0]
+    return measured / evaluate(surface.law, values[1:], run)[:, 0]
+
+
 def _support(
-    approach: str, slope_errors: np.ndarray, far_errors: np.ndarray, missed: np.ndarray, level: float
+    approach: str,
+    slope_errors: np.ndarray,
+    far_errors: np.ndarray,
+    missed: np.ndarray,
+    predicted: np.ndarray,
+    level: float,
 ) -> Support:
     there = np.isfinite(slope_errors[1:])
     slopes, far = slope_errors[1:][there], far_errors[1:][there]
     enough = len(slopes) > 1
-    low, high = np.quantile(slopes, [(1 - level) / 2, (1 + level) / 2]) if enough else (np.nan, np.nan)
+    ends = [(1 - level) / 2, (1 + level) / 2]
     return Support(
         approach=approach,
         exponent_bias=float(slope_errors[0]),
         exponent_spread=float(np.std(slopes)) if enough else float("nan"),
-        exponent_width=float(high - low),
+        exponent_width=float(np.ptp(np.quantile(slopes, ends))) if enough else float("nan"),
         optimum_factor=float(np.exp(far_errors[0])),
         optimum_spread=float(np.std(far)) if enough else float("nan"),
         failed=float(1 - np.mean(there)),
+        prediction_width=float(np.ptp(np.quantile(predicted, ends))),
         misfit_limit=float(SLACK * (np.mean(missed) + SURE_DEVIATIONS * np.std(missed))),
     )

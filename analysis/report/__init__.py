@@ -9,6 +9,7 @@ from analysis.report.beyond_the_runs import backtest_section, held_out_section
 from analysis.report.comparison import cells_section, comparison_document
 from analysis.report.law_ranking import ranking_sections
 from analysis.report.laws import law_in_full, laws_section
+from analysis.report.planned_design import planned_design_section
 from analysis.report.study import StudyReport, notes_block, study_report
 from analysis.report.sweep_laws import sweep_sections
 from analysis.report.task_forecasts import forecast_sections

@@ -20,6 +20,7 @@ from analysis.studies.curve_collapse import Collapse, collapse
 from analysis.studies.downstream import fit_two_steps, predict_task, smoothed
 from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_table, sweep_rows
 from analysis.studies.law_ranking import Ranking, rank_laws
+from analysis.studies.planned_design import PlannedDesign, judge, prior_of
 from analysis.studies.prediction import Prediction, PredictionError, Score, predict, score
 from analysis.studies.residual_checks import Explained, LackOfFit, Outlier, ResidualChecks, residual_checks
 from analysis.studies.schedule_areas import schedule_areas

@@ -45,11 +45,25 @@ class Request:
 AskedFor = Annotated[Request, tyro.conf.arg(name="")]
 
 
-def plan(request: AskedFor) -> int:
-    """Print an experiment's runs and what they cost; trains nothing."""
-    from research.command import verbs
+def plan(
+    request: AskedFor,
+    prior: Annotated[str | None, tyro.conf.arg(metavar="LAW")] = None,
+    noise_nats: Annotated[float | None, tyro.conf.arg(metavar="NATS")] = None,
+) -> int:
+    """Print an experiment's runs and what they cost; trains nothing.
 
-    return verbs.plan(request, standard_output())
+    Args:
+        prior: Say what these runs could tell if this law were the truth: hoffmann2022, besiroglu2024, or the law.json
+            that a fit of another table wrote.
+        noise_nats: Standard deviation of the loss between seeds; that of the law.json's table if not given.
+    """
+    from research.command import verbs
+    from research.config import check
+
+    check(
+        prior is not None or noise_nats is None, "--noise-nats", noise_nats, "says nothing alone", "give --prior, too"
+    )
+    return verbs.plan(request, standard_output(), prior, noise_nats)
 
 
 def run(

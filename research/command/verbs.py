@@ -41,13 +41,17 @@ class Request(Protocol):
     assignments: list[str]
 
 
-def plan(request: Request, console: Console) -> int:
-    """Print the runs and their cost; trains nothing and writes nothing."""
+def plan(request: Request, console: Console, prior: str | None = None, noise_nats: float | None = None) -> int:
+    """Print the runs and their cost, and under a prior law what they could tell; trains nothing and writes nothing."""
     planned = _plan_of(request)
     _check_held_out(planned)
     held_out_flops = planned.experiment.held_out_flops if request.only is None else None
     chosen = select(planned.configs, request.only)
     print_table(plan_table(chosen, _title(planned.experiment), held_out_flops), console)
+    if prior is not None:
+        from research.command import planned_design  # brings jax and the analysis
+
+        planned_design.show_judgement(chosen, held_out_flops, prior, noise_nats, console)
     return 0
 
 

@@ -1,0 +1,167 @@
+"""A design judged before it is paid for: what a plan's sizes and budgets could tell, were a prior law the truth.
+
+The prior is a published law, or one that was fitted to another table. `analysis/compute/design.py` simulates the plan
+and each of some plans that cost more, and says how wide intervals of the exponent and of the held-out loss would be.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.compute import Design, Surface, efficient_runs, fit_flop_rule, simulate
+from analysis.compute.readings import CANDIDATES, LAW
+from analysis.compute.valleys import Budget, Noise
+from analysis.fit import FitError
+from analysis.laws import evaluate
+from analysis.laws.published import PUBLISHED
+from analysis.studies.study import Study, planning_law
+
+SEEDS = (2, 4)  # of every run, in the plans that cost more
+FURTHER = (2.0, 4.0, 8.0, 16.0)  # times the largest budget, at which a further one is added
+DENSER = (2, 4)  # times as many sizes between the smallest and the largest of each budget
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A law with its constants and the noise of a run, before anything was measured; source: where they come from."""
+
+    surface: Surface
+    noise: Noise
+    source: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A plan and what it could tell. cost: its FLOPs over the plan's own; halves: the width of the exponent of optimal
+    params that approach 3 gives, or of the held-out loss's interval, both no more than half of the plan's."""
+
+    name: str
+    cost: float
+    design: Design
+    halves: tuple[bool, bool]
+
+
+@dataclass(frozen=True)
+class PlannedDesign:
+    """The plan as it stands, then plans that cost more; reading: of valleys, the best on the plan as it stands."""
+
+    prior: str
+    reading: str
+    variants: tuple[Variant, ...]
+
+
+def prior_of(name: str, rows: pd.DataFrame, noise_nats: float | None = None) -> Prior:
+    """The prior of that name in PUBLISHED, or of a law.json that `isoflop fit` wrote.
+
+    rows: the planned runs (params, tokens, flops), whose way of counting FLOPs is kept. noise_nats: standard deviation
+    of the loss between seeds; that of the law.json's table if not given. Raises FitError for a name that is neither,
+    a published law without noise_nats, or a law that is none of params and tokens.
+    """
+    rule = fit_flop_rule(*(rows[column].to_numpy(np.float64) for column in ("params", "tokens", "flops")))
+    stated = None if noise_nats is None else Noise(float(noise_nats), False, "as stated")
+    if stated is not None and not (np.isfinite(stated.value) and stated.value >= 0):
+        raise FitError(f"noise_nats = {noise_nats:g}: must not be negative. Fix: use 0.01.")
+    if name in PUBLISHED:
+        if stated is None:
+            raise FitError(
+                f"prior = {name!r}: its paper states no noise of a run. Fix: give the standard deviation of the loss "
+                "between seeds, as --noise-nats 0.01."
+            )
+        law, values, source = PUBLISHED[name].law, PUBLISHED[name].values, PUBLISHED[name].source
+        return Prior(Surface(law, np.array([values[each] for each in law.names]), rule), stated, source)
+    if not Path(name).is_file():
+        raise FitError(
+            f"prior = {name!r}: no published law, and no file. Fix: use one of {', '.join(PUBLISHED)}, or the law.json "
+            "of a fit."
+        )
+    study = Study.from_dict(json.loads(Path(name).read_text()))
+    share = study.isoflop.design.noise.value if study.isoflop else study.law.fit.residual_scale
+    own = study.isoflop.design.noise if study.isoflop else Noise(share, True, "of the residuals from the fitted law")
+    surface = Surface(planning_law(study), study.law.fit.array(), rule, study.law.fit.objective)
+    return Prior(surface, stated or own, name)
+
+
+def judge(rows: pd.DataFrame, prior: Prior, held_out_flops: float | None = None, *, seed: int = 0) -> PlannedDesign:
+    """Simulate a plan, and plans with more seeds, more sizes or a further budget, from the prior.
+
+    rows: one per planned run, with params, tokens and budget_flops; equal sizes at a budget are seeds. held_out_flops:
+    of the run that is to be predicted; ten times the largest budget if not given. Raises FitError for fewer than three
+    budgets, or three sizes at one.
+    """
+    budgets = _budgets(rows, prior)
+    names = (*CANDIDATES, LAW)
+    plans = {"as planned": budgets}
+    plans |= {f"{count} seeds for each": [_with_seeds(budget, count) for budget in budgets] for count in SEEDS}
+    plans |= {f"{times} times the sizes": [_denser(budget, times, prior) for budget in budgets] for times in DENSER}
+    plans |= {
+        f"a further budget, {times:g} times the largest": [*budgets, _further(budgets, times, prior)]
+        for times in FURTHER
+    }
+    cost, found, first = _cost(budgets), [], None
+    for name, plan in plans.items():
+        far = held_out_flops or 10 * max(budget.flops for budget in budgets)
+        design = simulate(
+            plan, prior.surface, prior.noise, names if first is None else (first[0], LAW), far_flops=far, seed=seed
+        )
+        if first is None:
+            first = design.best_reading(CANDIDATES).approach, _widths(design)
+        halves = tuple(bool(width <= 0.5 * before) for width, before in zip(_widths(design), first[1], strict=True))
+        found.append(Variant(name, _cost(plan) / cost, design, halves))
+    return PlannedDesign(prior.source, first[0], tuple(found))
+
+
+def _widths(design: Design) -> tuple[float, float]:
+    law = design.support(LAW)
+    return law.exponent_width, law.prediction_width
+
+
+def _budgets(rows: pd.DataFrame, prior: Prior) -> list[Budget]:
+    budgets = []
+    for flops, group in rows.dropna(subset=["budget_flops"]).groupby("budget_flops"):
+        sizes = group.groupby("params").agg(tokens=("tokens", "mean"), runs=("tokens", "size"))
+        params = sizes.index.to_numpy(np.float64)
+        if len(params) < 3:
+            raise FitError(f"budget {flops:.3g} FLOP: {len(params)} sizes; a valley needs 3. Fix: plan more sizes.")
+        budgets.append(
+            _budget(float(flops), params, sizes["tokens"].to_numpy(np.float64), sizes["runs"].to_numpy(), prior)
+        )
+    if len(budgets) < 3:
+        raise FitError(f"budgets = {len(budgets)}: a frontier needs 3. Fix: plan more budgets.")
+    return budgets
+
+
+def _budget(flops: float, params: np.ndarray, tokens: np.ndarray, repeats: np.ndarray, prior: Prior) -> Budget:
+    loss = evaluate(prior.surface.law, prior.surface.values, {"params": params, "tokens": tokens})
+    return Budget(flops, np.log(params), np.log(tokens), loss, repeats, int(repeats.sum()))
+
+
+def _with_seeds(budget: Budget, count: int) -> Budget:
+    return replace(budget, repeats=budget.repeats * count, runs=budget.runs * count)
+
+
+def _denser(budget: Budget, times: int, prior: Prior) -> Budget:
+    """The same range with `times` as many gaps between sizes."""
+    places = np.arange((len(budget.log_params) - 1) * times + 1) / times
+    log_params = np.interp(places, np.arange(len(budget.log_params)), budget.log_params)
+    params, tokens = np.exp(log_params), np.exp(budget.log_tokens_at(log_params))
+    return _budget(budget.flops, params, tokens, np.full(len(params), int(budget.repeats.min())), prior)
+
+
+def _further(budgets: Sequence[Budget], times: float, prior: Prior) -> Budget:
+    """One more budget with the largest one's sizes, moved with the prior's optimum."""
+    last = budgets[-1]
+    flops = times * last.flops
+    best = [
+        efficient_runs(prior.surface.law, prior.surface.values[None], prior.surface.rule, at)[0][0]
+        for at in (last.flops, flops)
+    ]
+    params = np.exp(last.log_params) * best[1] / best[0]
+    return _budget(flops, params, prior.surface.rule.tokens(flops, params), last.repeats, prior)
+
+
+def _cost(budgets: Sequence[Budget]) -> float:
+    return sum(budget.flops * budget.repeats.sum() for budget in budgets)
