@@ -13,7 +13,7 @@ from analysis.fit.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJE
 from analysis.fit.points import FitError, LeftOut, Points, select
 from analysis.fit.search import search
 from analysis.fit.starts import off_bounds
-from analysis.laws import Law, evaluate
+from analysis.laws import LAWS, Law, evaluate
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,13 @@ def fit_points(law: Law, points: Points, left_out: tuple[LeftOut, ...], objectiv
     )
 
 
+def _without(law: Law, constant: str) -> str:
+    """Other ways to fit runs of which one input is constant: laws of the other inputs, or the constants held."""
+    others = {name for name in law.inputs if name != constant}
+    laws = [other.name for other in LAWS.values() if set(other.inputs) == others and other.output == law.output]
+    return f"{f', fit --law {laws[0]}' if laws else ''}, or hold the constants that go with it, as --fix CONSTANT=VALUE"
+
+
 def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) -> None:
     """Raise FitError for points that cannot determine the law, whatever they measured."""
     needed = len(law.parameters) + 1
@@ -101,7 +108,7 @@ def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) 
         if width < 1e-6:
             raise FitError(
                 f"{name} = {points.inputs[name][0]:g} in all {len(points.runs)} usable points: the effect of {name} "
-                f"cannot be told from a constant. Fix: add runs that differ in {name}."
+                f"cannot be told from a constant. Fix: add runs that differ in {name}{_without(law, name)}."
             )
     centred = (logs - logs.mean(axis=1, keepdims=True)) / spread[:, None]
     singular = np.linalg.svd(centred, compute_uv=False)
