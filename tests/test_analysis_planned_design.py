@@ -60,6 +60,13 @@ def test_a_prior_is_a_published_law_or_the_law_of_a_fit(tmp_path, rows):
     assert set(TRUTH) == set(prior.surface.law.names)
 
 
+@pytest.mark.parametrize("content", [b"no JSON", b"[1]", b"\xff"])
+def test_a_file_that_is_no_law_is_no_prior(tmp_path, rows, content):
+    (tmp_path / "law.json").write_bytes(content)
+    with pytest.raises(FitError, match="is no law.json. Fix: use the file that isoflop fit wrote"):
+        prior_of(str(tmp_path / "law.json"), rows)
+
+
 def test_what_cannot_be_judged_is_refused(rows):
     for name, noise, message in (
         ("hoffmann2022", None, "its paper states no noise of a run"),

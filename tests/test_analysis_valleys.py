@@ -103,3 +103,12 @@ def test_a_side_of_every_valley_that_the_law_misses_is_kept():
     table["loss_nats"] *= 1 + 0.3 * np.clip((place - 8) / 3, 0, None) ** 2
     found = read(table)
     assert not found.left_out and sum(budget.runs for budget in found.budgets) == len(table)
+
+
+def test_fewer_runs_with_budgets_than_the_law_has_constants():
+    """The other runs have fitted the law: what is left has a noise, and no number is taken from nothing."""
+    table = planted_table(noise=0.003, sizes=8, budgets=MANY_BUDGETS)
+    for stated in (4, 5):
+        found = read(table.assign(budget_flops=table["budget_flops"].where(table.index < stated)))
+        assert np.isfinite(found.noise.value) and found.noise.freedom == 1
+        assert len(found.left_out) == len(table) - stated

@@ -38,11 +38,10 @@ class Support:
     approach: a reading of valleys, or law, which fits the surface (approach 3). exponent_bias: of the exponent of
     optimal params, without noise. exponent_spread: its standard deviation over noisy sweeps; exponent_width: of its
     central `level` interval there. optimum_factor: optimal params at `far_flops` over the surface's own, without noise;
-    optimum_spread: standard deviation of the logarithm of that. failed: share
-    of the noisy sweeps that give no frontier. NaN where there is none without noise. misfit_limit: what `misfit` of the
-    curves stays below if the surface is right; NaN for curves through every point. prediction_width: of the central
-    `level` interval of (measured loss / predicted loss) of a run at the far optimum, its own noise in it; NaN for
-    readings of valleys, which predict no loss.
+    optimum_spread: standard deviation of the logarithm of that. failed: share of the noisy sweeps that give no
+    frontier. NaN where there is none without noise. misfit_limit: what `misfit` of the curves stays below if the
+    surface is right; NaN for curves through every point. prediction_width: of the central `level` interval of (measured
+    loss / predicted loss) of a run at the far optimum, its own noise in it; NaN for readings, which predict no loss.
     """
 
     approach: str

@@ -90,8 +90,8 @@ def valleys(
 
     noise_nats: standard deviation of the loss between seeds; without it, that of repeated seeds, or else of the
     residuals from the surface or of neighbouring sizes, whichever scatter less. tolerance: neighbouring budgets within
-    this share of one another are one. Runs that lie apart as outliers are left out. Raises FitError
-    where no run states its budget, or for a noise or tolerance that is negative.
+    this share of one another are one. Runs that lie apart as outliers are left out. Raises FitError where no run states
+    its budget, or for a noise or tolerance that is negative.
     """
     table = complete(table)
     if table["budget_flops"].isna().all():
@@ -194,8 +194,6 @@ def _expected(x: np.ndarray, logs: np.ndarray, i: int, valley: np.ndarray) -> fl
 
 def _moved(surface: Surface, points: Points, factor: np.ndarray) -> np.ndarray:
     """What each loss is multiplied by when its tokens are multiplied by `factor` (points,), on the surface."""
-    if np.all(np.abs(factor - 1) < 1e-9):
-        return np.ones_like(factor)
     moved = {**points.inputs, "tokens": points.inputs["tokens"] * factor}
     here, there = (evaluate(surface.law, surface.values, inputs) for inputs in (points.inputs, moved))
     return there / here
@@ -262,9 +260,13 @@ def _noise_without_seeds(surface: Surface, points: Points, budgets: list[Budget]
 
 
 def _deviation(values: np.ndarray, parameters: int) -> tuple[float, int]:
-    """Standard deviation around zero, without outliers, and its degrees of freedom."""
+    """Standard deviation around zero, without outliers, and its degrees of freedom, at least one.
+
+    The runs that state a budget may be fewer than the law's parameters, which others helped to fit.
+    """
     inner = values[~outliers(values, parameters, grain=ROUNDING).which]
-    return float(np.sqrt(np.sum(inner**2) / (len(inner) - parameters))), len(inner) - parameters
+    freedom = max(len(inner) - parameters, 1)
+    return float(np.sqrt(np.sum(inner**2) / freedom)), freedom
 
 
 def _fourth_differences(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,11 +79,22 @@ def prior_of(name: str, rows: pd.DataFrame, noise_nats: float | None = None) -> 
             f"prior = {name!r}: no published law, and no file. Fix: use one of {', '.join(PUBLISHED)}, or the law.json "
             "of a fit."
         )
-    study = Study.from_dict(json.loads(Path(name).read_text()))
-    share = study.isoflop.design.noise.value if study.isoflop else study.law.fit.residual_scale
-    own = study.isoflop.design.noise if study.isoflop else Noise(share, True, "of the residuals from the fitted law")
+    study = Study.from_dict(_read(Path(name)))
+    own = Noise(study.law.fit.residual_scale, True, "of the residuals from the fitted law")
+    if study.isoflop is not None:
+        own = study.isoflop.design.noise
     surface = Surface(planning_law(study), study.law.fit.array(), rule, study.law.fit.objective)
     return Prior(surface, stated or own, name)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise FitError(f"prior = {str(path)!r}: is no law.json. Fix: use the file that isoflop fit wrote by --json.")
+    return data
 
 
 def judge(rows: pd.DataFrame, prior: Prior, held_out_flops: float | None = None, *, seed: int = 0) -> PlannedDesign:
