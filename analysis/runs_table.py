@@ -14,8 +14,8 @@ import pandas as pd
 
 from analysis.files import write_atomically
 from analysis.lifecycle import PHASES, Status
-from analysis.table_files import TableError, notes_of, read_file, with_notes
-from analysis.table_values import Column, converted, status_of, truth_of
+from analysis.tables.files import TableError, notes_of, read_file, with_notes
+from analysis.tables.values import Column, converted, status_of, truth_of
 
 RELIED_ON = ("run", "experiment", "family", "status", "held_out", "budget_flops", "flops")  # what `complete` fills in
 
@@ -162,7 +162,7 @@ def six_nd(table: pd.DataFrame) -> pd.Series:
 
 
 def check_run_names(runs: pd.Series) -> None:
-    """Raise TableError where a run is named twice, as only checkpoints of one run may be (`table_runs`)."""
+    """Raise TableError where a run is named twice, as only checkpoints of one run may be (`tables.runs`)."""
     if runs.duplicated().any():
         raise TableError(
             f"run = {runs[runs.duplicated()].iloc[0]!r}: stands in more than one row. Fix: give every run its own name."

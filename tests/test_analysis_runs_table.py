@@ -21,7 +21,7 @@ from analysis.runs_table import (
     validate,
     write,
 )
-from analysis.table_files import notes_of
+from analysis.tables.files import notes_of
 
 
 def test_csv_and_parquet_hold_the_same_table(tmp_path):

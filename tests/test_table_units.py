@@ -21,8 +21,8 @@ from analysis.report.markdown import markdown
 from analysis.runs_table import TableError, complete
 from analysis.studies import Study, fit_table, prediction
 from analysis.studies import backtest as backtest_of
-from analysis.table_choice import chosen_rows, in_units
-from analysis.table_units import FROM_MEDIAN, HIGHEST, LOWEST, check_units, unit_notes
+from analysis.tables.choice import chosen_rows, in_units
+from analysis.tables.units import FROM_MEDIAN, HIGHEST, LOWEST, check_units, unit_notes
 
 FEW = ("--bootstraps", 20)
 

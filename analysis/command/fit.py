@@ -107,7 +107,7 @@ def fit(
 def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int) -> "list[Estimate]":
     from analysis.intervals import estimate
     from analysis.laws import load
-    from analysis.table_units import check_units
+    from analysis.tables.units import check_units
 
     found = []
     for name, path in pairs("--hyperparameters", groups).items():

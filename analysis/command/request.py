@@ -43,8 +43,8 @@ class Reading:
         """
         from analysis.fit import FitError
         from analysis.runs_table import COLUMNS, RELIED_ON, adopt, complete, read_file
-        from analysis.table_runs import STEPS
-        from analysis.table_units import with_stated
+        from analysis.tables.runs import STEPS
+        from analysis.tables.units import with_stated
 
         frame = read_file(path, self.decimal)
         absent = [name for name in self.ignore if name not in frame.columns]
@@ -61,7 +61,7 @@ class Reading:
 
     def _chosen(self, frame: "pd.DataFrame", mapped: Mapping[str, str], units: Mapping[str, float]) -> "pd.DataFrame":
         """The rows asked for, in the units of the runs table."""
-        from analysis.table_choice import chosen_rows, in_units
+        from analysis.tables.choice import chosen_rows, in_units
 
         wanted = {mapped.get(name, name): values for name, values in assignments("--where", self.where).items()}
         if wanted and "run" not in (*mapped, *frame.columns):

@@ -15,9 +15,9 @@ from analysis.intervals import check_resampling, predictive, predictive_interval
 from analysis.laws import Law
 from analysis.runs_table import complete, unit_of
 from analysis.studies.study import Study
-from analysis.table_files import notes_of
-from analysis.table_runs import with_runs
-from analysis.table_units import check_units, unit_notes
+from analysis.tables.files import notes_of
+from analysis.tables.runs import with_runs
+from analysis.tables.units import check_units, unit_notes
 
 DEFAULT_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the points, fitted below each cut
 SAME_CLUSTER = 1.1  # times its neighbour: runs nearer than that are not parted by a default cut

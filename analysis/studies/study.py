@@ -40,9 +40,9 @@ from analysis.laws import CHINCHILLA, Law
 from analysis.quantities import is_loss
 from analysis.runs_table import complete, digest
 from analysis.studies.residual_checks import ResidualChecks, residual_checks
-from analysis.table_files import notes_of
-from analysis.table_runs import with_runs
-from analysis.table_units import check_units, unit_notes
+from analysis.tables.files import notes_of
+from analysis.tables.runs import with_runs
+from analysis.tables.units import check_units, unit_notes
 
 FEW_POINTS = 1.6  # per constant: below, intervals are too narrow (tests/benchmarks/few_points.py)
 FEW_POINTS_COVERED = "47 to 69% (6 points, 5 constants) and 72 to 93% (7 points)"
@@ -147,9 +147,9 @@ def fit_table(
     """Fit the parametric law and, where budgets are stated, approach 2, each with bootstrap intervals.
 
     Only the columns of the law are needed; `runs_table.complete` says how others are filled in. Several rows of one run
-    (`table_runs`) are drawn together unless `resampling` names another group, and are one run's noise in a predictive
+    (`tables.runs`) are drawn together unless `resampling` names another group, and are one run's noise in a predictive
     interval. Raises TableError or FitError for a table that does not determine the law, or whose numbers cannot be what
-    its columns mean (`table_units`); a run that cannot be used is listed in `left_out` instead. resampling: what the
+    its columns mean (`tables.units`); a run that cannot be used is listed in `left_out` instead. resampling: what the
     bootstrap of the law draws.
     given: for optima, a value of each of the law's inputs besides params and tokens. valleys: how approach 2 reads its
     minima.

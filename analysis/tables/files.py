@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import table_numbers
+from analysis.tables import numbers
 
 TEXT_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 SEPARATORS = (",", ";", "\t", "|")
@@ -43,13 +43,13 @@ def read_file(path: Path | str, decimal: str = "") -> pd.DataFrame:
     """Any table in a text or Parquet file, as it is; `complete`, `adopt` or `validate` checks it.
 
     The separator is the one of comma, semicolon, tab and bar that parts the header. Numbers with commas are read as
-    `table_numbers` says; decimal: the file's decimal mark, "." or ",", where it is to be stated. The encoding is UTF-8,
+    `numbers` says; decimal: the file's decimal mark, "." or ",", where it is to be stated. The encoding is UTF-8,
     UTF-16 by its mark, and else Latin-1, which `notes_of` says.
     Raises TableError if the file is absent, empty, damaged, no text, or of another kind, and for a header that does not
     name each field of its rows once.
     """
     path = Path(path)
-    if decimal not in ("", *table_numbers.MARKS):
+    if decimal not in ("", *numbers.MARKS):
         raise TableError(f"decimal = {decimal!r}: must be one of '.' and ','. Fix: choose one.")
     if not os.path.isfile(path):  # False for any path that no file can have, too, where Path.is_file may raise
         state = "is a folder" if os.path.isdir(path) else "no such file"
@@ -75,9 +75,9 @@ def _text(path: Path, compression: str, decimal: str) -> pd.DataFrame:
         separator, names, row = _layout(text)
         _check_header(path, names, row)
         frame = _frame(text, separator)
-        if decimal == "," or table_numbers.has_comma_numbers(frame):
+        if decimal == "," or numbers.has_comma_numbers(frame):
             as_written = _frame(text, separator, dtype="string")
-            frame, concluded = table_numbers.with_numbers(frame, as_written, separator, decimal)
+            frame, concluded = numbers.with_numbers(frame, as_written, separator, decimal)
             notes += concluded
     except (pd.errors.EmptyDataError, pd.errors.ParserError, csv.Error) as error:
         said = str(error).strip()

@@ -6,8 +6,8 @@ from typing import Literal
 import pandas as pd
 
 from analysis.lifecycle import Status
-from analysis.table_files import TableError
-from analysis.table_numbers import COMMA_NUMBER
+from analysis.tables.files import TableError
+from analysis.tables.numbers import COMMA_NUMBER
 
 # What other trackers call a run's end, such as the states of Weights & Biases.
 STATUS_WORDS = {

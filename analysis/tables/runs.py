@@ -8,7 +8,7 @@ study, have no such column.
 import numpy as np
 import pandas as pd
 
-from analysis.table_files import TableError
+from analysis.tables.files import TableError
 
 STEPS = (
     "step",

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Law
-from analysis.table_files import TableError
+from analysis.tables.files import TableError
 
 COUNTS = ("params", "active_params", "tokens", "unique_tokens")
 FEWEST, USUAL = 1e3, 1e9  # parameters or tokens of anything that is trained, and of what tables mostly hold

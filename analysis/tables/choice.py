@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.table_files import TableError
+from analysis.tables.files import TableError
 
 NAMED_VALUES = 8
 
