@@ -3,12 +3,12 @@
 Every function returns a matplotlib Figure of one or two columns' width; `save` writes it as PNG and vector PDF.
 """
 
+from analysis.drawing import STYLE, WIDTH_INCHES, Columns, FigureError, save, save_all
 from analysis.figures.backtest import backtest_errors
 from analysis.figures.families import loss_by_family, measure_by_length
 from analysis.figures.frontier import isoflop_valleys, loss_against_compute, optimal_allocation
 from analysis.figures.law import loss_surface, prediction_against_measurement, residuals
 from analysis.figures.runs import hyperparameter_bowls, learning_curve_collapse
-from analysis.figures.style import STYLE, WIDTH_INCHES, Columns, FigureError, save
 from analysis.figures.uncertainty import bootstrap_cloud, exponents_compared, profile_likelihoods
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "profile_likelihoods",
     "residuals",
     "save",
+    "save_all",
 ]

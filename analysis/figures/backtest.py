@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from analysis.figures.style import (
+from analysis.drawing import (
     DARK,
     MARKERS,
     WARM,

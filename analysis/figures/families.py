@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import LINES, MARKERS, Columns, FigureError, canvas, legend_above, log_ticks, shade
+from analysis.drawing import LINES, MARKERS, Columns, FigureError, canvas, legend_above, log_ticks, shade
 from analysis.laws import evaluate
 from analysis.studies import Comparison, Family, by_length
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.compute import efficient_runs
-from analysis.figures.style import (
+from analysis.drawing import (
     DARK,
     GREY,
     MARKERS,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.compute import efficient_runs
-from analysis.figures.style import (
+from analysis.drawing import (
     DARK,
     GREY,
     STAR,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import DARK, STAR, WARM, Columns, FigureError, arms, canvas, log_ticks
+from analysis.drawing import DARK, STAR, WARM, Columns, FigureError, arms, canvas, log_ticks
 from analysis.fit import Fit
 from analysis.intervals import Estimate, Interval, Profile
 from analysis.laws import Parameter
@@ -46,7 +46,8 @@ def bootstrap_cloud(estimate: Estimate, level: float, columns: Columns = "two") 
                     panel.plot(max(best[0], x.min()), max(best[1], y.min()), **STAR)
                     panel.set_yscale("log" if _logarithmic(below) else "linear")
                 _name(panel, row, across, count, below.name, beside.name)
-        figure.align_labels()
+        figure.align_ylabels(axes[1:, 0])  # of those that have one: each looks at all the ticks of the others
+        figure.align_xlabels(axes[-1])
         note = f"bars: {level:.0%} intervals; stars: the fit"
         if any((drawn > estimate.draws[:, i]).any() for drawn, i in zip(shown, at, strict=True)):
             note += "\nat a lower edge: zero, or nearly"
@@ -149,21 +150,21 @@ def _histogram(panel, draws: np.ndarray, interval: Interval, logarithmic: bool) 
     room = max(NO_WIDTH * max(abs(low), abs(high)) - (high - low), 0.0) or float(low == high)
     low, high = low - 0.5 * room, high + 0.5 * room  # draws that agree, as of a law that meets its points exactly
     edges = np.geomspace(low, high, 25) if logarithmic and low > 0 else np.linspace(low, high, 25)
-    counts, _, _ = panel.hist(draws, bins=edges, color="0.75", edgecolor="white", linewidth=0.3)
+    counts, _, _ = panel.hist(draws, bins=edges, color="0.75", histtype="stepfilled")
     ends = np.clip([interval.low, interval.high], draws.min(), draws.max())  # an open end is where the draws end
     panel.plot(ends, [counts.max() * 1.08] * 2, "|-", color="black", linewidth=1)
     panel.plot(max(interval.value, draws.min()), counts.max() * 1.08, **STAR)
 
 
 def _name(panel, row: int, across: int, count: int, below: str, beside: str) -> None:
-    logarithmic = panel.get_xscale() == "log"
-    if logarithmic:
+    if panel.get_xscale() == "log":
         log_ticks(panel.xaxis, 3)
     if row == across:
         panel.set_yticks([])
         panel.grid(False)
     elif panel.get_yscale() == "log":
         log_ticks(panel.yaxis, 3)
+    panel.minorticks_off()  # in panels this small they are a grey bar, and half the time of the figure
     if row == count - 1:
         panel.set_xlabel(beside)
         panel.tick_params(axis="x", labelrotation=45)

@@ -18,6 +18,7 @@ from analysis.fit.newton import RELATIVE_GAIN, ROUGH_GAIN, Minimum, minimise
 from analysis.fit.objectives import OBJECTIVES, Objective, total
 from analysis.fit.points import Points
 from analysis.laws import Law
+from analysis.laws.definition import padded_rows
 
 BATCH_POINTS = 2**9  # problems times points solved together: fits the cache, and finished problems leave early
 MOST_STEPS = 1000  # of Newton's method at each delta: tens, but in narrow valleys
@@ -56,9 +57,8 @@ def solve(
     free_BP = np.ones_like(starts_BP) if free_BP is None else free_BP
     # Every call to `_solve` has the same shape for tables of similar size, whatever the size of the batch: padded
     # points weigh nothing and padded problems copy problem 0. A law is thus compiled once for all resamples.
-    padded_points = _padded(points)
-    chunk = max(BATCH_POINTS // padded_points, 1)
-    column = np.where(np.arange(padded_points) < points, np.arange(padded_points), 0)
+    column = padded_rows(points)
+    chunk = max(BATCH_POINTS // len(column), 1)
     stages, deltas_BS, gains_S = _stages(objective, near, problems)
     if sharp_B is not None:
         deltas_BS[sharp_B] = deltas_BS[sharp_B, -1:]
@@ -67,7 +67,7 @@ def solve(
     def solve_chunk(first: int) -> tuple[np.ndarray, ...]:
         chosen = np.arange(first, first + chunk)
         chosen[chosen >= problems] = 0
-        weights = np.where(np.arange(padded_points) < points, weights_BN[chosen][:, column], 0.0)
+        weights = np.where(np.arange(len(column)) < points, weights_BN[chosen][:, column], 0.0)
         target = target_BN[chosen][:, column]
         with float64_on_cpu():  # holds for one thread
             arguments = (starts_BP[chosen], free_BP[chosen], target, weights, deltas_BS[chosen])
@@ -81,12 +81,6 @@ def solve(
     if not objective.free_scale:
         return Solution(theta, value, gradient, None)
     return Solution(theta[:, :-1], value, gradient, objective.scale(theta[:, -1]))
-
-
-def _padded(points: int) -> int:
-    """The next of 32, 64, 96, 128, 192, ...: tables of like size share a program, which takes seconds to compile."""
-    power = max(32, 1 << (points - 1).bit_length())
-    return power * 3 // 4 if points <= power * 3 // 4 and power > 64 else power
 
 
 def _stages(objective: Objective, near: bool, problems: int) -> tuple[int, np.ndarray, np.ndarray]:
@@ -164,9 +158,8 @@ def go_on_by_bfgs(
     """
     import scipy.optimize  # half a second that few fits need
 
-    padded = _padded(len(target_N))
-    row = np.minimum(np.arange(padded), len(target_N) - 1)
-    weights, delta = (np.arange(padded) < len(target_N)).astype(float), objective.deltas(near=True)[-1]
+    row = padded_rows(len(target_N))
+    weights, delta = (np.arange(len(row)) < len(target_N)).astype(float), objective.deltas(near=True)[-1]
     variables = ends.theta if ends.scale is None else np.column_stack([ends.theta, objective.log_spread(ends.scale)])
     variables, value, gradient = variables.copy(), ends.value.copy(), ends.gradient.copy()
     with float64_on_cpu(), np.errstate(all="ignore"):  # a step out of the law's domain is NaN, and is taken back
@@ -199,9 +192,11 @@ _value_and_gradient = jax.jit(jax.value_and_grad(_value_of, argnums=2), static_a
 
 def target_jacobian(law: Law, theta_P: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """Derivatives of the law, on the scale of its residuals, by each of the solver's variables: (points, P)."""
+    arrays = {name: np.asarray(inputs[name], np.float64) for name in law.inputs}
+    points = len(arrays[law.inputs[0]])
+    row = padded_rows(points)
     with float64_on_cpu():
-        arrays = {name: np.asarray(inputs[name], np.float64) for name in law.inputs}
-        return np.asarray(_target_jacobian(law, theta_P, arrays))
+        return np.asarray(_target_jacobian(law, theta_P, {name: x[row] for name, x in arrays.items()}))[:points]
 
 
 @functools.partial(jax.jit, static_argnames=("law",))

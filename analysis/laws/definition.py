@@ -6,6 +6,7 @@ function of two dicts, name its parameters, list it in `LAWS`.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ import numpy as np
 
 from analysis.backend import float64_on_cpu
 
+PADDED = (32, 128, 512)  # and 768, 1024, 1536, 2048, ...
 LARGEST_LOGARITHM = 690.0  # exp of it still fits in float64, and so does its inverse
 
 
@@ -170,14 +172,29 @@ class _Held:
 def evaluate(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """The law in float64. values: (..., parameters); inputs: each (points,) or a scalar. Returns (..., points)."""
     points = np.broadcast_shapes(*(np.shape(inputs[name]) for name in law.inputs)) or (1,)
+    row = padded_rows(math.prod(points))
     with float64_on_cpu():
         columns = np.moveaxis(np.asarray(values, np.float64)[..., None], -2, 0)
-        shape = (1,) * (columns.ndim - 2) + points
+        shape = (1,) * (columns.ndim - 2) + row.shape
         arrays = {
-            name: np.broadcast_to(np.asarray(inputs[name], np.float64), points).reshape(shape) for name in law.inputs
+            name: np.broadcast_to(np.asarray(inputs[name], np.float64), points).ravel()[row].reshape(shape)
+            for name in law.inputs
         }
         predicted = evaluate_arrays(law, dict(zip(law.names, columns, strict=True)), arrays)
-        return np.array(np.broadcast_to(predicted, (*columns.shape[1:-1], *points)))
+        predicted = np.broadcast_to(predicted, (*columns.shape[1:-1], *row.shape))
+        return predicted[..., : math.prod(points)].reshape(*columns.shape[1:-1], *points)
+
+
+def padded_rows(points: int) -> np.ndarray:
+    """Which row each row of a padded table is: 0, 1, ... points - 1, and the last again up to one of PADDED lengths.
+
+    Tables of like size share a program, which takes seconds to compile, and half a second to trace where it is cached.
+    """
+    length = points if points < 2 else next((length for length in PADDED if length >= points), None)
+    if length is None:
+        power = 1 << (points - 1).bit_length()
+        length = power * 3 // 4 if points <= power * 3 // 4 else power
+    return np.minimum(np.arange(length), points - 1)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
