@@ -1,5 +1,7 @@
 """What a design can tell, by simulation: its bias and spread are those that real sweeps then have."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from planted_tables import TRUTH, planted_table
@@ -41,6 +43,17 @@ def test_approaches_that_find_no_frontier_are_said_to_fail():
     design = simulate(budgets, PLANTED, Noise(0.5, True, ""), ("lowest:3",), sweeps=50)
     found = design.support("lowest:3")
     assert found.failed > 0.5 and found.exponent_error == np.inf and not design.supports_well(found)
+
+
+def test_a_design_whose_minima_lie_elsewhere_supports_no_valley():
+    """Budgets of twice the FLOPs that the law counts: every exponent is right, and every optimum is not."""
+    halved = Surface(CHINCHILLA, PLANTED.values, dataclasses.replace(SIX_ND, coefficient=3.0))
+    design = simulate(grid(), halved, Noise(0.001, True, "planted"), ("lowest:5", "law"), sweeps=50)
+    valley = design.support("lowest:5")
+    assert abs(valley.exponent_bias) < 0.001 and valley.optimum_factor < 0.8
+    assert not design.supports_well(valley) and design.supports_well(design.support("law"))
+    with_its_own = simulate(grid(), PLANTED, Noise(0.001, True, "planted"), ("lowest:5",), sweeps=50)
+    assert with_its_own.supports_well(with_its_own.support("lowest:5"))
 
 
 @pytest.mark.slow

@@ -157,11 +157,18 @@ def test_tables_without_three_valleys_are_refused():
         fit_isoflop(table[table["budget_flops"] < 1e12])
     with pytest.raises(FitError, match="no run states its budget"):
         fit_isoflop(table.assign(budget_flops=np.nan))
-    for settings, message in (
-        (ValleySettings("lowest:2"), "valleys = 'lowest:2': must be auto, parabola"),
-        (ValleySettings("spline"), "valleys = 'spline'"),
-        (ValleySettings(noise_nats=-1.0), "noise_nats = -1: must not be negative"),
-        (ValleySettings(budget_tolerance=float("nan")), "budget_tolerance = nan"),
-    ):
-        with pytest.raises(FitError, match=message):
-            fit_isoflop(table, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"how": "lowest:2"}, "valleys = 'lowest:2': must be auto, parabola"),
+        ({"how": "spline"}, "valleys = 'spline'"),
+        ({"noise_nats": -1.0}, "noise_nats = -1: must be finite, and not negative"),
+        ({"noise_nats": float("inf")}, "noise_nats = inf: must be finite"),
+        ({"budget_tolerance": float("nan")}, "budget_tolerance = nan"),
+    ],
+)
+def test_a_reading_that_is_none_is_refused_before_anything_is_fitted(settings, message):
+    with pytest.raises(FitError, match=message):
+        ValleySettings(**settings)

@@ -59,7 +59,7 @@ def test_what_cannot_be_held_is_refused():
     with pytest.raises(LawError, match="alpha = -1: must lie between 0 and inf in law 'chinchilla'"):
         CHINCHILLA.fix(alpha=-1.0)
     for value in (np.inf, np.nan):
-        with pytest.raises(LawError, match=f"alpha = {value}: must be finite in law 'chinchilla'. Fix: hold it at a"):
+        with pytest.raises(LawError, match=f"alpha = {value}: must be finite in law 'chinchilla'. Fix: use a"):
             CHINCHILLA.fix(alpha=value)
     with pytest.raises(LawError, match="B, alpha, beta: all that is free of law 'chinchilla' is held.*Fix: leave one"):
         CHINCHILLA.fix(E=1.0, A=1.0).fix(B=1.0, alpha=0.3, beta=0.3)

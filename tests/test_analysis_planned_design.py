@@ -63,7 +63,21 @@ def test_a_prior_is_a_published_law_or_the_law_of_a_fit(tmp_path, rows):
 @pytest.mark.parametrize("content", [b"no JSON", b"[1]", b"\xff"])
 def test_a_file_that_is_no_law_is_no_prior(tmp_path, rows, content):
     (tmp_path / "law.json").write_bytes(content)
-    with pytest.raises(FitError, match="is no law.json. Fix: use the file that isoflop fit wrote"):
+    with pytest.raises(
+        FitError, match="law.json': is no law.json that can be used .*Fix: use the file that isoflop fit"
+    ):
+        prior_of(str(tmp_path / "law.json"), rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("nan", "alpha = nan: must be finite"), (-0.3, "alpha = -0.3: must lie between 0 and inf")]
+)
+def test_a_law_whose_constants_were_changed_is_no_prior(tmp_path, rows, value, said):
+    table = planted_table(sizes=6, budgets=(1e11, 4e11, 1.6e12, 6.4e12))
+    data = fit_table(table, bootstraps=20).to_dict()
+    data["law"]["fit"]["values"]["alpha"] = value
+    (tmp_path / "law.json").write_text(json.dumps(data))
+    with pytest.raises(FitError, match=f"prior = .*law.json': is no law.json that can be used .{said}"):
         prior_of(str(tmp_path / "law.json"), rows)
 
 
@@ -71,7 +85,8 @@ def test_what_cannot_be_judged_is_refused(rows):
     for name, noise, message in (
         ("hoffmann2022", None, "its paper states no noise of a run"),
         ("hoffman", 0.01, "no published law, and no file. Fix: use one of hoffmann2022, besiroglu2024"),
-        ("hoffmann2022", -1.0, "noise_nats = -1: must not be negative"),
+        ("hoffmann2022", -1.0, "noise_nats = -1: must be positive and finite"),
+        ("hoffmann2022", 0.0, "noise_nats = 0: must be positive and finite, since all that a design leaves open"),
     ):
         with pytest.raises(FitError, match=message):
             prior_of(name, rows, noise)

@@ -110,6 +110,14 @@ def test_an_unlikely_loss_is_said_and_fitted(loss, said):
     assert said is None or re.search(said, notes[0])
 
 
+def test_budgets_that_are_not_what_their_runs_cost_are_said():
+    """Approach 2 and approach 3 cannot agree on such a table, whichever of the two columns is right."""
+    for factor, said in ((2.0, "2 times"), (0.5, "0.5 times"), (1.2, None), (1.0, None)):
+        notes = checked(table().assign(budget_flops=factor * table()["flops"]))
+        assert len(notes) == (said is not None)
+        assert said is None or f"budget_flops are {said} the runs' flops (in the median of 24 runs)" in notes[0]
+
+
 def test_what_attention_embeddings_and_experts_explain_is_no_fault():
     """The bounds are those of the module's evidence: what its counts say passes, a factor of 1,000 more does not."""
     plain = table()

@@ -26,7 +26,7 @@ FEWEST_BUDGETS = 3  # one more than the two constants of a power law
 LEAST_LOSS = 0.01  # of a loss: noise beyond leaves nothing that a logarithm could be taken of
 LEAST_NOISE = 1e-6  # of a loss: below it a miss is one of rounding and of the law's own fit
 SURE_DEVIATIONS, SLACK = 3.5, 1.05  # of a sum of squares over simulated sweeps, beyond which the surface is not right
-SMALL_BIAS = 1e-3  # of an exponent: not worth a word
+SMALL_BIAS, SMALL_MISS = 1e-3, 0.01  # of an exponent, and of an optimum as a share of it: not worth a word
 OFTEN = 0.05  # share of the sweeps that give no frontier
 FAR = 10.0  # the extrapolated optimum is that of this many times the largest budget
 
@@ -38,10 +38,11 @@ class Support:
     approach: a reading of valleys, or law, which fits the surface (approach 3). exponent_bias: of the exponent of
     optimal params, without noise. exponent_spread: its standard deviation over noisy sweeps; exponent_width: of its
     central `level` interval there. optimum_factor: optimal params at `far_flops` over the surface's own, without noise;
-    optimum_spread: standard deviation of the logarithm of that. failed: share of the noisy sweeps that give no
-    frontier. NaN where there is none without noise. misfit_limit: what `misfit` of the curves stays below if the
-    surface is right; NaN for curves through every point. prediction_width: of the central `level` interval of (measured
-    loss / predicted loss) of a run at the far optimum, its own noise in it; NaN for readings, which predict no loss.
+    optimum_spread, optimum_width: standard deviation and central interval of the logarithm of that. failed: share of
+    the noisy sweeps that give no frontier. NaN where there is none without noise. misfit_limit: what `misfit` of the
+    curves stays below if the surface is right; NaN for curves through every point. prediction_width: of the central
+    `level` interval of (measured loss / predicted loss) of a run at the far optimum, its own noise in it; NaN for
+    readings, which predict no loss.
     """
 
     approach: str
@@ -50,6 +51,7 @@ class Support:
     exponent_width: float
     optimum_factor: float
     optimum_spread: float
+    optimum_width: float
     failed: float
     misfit_limit: float
     prediction_width: float
@@ -78,9 +80,11 @@ class Design:
         return next(found for found in self.supports if found.approach == approach)
 
     def supports_well(self, found: Support) -> bool:
-        """Whether an approach is biased by less than its noise (or hardly at all) and seldom fails."""
+        """Whether an approach is biased by less than its noise (or hardly at all), in the exponent and in the far
+        optimum, and seldom fails."""
         bias = max(found.exponent_width / 2, SMALL_BIAS)
-        return abs(found.exponent_bias) <= bias and found.failed <= OFTEN
+        miss = max(found.optimum_width / 2, SMALL_MISS)
+        return abs(found.exponent_bias) <= bias and abs(np.log(found.optimum_factor)) <= miss and found.failed <= OFTEN
 
     def best_reading(self, names: Sequence[str]) -> Support:
         """Of `names`, the approach with the smallest error of its exponent: the first of those within a tenth."""
@@ -231,6 +235,7 @@ def _support(
         exponent_width=float(np.ptp(np.quantile(slopes, ends))) if enough else float("nan"),
         optimum_factor=float(np.exp(far_errors[0])),
         optimum_spread=float(np.std(far)) if enough else float("nan"),
+        optimum_width=float(np.ptp(np.quantile(far, ends))) if enough else float("nan"),
         failed=float(1 - np.mean(there)),
         prediction_width=float(np.ptp(np.quantile(predicted, ends))),
         misfit_limit=float(SLACK * (np.mean(missed) + SURE_DEVIATIONS * np.std(missed))),

@@ -73,11 +73,18 @@ class IsoFlop:
 @dataclass(frozen=True)
 class ValleySettings:
     """how: auto, the name of a reading (readings.py), or law for the minima of the surface at the same budgets.
-    noise_nats, budget_tolerance: as in `valleys`."""
+    noise_nats, budget_tolerance: as in `valleys`. Raises FitError for a name that is none, or a number below zero."""
 
     how: str = AUTO
     noise_nats: float | None = None
     budget_tolerance: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.how not in (AUTO, LAW):
+            reading(self.how)
+        for name, value in (("noise_nats", self.noise_nats), ("budget_tolerance", self.budget_tolerance)):
+            if value is not None and not 0 <= value < np.inf:
+                raise FitError(f"{name} = {value:g}: must be finite, and not negative. Fix: leave it out.")
 
 
 AUTO_VALLEYS = ValleySettings()
@@ -110,8 +117,6 @@ def fit_isoflop(
     """
     check_resampling(level, bootstraps)
     surface, how = fit_surface(table) if surface is None else surface, settings.how
-    if how not in (AUTO, LAW):
-        reading(how)
     found = valleys(
         table,
         surface,
@@ -153,7 +158,7 @@ def fit_isoflop(
         tokens=power_law(log_flops, read.log_tokens, weights[used], level),
         loss=loss,
         loss_note=loss_note,
-        notes=(*found.notes, *_notes(chosen, design, missing)),
+        notes=(*found.notes, *_notes(chosen, budgets, design, missing)),
     )
 
 
@@ -265,14 +270,17 @@ def _valley(
     )
 
 
-def _notes(name: str, design: Design, missing: Sequence[str]) -> list[str]:
+def _notes(name: str, budgets: Sequence[Budget], design: Design, missing: Sequence[str]) -> list[str]:
     """What speaks against the reading that was used."""
-    notes = []
+    notes, sizes = [], max(len(budget.loss) for budget in budgets)
+    if name != LAW and reading(name).lowest > sizes:
+        notes.append(f"{name} is the parabola: no budget has more than {sizes} sizes")
     if name in missing:
         notes.append(f"the curves of {name} miss the points of their valleys by more than noise and the law explain")
     if not design.supports_well(design.support(name)):
         notes.append(
             f"on sweeps simulated from the fitted law, {name} is off in the exponent by "
-            f"{design.support(name).exponent_bias:+.3f}, more than its noise, or often finds no frontier"
+            f"{design.support(name).exponent_bias:+.2g} and in the far optimum by a factor of "
+            f"{design.support(name).optimum_factor:.3g}, more than its noise, or often finds no frontier"
         )
     return notes

@@ -91,7 +91,7 @@ def valleys(
     noise_nats: standard deviation of the loss between seeds; without it, that of repeated seeds, or else of the
     residuals from the surface or of neighbouring sizes, whichever scatter less. tolerance: neighbouring budgets within
     this share of one another are one. Runs that lie apart as outliers are left out. Raises FitError where no run states
-    its budget, or for a noise or tolerance that is negative.
+    its budget.
     """
     table = complete(table)
     if table["budget_flops"].isna().all():
@@ -99,9 +99,6 @@ def valleys(
             "budget_flops: no run states its budget. Fix: fill the column, or name yours, as --column "
             "budget_flops=YOURS."
         )
-    for name, value in (("noise_nats", noise_nats), ("budget_tolerance", tolerance)):
-        if value is not None and not (np.isfinite(value) and value >= 0):
-            raise FitError(f"{name} = {value:g}: must not be negative. Fix: leave it out.")
     points, _ = select(surface.law, table)
     if not np.all(points.output > 0):
         raise FitError(f"{surface.law.output}: must be positive for a valley. Fix: leave approach 2 out.")

@@ -92,7 +92,7 @@ def _without(law: Law, constant: str) -> str:
 
 
 def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) -> None:
-    """Raise FitError for points that cannot determine the law, whatever they measured."""
+    """Raise FitError for points that cannot determine the law."""
     needed = len(law.parameters) + 1
     if len(points.runs) < needed:
         reasons = "; ".join(f"{item.run}: {item.reason}" for item in left_out[:5])
@@ -102,6 +102,12 @@ def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) 
         )
     if law.fixed:
         return  # what varies is then not for the inputs alone to say: conditioning tells
+    if np.ptp(points.output) == 0:
+        raise FitError(
+            f"{law.output} = {points.output[0]:g} in all {len(points.runs)} usable points: there is nothing that "
+            f"{' and '.join(law.inputs)} could explain. Fix: map the column that was measured, as --column "
+            f"{law.output}=YOURS."
+        )
     logs = np.stack([np.log1p(x) if name in law.may_be_zero else np.log(x) for name, x in points.inputs.items()])
     spread = np.ptp(logs, axis=1)
     for name, width in zip(law.inputs, spread, strict=True):

@@ -20,7 +20,8 @@ OPEN_BELOW, OPEN_ABOVE, PERCENTILES, WIDENED = "open below", "open above", "perc
 NOTES = {
     AT_BOUND: "the best value is zero; the other end is where the resamples' or, if none of them counts, the profile's "
     "upper end lies",
-    DEGENERATE: "every resample gives the same number: the law meets the points exactly, or they do not vary",
+    DEGENERATE: "every resample gives the same number: the law meets the points exactly, they do not vary, "
+    "or their noise is stated to be 0",
     NOT_DETERMINED: "neither resamples nor profile likelihood bound it",
     OPEN_BELOW: "the profile likelihood does not close below",
     OPEN_ABOVE: "the profile likelihood does not close above",

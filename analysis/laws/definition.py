@@ -95,6 +95,18 @@ class Law:
         """Names of the parameters that are fitted, in the order of every array of fitted values."""
         return tuple(parameter.name for parameter in self.parameters)
 
+    def check(self, values: Mapping[str, float]) -> None:
+        """Raise LawError for a constant that is not finite, or outside its bounds."""
+        for parameter in self.parameters:
+            value = values.get(parameter.name, 1.0)
+            if not np.isfinite(value):
+                raise LawError(f"{parameter.name} = {value:g}: must be finite in law {self.name!r}. Fix: use a number.")
+            if parameter.name in values and not parameter.low <= value <= parameter.high:
+                raise LawError(
+                    f"{parameter.name} = {value:g}: must lie between {parameter.low:g} and {parameter.high:g} in law "
+                    f"{self.name!r}. Fix: use a value inside."
+                )
+
     def fix(self, **values: float) -> "Law":
         """This law with some of its parameters held at `values`.
 
@@ -104,18 +116,12 @@ class Law:
         if not values:
             return self
         free = {parameter.name: parameter for parameter in self.parameters}
-        for name, value in values.items():
+        for name in values:
             if name not in free:
                 raise LawError(
                     f"{name}: no such free parameter of law {self.name!r}. Fix: use one of {', '.join(free)}."
                 )
-            if not np.isfinite(value):
-                raise LawError(f"{name} = {value:g}: must be finite in law {self.name!r}. Fix: hold it at a number.")
-            if not free[name].low <= value <= free[name].high:
-                raise LawError(
-                    f"{name} = {value:g}: must lie between {free[name].low:g} and {free[name].high:g} in law "
-                    f"{self.name!r}. Fix: hold it at a value inside."
-                )
+        self.check(values)
         if len(values) == len(free):
             raise LawError(
                 f"{', '.join(values)}: all that is free of law {self.name!r} is held, and nothing is left to fit. Fix: "

@@ -18,7 +18,7 @@ from analysis.intervals.interval import AT_BOUND, DEGENERATE, NOT_DETERMINED, NO
 class Number:
     """A value and its format specification, as in `format(value, form)`; unit: printed after it, may be empty.
 
-    below: magnitudes under it are printed as 0.
+    below: magnitudes under it are printed as 0. A share that would print as 0% though it is none gets a digit.
     """
 
     value: float
@@ -28,8 +28,10 @@ class Number:
 
     def __str__(self) -> str:
         value = 0 if abs(self.value) < self.below else self.value
-        unit = f" {self.unit}" if self.unit else ""
-        return f"{value:{self.form}}{unit}"
+        text = f"{value:{self.form}}"
+        if value and self.form.endswith("%") and not set(text) & set("123456789"):
+            text = f"{100 * value:.1g}%"
+        return f"{text} {self.unit}" if self.unit else text
 
 
 @dataclass(frozen=True)

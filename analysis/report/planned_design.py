@@ -32,9 +32,9 @@ def _row(found: PlannedDesign, variant: Variant) -> tuple[Content, ...]:
     return (
         variant.name,
         Number(variant.cost, ".3g"),
-        Number(valleys.exponent_bias, "+.4f"),
-        Number(valleys.exponent_width, ".4f"),
-        Number(law.exponent_width, ".4f"),
+        Number(valleys.exponent_bias, "+.2g", below=1e-6),
+        Number(valleys.exponent_width, ".2g"),
+        Number(law.exponent_width, ".2g"),
         Number(law.prediction_width, ".2%"),
     )
 

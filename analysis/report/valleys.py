@@ -1,6 +1,7 @@
 """The sections on isoFLOP valleys (approach 2): the minima, how they were read, and what the design can tell."""
 
 from analysis.compute import IsoFlop, Support
+from analysis.compute.design import SMALL_BIAS, SMALL_MISS
 from analysis.compute.readings import LAW
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, span
 from analysis.studies import Study
@@ -79,9 +80,9 @@ def _support_row(found: Support, used: str) -> tuple[Content, ...]:
         return (name, "no frontier", "", "", "", "", Number(found.failed, ".0%"))
     return (
         Strong(name) if found.approach == used else name,
-        Number(found.exponent_bias, "+.4f"),
-        Number(found.exponent_spread, ".4f"),
-        Number(found.exponent_width, ".4f"),
+        Number(found.exponent_bias, "+.2g", below=1e-6),
+        Number(found.exponent_spread, ".2g"),
+        Number(found.exponent_width, ".2g"),
         Number(found.optimum_factor, ".3g"),
         Number(found.optimum_spread, ".1%"),
         Number(found.failed, ".0%"),
@@ -94,7 +95,10 @@ def _verdict(isoflop: IsoFlop) -> tuple[Content, ...]:
     lines: list[Content] = []
     if supported:
         names = ", ".join(NAMES.get(name, name) for name in supported)
-        lines.append(f"This design supports: {names}. Their bias is within their noise.")
+        lines.append(
+            f"This design supports: {names}. Their bias, of the exponent and of the far optimum, is within their noise"
+            f" or below {SMALL_BIAS:g} and {SMALL_MISS:.0%}."
+        )
     else:
         lines.append(Strong("This design supports no approach: each is biased by more than its noise, or often fails."))
     biased = [found.approach for found in design.supports if found.approach not in supported]

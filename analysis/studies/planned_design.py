@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,9 +62,12 @@ def prior_of(name: str, rows: pd.DataFrame, noise_nats: float | None = None) -> 
     a published law without noise_nats, or a law that is none of params and tokens.
     """
     rule = fit_flop_rule(*(rows[column].to_numpy(np.float64) for column in ("params", "tokens", "flops")))
+    if noise_nats is not None and not 0 < noise_nats < np.inf:
+        raise FitError(
+            f"noise_nats = {noise_nats:g}: must be positive and finite, since all that a design leaves open comes from "
+            "it. Fix: use 0.01."
+        )
     stated = None if noise_nats is None else Noise(float(noise_nats), False, "as stated")
-    if stated is not None and not (np.isfinite(stated.value) and stated.value >= 0):
-        raise FitError(f"noise_nats = {noise_nats:g}: must not be negative. Fix: use 0.01.")
     if name in PUBLISHED:
         if stated is None:
             raise FitError(
@@ -79,7 +81,7 @@ def prior_of(name: str, rows: pd.DataFrame, noise_nats: float | None = None) -> 
             f"prior = {name!r}: no published law, and no file. Fix: use one of {', '.join(PUBLISHED)}, or the law.json "
             "of a fit."
         )
-    study = Study.from_dict(_read(Path(name)))
+    study = _read(Path(name))
     own = Noise(study.law.fit.residual_scale, True, "of the residuals from the fitted law")
     if study.isoflop is not None:
         own = study.isoflop.design.noise
@@ -87,14 +89,15 @@ def prior_of(name: str, rows: pd.DataFrame, noise_nats: float | None = None) -> 
     return Prior(surface, stated or own, name)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Study:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise FitError(f"prior = {str(path)!r}: is no law.json. Fix: use the file that isoflop fit wrote by --json.")
-    return data
+        return Study.from_dict(data if isinstance(data, dict) else {})
+    except ValueError as error:  # no UTF-8, no JSON, FileError, LawError
+        raise FitError(
+            f"prior = {str(path)!r}: is no law.json that can be used ({str(error).removesuffix('.')}). Fix: use the "
+            "file that isoflop fit wrote by --json, as it wrote it."
+        ) from None
 
 
 def judge(rows: pd.DataFrame, prior: Prior, held_out_flops: float | None = None, *, seed: int = 0) -> PlannedDesign:
@@ -121,7 +124,9 @@ def judge(rows: pd.DataFrame, prior: Prior, held_out_flops: float | None = None,
         )
         if first is None:
             first = design.best_reading(CANDIDATES).approach, _widths(design)
-        halves = tuple(bool(width <= 0.5 * before) for width, before in zip(_widths(design), first[1], strict=True))
+        halves = tuple(
+            bool(before > 0 and width <= 0.5 * before) for width, before in zip(_widths(design), first[1], strict=True)
+        )
         found.append(Variant(name, _cost(plan) / cost, design, halves))
     return PlannedDesign(prior.source, first[0], tuple(found))
 

@@ -124,11 +124,13 @@ class Study:
         """Inverse of `to_dict`, also of a law.json, which has the rest of its report under the key `report`.
 
         laws: your own, where the study's is none of the package's; no code is loaded. Raises FileError naming a field
-        that is missing or unknown, LawError for an unknown law.
+        that is missing or unknown, LawError for an unknown law or constants outside its bounds.
         """
-        return json_values.from_dict(
+        study = json_values.from_dict(
             Study, {name: value for name, value in data.items() if name != "report"}, laws=laws
         )
+        study.law.fit.law.check(study.law.fit.values)
+        return study
 
 
 def fit_table(
