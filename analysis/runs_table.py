@@ -7,7 +7,7 @@ column names of a table that this project did not make. Files are CSV and Parque
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -123,14 +123,17 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
 
     Absent columns are filled in: `run` is "row" and its number, `experiment` "foreign", `status` done, `held_out`
     false, `family` and `budget_flops` missing, `flops` 6 * params * tokens (Kaplan 2020, section 2.1) where both are
-    there and else missing. An empty cell of `held_out` is false; a row without a status stays without one, and a fit
-    leaves it out and says so. The words other trackers use for a status (finished, crashed, ...) and for true and
-    false are read. In a column of numbers a cell that holds a word is empty, and `notes_of` the table says so; in a
-    required column of whole numbers others are read, too: a law reads numbers, such as the optimum of a fitted batch.
-    Of the other columns of the schema, one that does not fit its type is kept as it is.
+    there and else missing. Where only one of params and tokens is there, and both are required, the other is
+    flops / (6 * the one), as in many published tables, and `notes_of` the table says so. An empty cell of `held_out`
+    is false; a row without a status stays without one, and a fit leaves it out and says so. The words other trackers
+    use for a status (finished, crashed, ...) and for true and false are read. In a column of numbers a cell that holds
+    a word is empty, and `notes_of` the table says so; in a required column of whole numbers others are read, too: a law
+    reads numbers, such as the optimum of a fitted batch. Of the other columns of the schema, one that does not fit its
+    type is kept as it is.
     Raises TableError for a required column that is absent, or for a value that cannot be read in a column that is
     required or relied on.
     """
+    frame = _with_counts(frame, required)
     missing = [name for name in required if name not in frame.columns]
     if missing:
         raise TableError(_missing_message(missing, list(frame.columns), missing[0]))
@@ -159,6 +162,25 @@ def six_nd(table: pd.DataFrame) -> pd.Series:
         return table["flops"]
     params, tokens = (pd.to_numeric(table[name], errors="coerce").astype("float64") for name in ("params", "tokens"))
     return 6.0 * params * tokens
+
+
+def told_by_flops(columns: Collection[str], required: Collection[str]) -> str | None:
+    """Which of params and tokens is required and absent, where the other one and FLOPs are there; None for neither."""
+    absent = [name for name in ("params", "tokens") if name not in columns]
+    priced = "flops" in columns or "budget_flops" in columns
+    return absent[0] if len(absent) == 1 and absent[0] in required and priced else None
+
+
+def _with_counts(frame: pd.DataFrame, required: Sequence[str]) -> pd.DataFrame:
+    """`frame` with the one of params and tokens that it lacks, where FLOPs tell it."""
+    absent = told_by_flops(frame.columns, required)
+    if absent is None:
+        return frame
+    price = "flops" if "flops" in frame.columns else "budget_flops"
+    given = "tokens" if absent == "params" else "params"
+    flops, count = (pd.to_numeric(frame[name], errors="coerce").astype("float64") for name in (price, given))
+    note = f"{absent} are not in the table: they are taken as {price} / (6 * {given})"
+    return with_notes(frame.assign(**{absent: flops / (6.0 * count)}), [*notes_of(frame), note])
 
 
 def check_run_names(runs: pd.Series) -> None:
@@ -198,14 +220,15 @@ def adopt(
         if name not in known:
             near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known)
             raise TableError(f"column {name!r}: neither of the law nor of the runs table. Fix: use one of {near}.")
+    absent = told_by_flops(columns, needed)
     for name in needed:
-        if name not in columns and name != "flops":
+        if name not in (*columns, "flops", absent):
             raise TableError(f"columns: {name!r} is not mapped. Fix: say which column of the table holds it.")
     missing = {name: source for name, source in columns.items() if source not in frame.columns}
     if missing:
         raise TableError(_missing_message(list(missing.values()), list(frame.columns), next(iter(missing))))
     named = pd.DataFrame({name: frame[source].to_numpy() for name, source in columns.items()})
-    table = complete(with_notes(named, notes_of(frame)), list(columns))
+    table = complete(with_notes(named, notes_of(frame)), [*columns, *([absent] if absent else [])])
     return table[[name for name in known if name in table.columns]]
 
 

@@ -225,6 +225,23 @@ def test_complete_fills_in_what_the_analysis_relies_on_and_keeps_the_rest():
         complete(pd.concat([frame, frame[["params"]]], axis=1))
 
 
+def test_a_count_that_flops_tell_is_taken_from_them_and_said():
+    """Hoffmann et al.'s points, as read off their figure, have params and FLOPs alone."""
+    whole = planted_table()[["params", "tokens", "flops", "budget_flops", "loss_nats"]]
+    needed = ("params", "tokens", "loss_nats")
+    for absent, price in (("tokens", "flops"), ("params", "flops"), ("tokens", "budget_flops")):
+        given = whole.drop(columns=[absent] + (["flops"] if price == "budget_flops" else []))
+        table = complete(given, needed)
+        np.testing.assert_allclose(table[absent], whole[absent], rtol=1e-12)
+        other = "params" if absent == "tokens" else "tokens"
+        assert notes_of(table) == (f"{absent} are not in the table: they are taken as {price} / (6 * {other})",)
+        columns = {name: name for name in given.columns}
+        np.testing.assert_allclose(adopt(given, columns, needed)[absent], whole[absent], rtol=1e-12)
+    for present in (["params", "loss_nats"], ["flops", "loss_nats"]):
+        with pytest.raises(TableError, match="missing column"):
+            complete(whole[present], needed)
+
+
 def test_words_of_other_trackers_are_read():
     words = ["Finished", "completed", "crashed", "running", "queued", None]
     table = complete(pd.DataFrame({"status": words, "held_out": ["yes", "no", "1", 0, "FALSE", None]}))

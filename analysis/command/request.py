@@ -42,8 +42,7 @@ class Reading:
         A column that is neither needed nor mapped nor relied on by every fit is kept as it is, whatever it holds.
         """
         from analysis.fit import FitError
-        from analysis.runs_table import COLUMNS, RELIED_ON, adopt, complete, read_file
-        from analysis.tables.runs import STEPS
+        from analysis.runs_table import RELIED_ON, adopt, complete, read_file, told_by_flops
         from analysis.tables.units import with_stated
 
         frame = read_file(path, self.decimal)
@@ -53,10 +52,10 @@ class Reading:
         mapped, units = pairs("--column", self.column), numbers("--unit", self.unit)
         frame = self._chosen(frame, mapped, units).drop(columns=list(self.ignore))
         asked = {name: name for name in (*needed, *RELIED_ON) if name in frame.columns} | mapped
-        asked |= {name: name for name in needed if name not in asked and name != "flops"}
+        absent = told_by_flops(asked, needed)
+        asked |= {name: name for name in needed if name not in (*asked, "flops", absent)}
         table = with_stated(adopt(frame, asked, needed), units)
-        known = (*(column.name for column in COLUMNS), *STEPS)
-        unasked = [name for name in known if name in frame.columns and name not in table.columns]
+        unasked = [name for name in frame.columns if name not in (*asked.values(), *table.columns)]
         return complete(table.assign(**{name: frame[name].to_numpy() for name in unasked}), needed)
 
     def _chosen(self, frame: "pd.DataFrame", mapped: Mapping[str, str], units: Mapping[str, float]) -> "pd.DataFrame":

@@ -191,6 +191,7 @@ def misfitting(runs: pd.DataFrame) -> pd.DataFrame:
         "learning_rate": runs["peak_lr"],
         "loss_nats": runs["C4 Eval Loss"],
         "model": runs["model"],
+        "epochs": runs["total_epochs"],
     }
     return _runs_table(columns, len(runs))
 
