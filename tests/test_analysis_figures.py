@@ -187,6 +187,14 @@ def test_a_legend_tells_all_its_budgets_apart(table):
     assert len(labels) == len(set(labels)) == 2
 
 
+def test_many_valleys_are_all_drawn_and_every_few_named():
+    many = fit_table(planted_table(sizes=4, budgets=tuple(np.geomspace(1e11, 1e14, 23))), bootstraps=20)
+    figure = figures.isoflop_valleys(many)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[0] == "10¹¹" and names[-2:] == ["10¹⁴", "optimum"] and len(names) == 11
+    assert sum(len(line.get_xdata()) == 4 for line in figure.axes[0].lines) == len(many.isoflop.valleys) == 23
+
+
 def test_ticks_of_a_logarithmic_axis_are_even_in_its_logarithm():
     """Even steps on an axis from 25 to 450 would label its upper end alone."""
     axes = Figure().subplots()

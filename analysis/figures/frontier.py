@@ -27,6 +27,7 @@ from analysis.drawing import (
 from analysis.studies import Study, fitted_rows, planning_law
 from analysis.studies.allocation import constants_of, interval_at
 
+MANY_VALLEYS = 10  # more are told apart by lightness alone, and every few of them are named
 STEEP = 3.0  # largest over smallest loss, from which valleys are drawn on a logarithmic scale
 
 
@@ -35,13 +36,17 @@ def isoflop_valleys(study: Study, columns: Columns = "one") -> Figure:
     if study.isoflop is None:
         raise FigureError(f"isoflop = None: there are no valleys to draw. Reason: {study.isoflop_note}")
     valleys = study.isoflop.valleys
-    labels = told_apart([valley.budget_flops for valley in valleys])
-    legend_rows = -(-(len(valleys) + 1) // (4 if columns == "one" else 8))
+    labels, crowded = told_apart([valley.budget_flops for valley in valleys]), len(valleys) > MANY_VALLEYS
+    named = {round(place) for place in np.linspace(0, len(valleys) - 1, min(len(valleys), MANY_VALLEYS))}
+    legend_rows = -(-(len(named) + 1) // (4 if columns == "one" else 8))
     with canvas(columns, (2.5 if columns == "one" else 3.0) + 0.14 * legend_rows) as (figure, axes):
         for i, valley in enumerate(valleys):
-            colour, marker = shade(i, len(valleys)), MARKERS[i % len(MARKERS)]
-            axes.plot(valley.curve_params, valley.curve_loss, color=colour, zorder=2)
-            axes.plot(valley.at_params, valley.at_loss, marker, color=colour, label=labels[i])
+            colour, marker = shade(i, len(valleys)), "o" if crowded else MARKERS[i % len(MARKERS)]
+            axes.plot(
+                valley.curve_params, valley.curve_loss, color=colour, linewidth=0.6 if crowded else None, zorder=2
+            )
+            size, label = (1.5 if crowded else None), labels[i] if i in named else None
+            axes.plot(valley.at_params, valley.at_loss, marker, markersize=size, color=colour, label=label)
             axes.errorbar(valley.params.value, valley.loss_nats.value, xerr=arms(valley.params), **STAR_WITH_BAR)
         axes.plot([], [], **STAR, label="optimum")
         axes.set(xscale="log", xlabel="params (count)", ylabel="held-out loss (nats per token)")
