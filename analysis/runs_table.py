@@ -5,6 +5,7 @@ reads a table calls `complete` once, which fills in every column that the analys
 column names of a table that this project did not make. Files are CSV and Parquet with the same content.
 """
 
+import dataclasses
 import difflib
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -251,8 +252,9 @@ def unit_of(name: str) -> str:
 
 
 def column_of(name: object) -> Column | None:
-    """The column of the schema that a name is, None for a name outside it."""
-    return next((column for column in COLUMNS if column.matches(str(name))), None)
+    """The column of the schema that a name is, by that name (accuracy_arc, not accuracy_<task>); None outside it."""
+    found = next((column for column in COLUMNS if column.matches(str(name))), None)
+    return None if found is None else dataclasses.replace(found, name=str(name))
 
 
 def _fits(values: pd.Series | pd.DataFrame, column: Column) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import tyro
@@ -12,6 +11,7 @@ from analysis.command.bowls import bowls
 from analysis.command.fit import fit
 from analysis.fit import FitError
 from analysis.laws import find
+from analysis.runs_table import TableError
 from analysis.studies import excess_loss, sweep_laws
 
 FEW = ("--bootstraps", "30")
@@ -61,11 +61,15 @@ def test_cells_without_an_optimum_axes_without_a_law_and_rows_left_out_are_named
     table = planted_sweep().assign(group=lambda t: t["params"].map({1e8: "a", 3e8: "b", 1e9: "c"}))
     edge = table["params"].eq(1e8) & (table["learning_rate"] > 0.4 * best_rate(1e8, table["tokens"]))
     table = table[~(edge & table["tokens"].eq(2e9))]
-    table.loc[table.index[-1], "loss_nats"] = np.nan
+    table = table.astype({"loss_nats": object})
+    table.loc[table.index[-1], "loss_nats"] = "diverged"
     table.assign(momentum=table["learning_rate"] / 2).to_csv(tmp_path / "sweep.csv", index=False)
     cell = ("--cell", "group", "tokens")
-    run(bowls, tmp_path / "sweep.csv", *cell, *FEW, "--figures", tmp_path)
+    run(bowls, tmp_path / "sweep.csv", *cell, *FEW, "--figures", tmp_path, "--json", tmp_path / "b.json")
     shown = capsys.readouterr().out
+    assert shown.startswith("Of the table, first\n- loss_nats = 'diverged' in row ")
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert len(found["left_out"]) == len(found["table_notes"]) == 1
     assert "too few runs near the lowest loss" in shown and "isoflop fit calls it learning_rate_tokens" in shown
     assert "loss_nats is missing or NaN" in shown and "over 6 cells" in shown
     run(bowls, tmp_path / "sweep.csv", *cell, *FEW, "--axes", "momentum", "batch_tokens")
@@ -93,8 +97,9 @@ def test_what_cannot_be_followed_is_refused():
         (lambda t: t, {"laws": [find("batch_tokens_params")] * 2}, "is the second of batch_tokens. Fix: keep one"),
         (lambda t: t, {"at": {"params": 1e9}}, "at tokens = None: the laws need a positive one"),
         (lambda t: t.drop(columns="params"), {}, "missing column 'params'"),
+        (lambda t: t.assign(params=t["params"] / 1e9), {}, "params = 0.1 of run .* --unit params=1e9"),
     ):
-        with pytest.raises(FitError, match=message):
+        with pytest.raises((FitError, TableError), match=message):
             sweep_laws(change(table), bootstraps=20, **settings)
     one = sweep_laws(table[table["params"].eq(1e8)], bootstraps=20)
     assert not one.laws and "points = 2" in one.law_notes["learning_rate"] and not one.followed

@@ -245,6 +245,19 @@ def test_a_budget_chooses_its_run(tmp_path, capsys):
         (lambda t: t.assign(params=5e5), NAMES, FitError, "params = 500000 in all 18"),
         (lambda t: t.assign(loss_nats=-1.0), NAMES, FitError, "points = 0: .*loss_nats = -1 is not positive"),
         (lambda t: t[:6], NAMES, FitError, "lie on one line"),
+        (
+            lambda t: t.assign(loss_nats=t["loss_nats"].where(t.index < 6)),
+            NAMES,
+            FitError,
+            r"lie on one line.* \(12 of 18 rows are left out: row 6: loss_nats is missing or NaN; .*; and 7 more\)",
+        ),
+        (lambda t: t, (*NAMES, "--budgets", "0"), FitError, "budgets = 0: must be positive and finite. Fix: give raw"),
+        (
+            lambda t: t,
+            (*NAMES, "--hyperparameters", "chinchilla=best.csv"),
+            FitError,
+            "--hyperparameters chinchilla: gives loss_nats, which is no hyperparameter. Fix: name a law of one",
+        ),
         (lambda t: t.assign(tokens="many"), NAMES, TableError, "tokens = 'many' in row 0: must be a number"),
     ],
 )

@@ -6,9 +6,13 @@ import pytest
 import tyro
 
 from analysis.command.downstream import downstream
-from analysis.fit import FitError
+from analysis.command.request import Reading, Source
+from analysis.fit import LEAST_SQUARES, FitError
+from analysis.intervals import estimate
 from analysis.laws import evaluate, find
-from analysis.studies import fit_two_steps, predict_task, smoothed
+from analysis.report.fitted_law import weak_constants
+from analysis.studies import fit_two_steps, forecast_tasks, predict_task, smoothed
+from analysis.tables.units import check_shares
 
 LOSS = {"E": 0.4, "A": 40.0, "B": 200.0, "alpha": 0.25, "beta": 0.28}
 ACCURACY = {"floor": 0.25, "gain": 0.7, "k": 6.0, "middle": 0.8}
@@ -109,6 +113,86 @@ def test_runs_held_out_are_predicted_and_scored_from_the_command_line(tmp_path, 
         assert one["predicted"]["accuracy"]["value"] == pytest.approx(one["accuracy"], abs=1e-6)
     assert [error["run"] for error in found["errors"]] == ["1.3e+09-100", "1.3e+09-200"]
     assert max(error["absolute"] for error in found["errors"]) < 1e-6
+
+
+def checkpoints(noise=0.0):
+    """Four checkpoints of each planted run."""
+    table = planted_ladder(noise)
+    return table[table["steps"] % 5 == 0].reset_index(drop=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda accuracy: 100 * accuracy, r"64 of 64 runs\): .*in percent\? Fix: .*--unit accuracy_quiz=0.01"),
+        (lambda accuracy: accuracy.where(accuracy.index != 3, 1.3), r"accuracy_quiz = 1.3 of run '1.9e\+08-20' \(1 of"),
+        (lambda accuracy: accuracy.where(accuracy.index != 3, -0.1), "0 to 1. Fix: mend these rows"),
+        (
+            lambda accuracy: accuracy.where(accuracy.index < 0, 0.5),
+            "accuracy = 0.5 in all 64 checkpoints that measured it: nothing",
+        ),
+    ],
+)
+def test_what_is_no_share_or_does_not_vary_is_refused(change, message):
+    table = checkpoints().assign(accuracy_quiz=lambda t: change(t["accuracy_quiz"]))
+    with pytest.raises(ValueError, match=message):
+        forecast_tasks(table, ["quiz"], bootstraps=20)
+
+
+def test_percent_that_is_said_to_be_is_read(tmp_path):
+    table = checkpoints(0.01).assign(accuracy_quiz=lambda t: 100 * t["accuracy_quiz"])
+    table.to_csv(tmp_path / "percent.csv", index=False)
+    reading = Reading(unit=(("accuracy_quiz=0.01",),))
+    read = Source(tmp_path / "percent.csv", reading).read(("params", "tokens", "accuracy_quiz"))
+    check_shares(read, ("accuracy_quiz",))
+    np.testing.assert_allclose(read["accuracy_quiz"], checkpoints(0.01)["accuracy_quiz"], rtol=1e-12)
+
+
+def test_no_mean_stands_for_what_a_checkpoint_has_not_measured():
+    """A loss that is no loss enters no window: what is left is what a table without its row gives."""
+    table = checkpoints(0.01)
+    spoilt = table.assign(task_loss_quiz=table["task_loss_quiz"].where(table.index != 5, -1.0))
+    rows = smoothed(spoilt, "quiz", window=3)
+    assert rows["task_loss"].isna().sum() == 1 and np.isnan(rows.loc[5, "task_loss"])
+    of_run = table["task_loss_quiz"]
+    assert rows.loc[6, "task_loss"] == pytest.approx((of_run[4] + of_run[6]) / 2, rel=1e-12)
+    assert rows.loc[7, "task_loss"] == pytest.approx((of_run[6] + of_run[7]) / 2, rel=1e-12)
+
+
+def test_words_and_rows_that_were_not_read_are_named(tmp_path, capsys):
+    table = checkpoints(0.01).astype({"accuracy_quiz": object})
+    table.loc[1, "accuracy_quiz"] = "n/a?"
+    table.loc[[6, 9], "task_loss_quiz"] = -1.0
+    table.loc[63, ["accuracy_quiz", "task_loss_quiz"]] = None  # of a run that is held out: predicted, and not scored
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    held = ("--held-out", "1.3e+09-200", "--bootstraps", "20", "--json", str(tmp_path / "found.json"))
+    tyro.cli(downstream, args=[str(tmp_path / "runs.csv"), *held])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("Of the table, first - accuracy_quiz = 'n/a?' in row 1: no number, read as missing")
+    assert "60 rows of 15 runs: rows of one run are not independent" in shown
+    found = json.loads((tmp_path / "found.json").read_text())
+    reasons = {item["run"]: item["reason"] for item in found["left_out"]}
+    assert reasons == {
+        "1.9e+08-20 at tokens 1.9e+09": "accuracy_quiz is missing or NaN",
+        "1.9e+08-40 at tokens 5.7e+09": "task_loss_quiz = -1 is not positive and finite",
+        "1.9e+08-100 at tokens 9.5e+09": "task_loss_quiz = -1 is not positive and finite",
+    }
+    assert all(run in shown for run in reasons) and len(found["table_notes"]) == 2
+    assert found["forecasts"][0]["accuracy"] is None and found["errors"] == []
+
+
+def test_a_constant_between_two_bounds_is_not_called_at_its_bound():
+    """Noisy, and each well inside: floor 0.25 of 0 to 1, gain 0.7 of 0 to 2."""
+    for seed in range(3):
+        step = fit_two_steps(smoothed(planted_ladder(0.01, seed), "quiz"), bootstraps=20).accuracy
+        assert {interval.note for interval in step.intervals.values()} == {""} and step.weakly_identified == {}
+
+
+def test_runs_that_never_leave_the_upper_half_do_not_tell_the_floor():
+    table = checkpoints(0.01)
+    rows = smoothed(table[table["task_loss_quiz"] < 0.85], "quiz", window=1)
+    shown = weak_constants(estimate(find("task_accuracy"), rows, objective=LEAST_SQUARES, bootstraps=20))
+    assert "floor" in shown
 
 
 @pytest.mark.parametrize(

@@ -35,3 +35,7 @@ def test_a_law_of_ones_own_and_an_unknown_one(tmp_path, capsys):
     assert "made for this test" in capsys.readouterr().out
     with pytest.raises(LawError, match="law = 'chinchila': no such law. Fix: use one of chinchilla"):
         tyro.cli(laws, args=["chinchila"])
+    with pytest.raises(
+        LawError, match=rf"law = 'nope': no such law. Fix: use one of the {len(LAWS)} that isoflop laws"
+    ):
+        tyro.cli(laws, args=["nope"])

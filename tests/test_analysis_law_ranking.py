@@ -53,7 +53,9 @@ def test_all_laws_see_the_same_runs(table):
     priced = table.assign(flops=table["flops"].where(table.index % 5 != 1))
     found = rank_laws([CHINCHILLA, FRONTIER], priced, by="budget_flops", cuts=CUTS[:1], bootstraps=20)
     rest = rank_laws([CHINCHILLA, FRONTIER], priced.dropna(subset="flops"), by="budget_flops", cuts=CUTS, bootstraps=20)
-    assert found.without == 6 and rest.without == 0
+    assert found.without == 6 and rest.without == 0 and rest.left_out == ()
+    assert [item.run for item in found.left_out] == priced["run"][priced["flops"].isna()].tolist()
+    assert {item.reason for item in found.left_out} == {"flops is missing or NaN"}
     for one, same in zip(found.ranked, rest.ranked, strict=True):
         assert one.law == same.law and one.residual_scale == same.residual_scale
         assert one.backtest.cuts[0].mean_absolute_error == same.backtest.cuts[0].mean_absolute_error
@@ -70,14 +72,21 @@ def test_cuts_below_which_a_law_has_no_fit_do_not_count(table):
 
 
 def test_what_cannot_be_compared_is_named(table, tmp_path, capsys):
-    table[["params", "tokens", "budget_flops", "flops", "loss_nats"]].to_csv(tmp_path / "runs.csv", index=False)
+    columns = ["params", "tokens", "budget_flops", "flops", "loss_nats"]
+    spoilt = pd.concat([table[columns].astype({"loss_nats": object}), table[columns].tail(2)], ignore_index=True)
+    spoilt.loc[spoilt.index[-2:], "loss_nats"] = ["diverged", -1.0]
+    spoilt.to_csv(tmp_path / "runs.csv", index=False)
     laws = ("--laws", "chinchilla", "kaplan", "data_constrained", "learning_rate_params")
     settings = ("--bootstraps", "20", "--cuts", "2e13", "--json", str(tmp_path / "ranking.json"))
     tyro.cli(compare, args=[str(tmp_path / "runs.csv"), *laws, *settings])
     shown = " ".join(capsys.readouterr().out.split())
     assert "missing column 'unique_tokens' of law 'data_constrained'" in shown
     assert "gives learning_rate, and chinchilla loss_nats" in shown and "chinchilla extrapolates better" in shown
+    assert shown.startswith(f"Of the table, first - loss_nats = 'diverged' in row {len(table)}: no number")
     found = json.loads((tmp_path / "ranking.json").read_text())
+    reasons = [item["reason"] for item in found["left_out"]]
+    assert reasons == ["loss_nats is missing or NaN", "loss_nats = -1 is not positive and finite"]
+    assert all(reason in shown for reason in reasons) and len(found["table_notes"]) == 1
     assert [one["law"]["name"] for one in found["ranked"]] == ["chinchilla", "kaplan"]
     with pytest.raises(TableError, match="missing columns 'unique_tokens', 'learning_rate'"):
         tyro.cli(compare, args=[str(tmp_path / "runs.csv"), "--laws", "data_constrained", "learning_rate_params"])

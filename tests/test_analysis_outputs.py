@@ -63,7 +63,7 @@ def test_a_check_leaves_nothing_behind_and_what_it_cannot_see_is_worded_too(tmp_
     long = tmp_path / ("x" * 250)  # a name of its own, and not with the ending of the file that is renamed to it
     check_file("--json", long)
     with pytest.raises(OutputError, match=r"--json = '.*x': cannot be written \(File name too long\)"):
-        write_json(long, 1.0)
+        write_json(standard_output(), long, 1.0)
     with pytest.raises(OSError, match="No space left"), writing("--json", long):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -61,7 +61,9 @@ def test_a_column_that_is_there_twice_is_refused():
 def test_a_table_of_zero_rows_or_of_failures_names_why():
     with pytest.raises(FitError, match="points = 0: law 'chinchilla' has 5 parameters and needs at least 6"):
         fit(CHINCHILLA, planted_table()[:0])
-    with pytest.raises(FitError, match="points = 0: .*left out: run-0: loss_nats is missing or NaN; run-1"):
+    with pytest.raises(
+        FitError, match="points = 0: .*left out: run-0: loss_nats is missing or NaN; run-1.*; and 13 more"
+    ):
         fit(CHINCHILLA, planted_table().assign(loss_nats=np.nan))
 
 

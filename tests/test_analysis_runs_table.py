@@ -73,18 +73,42 @@ def test_wrong_values_are_named(column, value, message):
         validate(table)
 
 
+def _zipped(text, *names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names or ("runs.csv", "__MACOSX/._runs.csv"):
+            archive.writestr(zipfile.ZipInfo(name), text)  # of 1980, not of now: bytes are part of a test's name
+    return buffer.getvalue()
+
+
+WRITTEN = "N,loss,note\n1500000,3.25,plain\n20000000,3.125,\n"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("absent.csv", None, "no such file"),
         ("runs.xlsx", b"x", r"must be .csv, .tsv, .txt \(also .gz, .bz2, .xz or .zip\) or .parquet"),
-        ("empty.csv", b"", "No columns"),
+        ("empty.csv", b"", "is empty. Fix: write a header line"),
         ("binary.csv", b"a,b\n1,\0\xff\n", "holds zero bytes and is no text, or UTF-16 without its mark"),
         ("utf16.csv", "a,b\n1,2\n".encode("utf-16")[:-1], "is damaged .truncated data"),
         ("shifted.csv", b"a,b\n1,2,3\n4,5,6\n", "header has names for 2 of the 3 fields of a row. Fix: name every"),
         ("trailing.csv", b"a,b\n1,2,\n4,5,\n", "names for 2 of the 3 fields of a row. Fix: .*end no row with"),
         ("wide.csv", b"a,b\n1,2,3,4\n", "names for 2 of the 4 fields"),
-        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", r"Expected 2 fields in line 3, saw 3\. Fix: write a header line"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", r"line 3 has 3 fields, and the header names 2\. Fix: write 2"),
+        ("open.csv", b'a,b\n1,2\n"1,2\n', r"a quote that is opened in row 2 is not closed\. Fix: close it"),
+        (
+            "colons.csv",
+            b"params:tokens:loss\n1:2:3\n",
+            "is one name, 'params:tokens:loss': .*comma, semicolon, tab, bar",
+        ),
+        ("uneven.csv", b"params tokens\n1 2\n1 2 3\n", "is one name, 'params tokens': .* blanks. Fix: write one"),
+        (
+            "two.csv.zip",
+            _zipped(WRITTEN, "a.csv", "b.tsv"),
+            "holds 2 tables, a.csv, b.tsv, and one is read. Fix: unpack",
+        ),
+        ("none.csv.zip", _zipped(WRITTEN, "read.me"), "holds no .csv, .tsv, .txt but read.me. Fix: give a table's own"),
         ("twice.csv", b"loss,a,loss\n1,2,3\n", "column 'loss' is there 2 times. Fix: keep one of them"),
         ("twice.csv.gz", gzip.compress(b'"a","a"\n1,2\n', mtime=0), "column 'a' is there 2 times"),
         ("wide.tsv", b"a\tb\n1\t2\t3\t4\n", "names for 2 of the 4 fields"),
@@ -108,16 +132,6 @@ def test_unreadable_files(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
-def _zipped(text):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("runs.csv"), text)  # of 1980, not of now: bytes are part of a test's name
-    return buffer.getvalue()
-
-
-WRITTEN = "N,loss,note\n1500000,3.25,plain\n20000000,3.125,\n"
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -126,6 +140,7 @@ WRITTEN = "N,loss,note\n1500000,3.25,plain\n20000000,3.125,\n"
         ("runs.csv.bz2", bz2.compress(WRITTEN.encode())),
         ("runs.txt.xz", lzma.compress(WRITTEN.encode())),
         ("runs.csv.zip", _zipped(WRITTEN)),
+        ("runs.zip", _zipped(WRITTEN)),
         ("runs.tsv", WRITTEN.replace(",", "\t").encode()),
         ("runs.csv", WRITTEN.replace(",", ";").replace("\n", "\r\n").encode("utf-8-sig")),
         ("runs.csv", WRITTEN.replace(",", "|").encode("utf-16")),
@@ -142,6 +157,16 @@ def test_one_table_in_any_writing_is_read_alike(tmp_path, name, content):
     table = read_file(tmp_path / name)
     assert list(table["N"]) == [1.5e6, 2e7] and list(table["loss"]) == [3.25, 3.125] and not notes_of(table)
     assert list(table["note"].fillna("none")) == ["plain", "none"]
+
+
+def test_fields_that_blanks_part_are_read(tmp_path):
+    (tmp_path / "runs.txt").write_text("  N   loss\n 1.5e6 3.25\n2e7    3.125 \n\n")
+    table = read_file(tmp_path / "runs.txt")
+    assert (
+        list(table.columns) == ["N", "loss"]
+        and list(table["N"]) == [1.5e6, 2e7]
+        and list(table["loss"]) == [3.25, 3.125]
+    )
 
 
 def test_text_that_is_not_unicode_is_read_and_said(tmp_path):

@@ -32,7 +32,7 @@ def backtest(
         figures: folder that gets the figure, as PNG and PDF.
     """
     from analysis import backend, studies
-    from analysis.report import backtest_section, notes_block, show
+    from analysis.report import backtest_section, left_out_section, notes_block, show
 
     backend.configure_command()
     console = standard_output()
@@ -49,8 +49,8 @@ def backtest(
         bootstraps=bootstraps,
         seed=request.chosen_seed(),
     )
-    show(console, *notes_block(found.table_notes), backtest_section(found))
-    write_json(json, found)
+    show(console, *notes_block(found.table_notes), backtest_section(found), *left_out_section(found.left_out))
+    write_json(console, json, found)
     if figures is not None:
         from analysis.figures import backtest_errors, save  # brings matplotlib
 

@@ -72,7 +72,7 @@ def bowls(
         at=numbers("--at", at) or None,
     )
     show(console, *sweep_sections(found))
-    write_json(json, found)
+    write_json(console, json, found)
     if out is not None:
         with writing("--out", out):
             out.parent.mkdir(parents=True, exist_ok=True)

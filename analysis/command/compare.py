@@ -63,7 +63,7 @@ def compare(
         seed=request.chosen_seed(),
     )
     show(console, *ranking_sections(found))
-    write_json(json, found)
+    write_json(console, json, found)
 
 
 def _read(source: Source, laws: "list[Law]", by: str) -> "pd.DataFrame":

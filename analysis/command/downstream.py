@@ -74,7 +74,7 @@ def downstream(
         far_factor=far_factor,
     )
     show(console, *forecast_sections(found))
-    write_json(json, found)
+    write_json(console, json, found)
 
 
 def _tasks(source: Source) -> Sequence[str]:

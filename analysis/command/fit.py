@@ -95,7 +95,7 @@ def fit(
         served=None if target_loss is None or inference_tokens is None else (target_loss, inference_tokens),
     )
     show(console, *notes_block(study.table_notes), *report.findings(), report.runs_section())
-    write_json(json, report.to_dict())
+    write_json(console, json, report.to_dict())
     if figures is not None:
         from analysis.report.files import write_study  # brings matplotlib
 
@@ -105,13 +105,20 @@ def fit(
 
 
 def _hyperparameter_laws(groups: Assignments, request: Request, bootstraps: int) -> "list[Estimate]":
+    from analysis.fit import FitError
     from analysis.intervals import estimate
     from analysis.laws import load
-    from analysis.tables.units import check_units
+    from analysis.quantities import is_loss
+    from analysis.tables.units import check_units, is_share
 
     found = []
     for name, path in pairs("--hyperparameters", groups).items():
         law = load(name)
+        if is_loss(law.output) or is_share(law.output):
+            raise FitError(
+                f"--hyperparameters {name}: gives {law.output}, which is no hyperparameter. Fix: name a law of one, as "
+                f"learning_rate_params_tokens={path} (isoflop laws lists them)."
+            )
         table = Source(Path(path)).read((*law.inputs, law.output))
         check_units(law, table)
         settings = {"level": request.level, "bootstraps": bootstraps, "seed": request.chosen_seed()}

@@ -56,8 +56,8 @@ def check_folder(option: str, path: Path | None) -> None:
             _check_place(path)
 
 
-def write_json(path: Path | None, value: Any) -> None:
-    """Write a value's JSON to the `path` that --json gives, whose folders are made; nothing without one."""
+def write_json(console: Console, path: Path | None, value: Any) -> None:
+    """Write a value's JSON to the `path` that --json gives, whose folders are made, and say so; nothing without one."""
     from analysis import json_values
     from analysis.files import write_atomically
 
@@ -65,6 +65,7 @@ def write_json(path: Path | None, value: Any) -> None:
         with writing("--json", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json_values.dumps(value).encode())
+        announce(console, [path])
 
 
 @contextmanager

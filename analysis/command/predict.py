@@ -47,7 +47,7 @@ def predict(
 
     from analysis import backend
     from analysis.fit import FitError
-    from analysis.report import held_out_section, notes_block, show
+    from analysis.report import held_out_section, left_out_section, notes_block, show
     from analysis.report.document import Bullets, Strong
     from analysis.studies import optimum, prediction
 
@@ -79,6 +79,7 @@ def predict(
     show(console, *notes_block(study.table_notes), held_out_section(found, None))
     if study.caveats:
         show(console, Bullets(tuple(Strong(f"{caveat}.") for caveat in study.caveats)))
+    show(console, *left_out_section([item for item in study.left_out if item.run != run]))
     console.print(f"written to {out} at {found.written}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 

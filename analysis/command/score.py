@@ -49,7 +49,7 @@ def score(
     console.print(f"{found.run or 'the run'}, {found.output}: {scored}", highlight=False, markup=False)
     if found.reach.warning:
         console.print(f"the prediction {found.reach.warning}", highlight=False, markup=False)
-    write_json(json, scored)
+    write_json(console, json, scored)
 
 
 def _measured(found: "Prediction", rows: "pd.DataFrame", run: str) -> float:

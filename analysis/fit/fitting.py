@@ -15,6 +15,8 @@ from analysis.fit.search import search
 from analysis.fit.starts import off_bounds
 from analysis.laws import LAWS, Law, evaluate
 
+NAMED_ROWS = 5  # of those left out
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -91,14 +93,23 @@ def _without(law: Law, constant: str) -> str:
     return f"{f', fit --law {laws[0]}' if laws else ''}, or hold the constants that go with it, as --fix CONSTANT=VALUE"
 
 
+def _without_those(left_out: tuple[LeftOut, ...], points: Points) -> str:
+    """The first rows left out with their reasons, and how many there are, for the end of a fix; nothing without any."""
+    if not left_out:
+        return ""
+    rows = len(left_out) + len(points.runs)
+    named = "; ".join(f"{item.run}: {item.reason}" for item in left_out[:NAMED_ROWS])
+    more = f"; and {len(left_out) - NAMED_ROWS} more" if len(left_out) > NAMED_ROWS else ""
+    return f" ({len(left_out)} of {rows} rows are left out: {named}{more})"
+
+
 def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) -> None:
     """Raise FitError for points that cannot determine the law."""
     needed = len(law.parameters) + 1
     if len(points.runs) < needed:
-        reasons = "; ".join(f"{item.run}: {item.reason}" for item in left_out[:5])
         raise FitError(
             f"points = {len(points.runs)}: law {law.name!r} has {len(law.parameters)} parameters and needs "
-            f"at least {needed} usable points. Fix: add runs{f' (left out: {reasons})' if reasons else ''}."
+            f"at least {needed} usable points. Fix: add runs{_without_those(left_out, points)}."
         )
     if law.fixed:
         return  # what varies is then not for the inputs alone to say: conditioning tells
@@ -114,7 +125,8 @@ def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) 
         if width < 1e-6:
             raise FitError(
                 f"{name} = {points.inputs[name][0]:g} in all {len(points.runs)} usable points: the effect of {name} "
-                f"cannot be told from a constant. Fix: add runs that differ in {name}{_without(law, name)}."
+                f"cannot be told from a constant. Fix: add runs that differ in {name}{_without(law, name)}"
+                f"{_without_those(left_out, points)}."
             )
     centred = (logs - logs.mean(axis=1, keepdims=True)) / spread[:, None]
     singular = np.linalg.svd(centred, compute_uv=False)
@@ -122,7 +134,7 @@ def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) 
         raise FitError(
             f"{' and '.join(law.inputs)}: all {len(points.runs)} usable points lie on one line in their "
             "logarithms (one compute budget only, or a fixed ratio), so their effects cannot be told apart. "
-            "Fix: add runs at other budgets."
+            f"Fix: add runs at other budgets{_without_those(left_out, points)}."
         )
 
 

@@ -156,11 +156,12 @@ def _opened(found: Estimate, points: Points, profiles: Mapping[str, Profile], le
     """
     law, result = found.fit.law, found.fit
     best_P = law.pack(result.array())
-    felt_P = law.natural(off_bounds(law, best_P, points.inputs, result.residual_scale))
+    felt_P = off_bounds(law, best_P, points.inputs, result.residual_scale)
     intervals = {}
-    for parameter, felt in zip(law.parameters, felt_P, strict=True):
+    # Compared in the solver's variables: on the way to a constant between two bounds and back it changes by rounding.
+    for parameter, is_at_bound, felt in zip(law.parameters, felt_P > best_P, law.natural(felt_P), strict=True):
         interval, held = found.intervals[parameter.name], profiles[parameter.name]
-        if parameter.low == 0 and felt > result.values[parameter.name]:
+        if parameter.low == 0 and is_at_bound:
             bounded = held.high if held.closed_above else np.inf
             interval = Interval(0.0, 0.0, interval.high if interval.high >= felt else bounded, AT_BOUND)
         elif not held.closed:

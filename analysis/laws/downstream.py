@@ -20,7 +20,9 @@ TASK_LOSS = dataclasses.replace(
     ),
 )
 
-_FLOOR = Parameter("floor", "1", "accuracy of a model that knows nothing", low=-1.0, high=1.0)
+# An accuracy is a share, so that what a model that knows nothing has lies between 0 and 1. Floor and gain together may
+# exceed 1: the upper end of the sigmoid of step 2 lies beyond a task loss of zero.
+_FLOOR = Parameter("floor", "1", "accuracy of a model that knows nothing", high=1.0)
 _GAIN = Parameter("gain", "1", "accuracy of a perfect model above the floor", high=2.0)
 
 TASK_ACCURACY = Law(

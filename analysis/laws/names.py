@@ -24,14 +24,17 @@ from analysis.laws.loss import LAWS as LOSS
 
 GROUPS = (LOSS, DATA_CONSTRAINED, EXPERTS, DOWNSTREAM, HYPERPARAMETERS, LEARNING_CURVE)
 LAWS = {law.name: law for group in GROUPS for law in group}
+NEAR = 0.5  # likeness of a name to one that was meant
 
 
 def find(name: str) -> Law:
-    """The law of that name in `LAWS`. Raises LawError naming the nearest names."""
+    """The law of that name in `LAWS`. Raises LawError naming the nearest names, if there are any."""
     if name not in LAWS:
-        near = difflib.get_close_matches(name, LAWS, n=3, cutoff=0.3) or list(LAWS)
+        near = difflib.get_close_matches(name, LAWS, n=3, cutoff=NEAR)
+        use = f"use one of {', '.join(near)}, or another" if near else "use one"
         raise LawError(
-            f"law = {name!r}: no such law. Fix: use one of {', '.join(near)}, or --law FILE.py:NAME for your own."
+            f"law = {name!r}: no such law. Fix: {use} of the {len(LAWS)} that isoflop laws lists, or FILE.py:NAME for "
+            "your own."
         )
     return LAWS[name]
 

@@ -1,6 +1,7 @@
 """The section on the parametric law: its constants (approach 3), and how well the runs determine them."""
 
 from analysis.intervals import Estimate
+from analysis.intervals.interval import NOT_DETERMINED, NOTES, OPEN_ABOVE, OPEN_BELOW
 from analysis.report.document import (
     Bullets,
     Code,
@@ -60,6 +61,13 @@ def fit_quality(estimate: Estimate) -> Content:
         "gradient ", Number(fit.gradient_norm, ".1e"), "; condition number ", Number(fit.condition_number, ".3g"), ".",
         scale, " Residual scale ", residual, f". Intervals: {estimate.method}.",
     )  # fmt: skip
+
+
+def weak_constants(estimate: Estimate) -> dict[str, str]:
+    """For each constant that the points do not pin down, why; for an estimate that no study with profiles holds."""
+    is_open = (OPEN_BELOW, OPEN_ABOVE, NOT_DETERMINED)
+    notes = {name: interval.note for name, interval in estimate.intervals.items()}
+    return {**{name: NOTES[note] for name, note in notes.items() if note in is_open}, **estimate.weakly_identified}
 
 
 def weakly_identified(reasons: dict[str, str]) -> tuple[Bullets, ...]:

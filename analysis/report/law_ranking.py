@@ -2,12 +2,14 @@
 
 from analysis.quantities import with_unit
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, ends, span
+from analysis.report.table_notes import left_out_section, notes_block
 from analysis.studies.law_ranking import RankedLaw, Ranking
 
 
 def ranking_sections(ranking: Ranking) -> tuple[Section, ...]:
     """All that `isoflop compare` prints."""
-    return (_ranking(ranking), _cuts(ranking), *_unranked(ranking))
+    notes, left_out = notes_block(ranking.table_notes), left_out_section(ranking.left_out)
+    return (*notes, _ranking(ranking), _cuts(ranking), *_unranked(ranking), *left_out)
 
 
 def _ranking(ranking: Ranking) -> Section:

@@ -1,5 +1,6 @@
 """A study and what follows from it, as one value: what law.json holds, and the document made from exactly that."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,8 +13,9 @@ from analysis.fit import FitError
 from analysis.intervals import Estimate, Interval
 from analysis.quantities import is_loss, with_unit
 from analysis.report import beyond_the_runs, fitted_law, valleys
-from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section, Table
+from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section
 from analysis.report.residual_checks import checks_section
+from analysis.report.table_notes import left_out_table, notes_block
 from analysis.report.time_account import TimeAccount, time_section
 from analysis.runs_table import unit_of
 from analysis.studies import (
@@ -96,13 +98,12 @@ class StudyReport:
             (f"fitted {name}: ", Number(low), " to ", Number(high, unit=unit_of(name)))
             for name, (low, high) in self.study.ranges.items()
         )
-        left_out = tuple((item.run, item.reason) for item in self.study.left_out)
         return Section(
             "Runs",
             (
                 Paragraph((rows[0], " rows in the table: ", rows[1], " fitted, ", rows[2], " left out.")),
                 Bullets(ranges),
-                *([Table(("run left out", "reason"), left_out, terminal_rows=20)] if left_out else []),
+                *left_out_table(self.study.left_out),
             ),
         )
 
@@ -134,11 +135,6 @@ class StudyReport:
         )
 
 
-def notes_block(notes: Sequence[str]) -> tuple[Section, ...]:
-    """What is to be known of a table before any result from it; nothing where nothing is."""
-    return (Section("Of the table, first", (Bullets(tuple(notes)),)),) if notes else ()
-
-
 def study_report(
     table: pd.DataFrame,
     study: Study,
@@ -162,6 +158,9 @@ def study_report(
     """
     if study.optima_note and (budgets or hyperparameters or served is not None):
         raise FitError(study.optima_note)
+    for budget in budgets:
+        if not (budget > 0 and math.isfinite(budget)):
+            raise FitError(f"budgets = {budget:g}: must be positive and finite. Fix: give raw FLOPs, as 1e21.")
     asked = {*budgets, *([prediction.flops] if prediction is not None and prediction.flops is not None else [])}
     names = sorted(set(table["experiment"].dropna().astype(str))) if "experiment" in table.columns else []
     has_optima = not study.optima_note

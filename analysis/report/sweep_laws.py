@@ -18,7 +18,8 @@ from analysis.report.document import (
     ends,
     span,
 )
-from analysis.report.fitted_law import constants_table, fit_quality, weakly_identified
+from analysis.report.fitted_law import constants_table, fit_quality, weak_constants, weakly_identified
+from analysis.report.table_notes import left_out_section, notes_block
 from analysis.studies.sweep_laws import Advice, Followed, SweepLaws
 
 
@@ -26,7 +27,8 @@ def sweep_sections(found: SweepLaws) -> tuple[Section, ...]:
     """All that `isoflop bowls` prints."""
     laws = (_law(found, axis) for axis in found.axes)
     advice = [_advice(found.advice, found.level)] if found.advice else []
-    return (_optima(found), *laws, _followed(found), *advice, *_left_out(found))
+    notes, left_out = notes_block(found.table_notes), left_out_section(found.left_out)
+    return (*notes, _optima(found), *laws, _followed(found), *advice, *left_out)
 
 
 def _optima(found: SweepLaws) -> Section:
@@ -59,7 +61,7 @@ def _law(found: SweepLaws, axis: str) -> Section:
             ),
             constants_table(law, found.level),
             Paragraph(fit_quality(law)),
-            *weakly_identified(law.weakly_identified),
+            *weakly_identified(weak_constants(law)),
         ),
     )
 
@@ -84,6 +86,9 @@ def _followed(found: SweepLaws) -> Section:
         ),
         Table(columns, rows),
     ]
+    reasons = tuple(dict.fromkeys(one.reason for one in found.followed if one.reason))
+    if reasons:
+        blocks.append(Bullets(tuple(f"A cell is not followed: {reason}" for reason in reasons)))
     if len(found.excess):
         blocks.append(
             Paragraph(
@@ -100,7 +105,7 @@ def _followed(found: SweepLaws) -> Section:
 
 def _outcome(one: Followed, axes: tuple[str, ...]) -> tuple[Content, ...]:
     if one.reason:
-        return (*[""] * len(axes), "none", "", one.reason)
+        return (*[""] * len(axes), "none", "", "no laws without it")
     wanted = tuple(Number(one.recommended[axis]) for axis in axes)
     return (*wanted, one.nearest_run, Number(one.excess, ".3g"), _distance(one))
 
@@ -126,13 +131,6 @@ def _advice(advice: Advice, level: float) -> Section:
     return Section(
         title, (Table(("setting", "value", (Number(level, ".0%"), " interval of the laws")), rows), *warning)
     )
-
-
-def _left_out(found: SweepLaws) -> tuple[Section, ...]:
-    if not found.left_out:
-        return ()
-    rows = tuple((item.run, item.reason) for item in found.left_out)
-    return (Section("Runs left out", (Table(("run left out", "reason"), rows, terminal_rows=20),)),)
 
 
 def _cell(cell: Mapping[str, float | str]) -> tuple[Content, ...]:

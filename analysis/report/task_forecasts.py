@@ -1,26 +1,45 @@
 """Forecasts of downstream tasks as a document: both steps, each run and task, and the error where it was measured."""
 
 from analysis.intervals import Estimate
-from analysis.report.document import Code, Content, Number, Paragraph, Section, Strong, Table, span
-from analysis.report.fitted_law import constants_table, fit_quality, weakly_identified
+from analysis.report.document import Code, Content, Number, Paragraph, Section, Strong, Table, notes_on, span
+from analysis.report.fitted_law import constants_table, fit_quality, weak_constants, weakly_identified
+from analysis.report.table_notes import SHOWN_ROWS, left_out_section, notes_block
 from analysis.studies.task_forecasts import Forecast, TaskForecasts
 
 
 def forecast_sections(found: TaskForecasts) -> tuple[Section, ...]:
-    """All that `isoflop downstream` prints; the constants of both steps where there is one task."""
+    """All that `isoflop downstream` prints; the constants of both steps where there is one task, else the weak ones."""
     steps = list(found.steps.values()) if len(found.steps) == 1 else []
     laws = (_step(i, law, found.level) for both in steps for i, law in enumerate((both.task_loss, both.accuracy), 1))
-    return (*laws, _forecasts(found), *_errors(found), *_without(found))
+    weak = () if steps else _weak(found)
+    left_out = left_out_section(found.left_out)
+    return (
+        *notes_block(found.table_notes), *laws, *weak, _forecasts(found), *_errors(found), *_without(found), *left_out
+    )  # fmt: skip
 
 
 def _step(number: int, law: Estimate, level: float) -> Section:
     blocks = (
         Paragraph((Code(law.fit.law.formula), f" ({law.fit.law.citation})")),
         constants_table(law, level),
+        *notes_on(law.intervals.values()),
         Paragraph(fit_quality(law)),
-        *weakly_identified(law.weakly_identified),
+        *weakly_identified(weak_constants(law)),
     )
     return Section(f"Step {number}", blocks)
+
+
+def _weak(found: TaskForecasts) -> tuple[Section, ...]:
+    """The constants of either step that the runs do not pin down, task by task; nothing where they pin down all."""
+    rows = tuple(
+        (task, Number(number, "d"), name, reason)
+        for task, both in found.steps.items()
+        for number, law in enumerate((both.task_loss, both.accuracy), 1)
+        for name, reason in weak_constants(law).items()
+    )
+    columns = ("task", "step", "constant", "why it is not to be read on its own")
+    title = "Constants that are weakly identified"
+    return (Section(title, (Table(columns, rows, grouped=True, terminal_rows=SHOWN_ROWS),)),) if rows else ()
 
 
 def _forecasts(found: TaskForecasts) -> Section:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import HUBER, FitError, Objective, Points, fit_points, select
+from analysis.fit import HUBER, FitError, LeftOut, Objective, Points, fit_points, select
 from analysis.intervals import check_resampling, predictive, predictive_intervals
 from analysis.laws import Law
 from analysis.runs_table import complete, unit_of
@@ -52,7 +52,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Backtest:
-    """A law's cuts, from the lowest to the highest. by: the column that is cut. table_notes: as in a `Study`."""
+    """A law's cuts, from the lowest to the highest.
+
+    by: the column that is cut. left_out, table_notes: as in a `Study`.
+    """
 
     law: Law
     objective: Objective
@@ -63,6 +66,7 @@ class Backtest:
     bootstraps: int
     seed: int
     cuts: tuple[Cut, ...]
+    left_out: tuple[LeftOut, ...]
     table_notes: tuple[str, ...]
 
 
@@ -88,7 +92,7 @@ def backtest(
     """
     check_resampling(level, bootstraps)
     table = with_runs(complete(table))
-    points, _ = select(law, table)
+    points, left_out = select(law, table)
     rows = table.iloc[points.rows]
     check_units(law, rows)
     at = _positions(rows, by)
@@ -108,7 +112,8 @@ def backtest(
     if all(cut.reason for cut in found):
         raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}")
     notes = (*notes_of(table), *unit_notes(law, rows), *_run_note(points))
-    return Backtest(law, objective, by, law.output, unit_of(law.output), level, bootstraps, seed, tuple(found), notes)
+    unit, found = unit_of(law.output), tuple(found)
+    return Backtest(law, objective, by, law.output, unit, level, bootstraps, seed, found, left_out, notes)
 
 
 def backtest_of(study: Study, table: pd.DataFrame) -> Backtest | None:

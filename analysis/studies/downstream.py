@@ -17,6 +17,7 @@ from analysis.intervals import Estimate, Interval, Resampling, estimate, percent
 from analysis.laws import evaluate, find
 
 IDEAL = "the ideal model"
+ROUNDING = 1e-9  # of a value: checkpoints that differ by less do not vary
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def smoothed(
 
     table: one row per checkpoint, with columns task_loss_<task> and accuracy_<task>; `by` names the run a checkpoint
     belongs to and `order` how far it had come. The first `skip` of each run is left away, and `last` marks its end.
+    A task loss that is not positive and an accuracy that is negative count as not measured; a checkpoint without a
+    measurement keeps its place in its run, and no mean stands for it.
     A run of one row needs no `order`. Raises FitError for a missing column, a checkpoint whose place in its run is
     unknown, or a window or skip outside its range.
     """
@@ -59,9 +62,11 @@ def smoothed(
             f"{order} of {by} {rows[by][place.isna()].iloc[0]!r}: is missing, and the run has several checkpoints. "
             "Fix: fill it in."
         )
-    runs = rows.groupby(by, sort=False)
     for name, column in (("task_loss", names[2]), ("accuracy", names[3])):
-        rows[name] = runs[column].transform(lambda values: values.rolling(window, min_periods=1).mean())
+        numbers = pd.to_numeric(rows[column], errors="coerce").astype("float64")
+        is_measured = np.isfinite(numbers) & (numbers > 0 if name == "task_loss" else numbers >= 0)
+        by_run = numbers.where(is_measured).groupby(rows[by], sort=False)
+        rows[name] = by_run.transform(lambda values: values.rolling(window, min_periods=1).mean()).where(is_measured)
     end = place.groupby(rows[by], sort=False).transform("max")
     rows["last"] = place == end
     return rows[place > skip * end]
@@ -80,7 +85,10 @@ def fit_two_steps(
     """Fit both steps to what `smoothed` gives: step 1 to the last checkpoint of each run by `objective`, step 2 to all
     of them by least squares on accuracy. Runs, named by the column `by`, are drawn as a whole in the bootstraps, since
     checkpoints of one run are not independent. ideal_point: whether step 2 has one more point, task_loss 0 and accuracy
-    1, which every resample holds once. Raises FitError as `intervals.estimate` does."""
+    1, which every resample holds once. Raises FitError as `intervals.estimate` does, and for a task loss or an accuracy
+    that does not vary."""
+    for name in ("task_loss", "accuracy"):
+        _check_varies(name, checkpoints[name].dropna().to_numpy(np.float64))
     bootstrap = {"level": level, "bootstraps": bootstraps, "seed": seed}
     last, resampling = checkpoints[checkpoints["last"]], Resampling(by=by)
     first = estimate(find("task_loss"), last, objective=objective, resampling=resampling, **bootstrap)
@@ -88,6 +96,14 @@ def fit_two_steps(
         checkpoints, resampling = _with_ideal_point(checkpoints, by), Resampling(by=by, within=IDEAL)
     second = estimate(find("task_accuracy"), checkpoints, objective=LEAST_SQUARES, resampling=resampling, **bootstrap)
     return TwoSteps(first, second, level)
+
+
+def _check_varies(name: str, values: np.ndarray) -> None:
+    if len(values) and np.ptp(values) <= ROUNDING * np.max(np.abs(values)):
+        raise FitError(
+            f"{name} = {values[0]:g} in all {len(values)} checkpoints that measured it: nothing changes with size. "
+            "Fix: check the column, or leave the task out."
+        )
 
 
 def predict_task(steps: TwoSteps, run: Mapping[str, float]) -> TaskPrediction:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import HUBER, FitError, Objective, fit, select
+from analysis.fit import HUBER, FitError, LeftOut, Objective, fit, select
 from analysis.intervals import Interval, percentile_interval
 from analysis.laws import Law
 from analysis.runs_table import complete
@@ -50,8 +50,9 @@ class Ranking:
     """Laws from the least back-test error to the largest.
 
     unranked: each other law's name and why it has no place. cuts: those below which every ranked law has a fit;
-    scored: pairs of such a cut and a run above it, of `runs` different runs. without: runs that some law cannot use,
-    and that no law saw.
+    scored: pairs of such a cut and a run above it, of `runs` different runs. left_out: rows that not every law can use,
+    and that no law saw, with the reason of the first that cannot; without: how many of them some law can use.
+    table_notes: as in a `Study`.
     """
 
     output: str
@@ -64,6 +65,8 @@ class Ranking:
     scored: int
     runs: int
     without: int
+    left_out: tuple[LeftOut, ...]
+    table_notes: tuple[str, ...]
 
 
 def rank_laws(
@@ -87,10 +90,10 @@ def rank_laws(
     if len(names) < 2 or len(set(names)) < len(names):
         raise FitError(f"laws = {', '.join(names) or 'none'}: must be two or more different ones. Fix: name others.")
     table = complete(table)
-    usable, unranked = _usable(laws, table)
+    usable, reasons, unranked = _usable(laws, table)
     common = np.array(sorted(set.intersection(*(set(rows) for rows in usable.values())))) if usable else np.array([])
     if not len(common):
-        raise FitError("laws: no run can be used by all of them. Fix: leave some out: " + _reasons(unranked, usable))
+        raise FitError("laws: no run can be used by all of them. Fix: leave some out: " + _counts(unranked, usable))
     shared = table.iloc[common]
     tests, scales = {}, {}
     for law in laws:
@@ -122,12 +125,17 @@ def rank_laws(
         scored=sum(len(cut.runs) for cut in scored),
         runs=len({run for cut in scored for run in cut.runs}),
         without=len(everything) - len(common),
+        left_out=tuple(reasons[row] for row in sorted(reasons.keys() - set(common.tolist()))),
+        table_notes=best.table_notes,
     )
 
 
-def _usable(laws: Sequence[Law], table: pd.DataFrame) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
-    """The rows that each law can use, and the laws that can use none or that give something else."""
+def _usable(
+    laws: Sequence[Law], table: pd.DataFrame
+) -> tuple[dict[str, np.ndarray], dict[int, LeftOut], list[tuple[str, str]]]:
+    """The rows that each law can use, those that some cannot, and the laws that can use none or give something else."""
     usable: dict[str, np.ndarray] = {}
+    reasons: dict[int, LeftOut] = {}
     unranked = []
     for law in laws:
         if law.output != laws[0].output:
@@ -140,12 +148,14 @@ def _usable(laws: Sequence[Law], table: pd.DataFrame) -> tuple[dict[str, np.ndar
             continue
         if len(points.runs):
             usable[law.name] = points.rows
+            others = np.setdiff1d(np.arange(len(table)), points.rows)
+            reasons = {**dict(zip(others.tolist(), left_out, strict=True)), **reasons}
         else:
             unranked.append((law.name, f"no run can be used; the first: {left_out[0].reason}"))
-    return usable, unranked
+    return usable, reasons, unranked
 
 
-def _reasons(unranked: Sequence[tuple[str, str]], usable: dict[str, np.ndarray]) -> str:
+def _counts(unranked: Sequence[tuple[str, str]], usable: dict[str, np.ndarray]) -> str:
     counts = [f"{name} can use {len(rows)} runs" for name, rows in usable.items()]
     return "; ".join([*counts, *(f"{name}: {reason}" for name, reason in unranked)]) + "."
 

@@ -28,6 +28,8 @@ from analysis.studies.hyperparameters import (
     sweep_rows,
 )
 from analysis.studies.study import furthest_outside
+from analysis.tables.files import notes_of
+from analysis.tables.units import check_counts, loss_notes
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class SweepLaws:
 
     bowls: of every cell, in order. left_out: rows of the table. laws: by the axis they give; law_notes: for each other
     axis, why it has none. followed: each cell by the laws of the others, empty unless every axis has a law.
+    table_notes: as in a `Study`.
     """
 
     cell: tuple[str, ...]
@@ -74,6 +77,7 @@ class SweepLaws:
     law_notes: dict[str, str]
     followed: tuple[Followed, ...]
     advice: Advice | None
+    table_notes: tuple[str, ...]
 
     @property
     def excess(self) -> np.ndarray:
@@ -98,9 +102,11 @@ def sweep_laws(
 
     laws: of the axes, at most one each; without any, each axis gets its power law of those of params, tokens and flops
     that are columns of the cell and vary. at: inputs at which the laws are read. Raises FitError for a missing column,
-    an axis that nothing was swept along, a law of another output or two of one, or an input that `at` lacks.
+    an axis that nothing was swept along, a law of another output or two of one, or an input that `at` lacks; TableError
+    for params or tokens that are no counts.
     """
     rows, left_out = sweep_rows(table, cell, axes)
+    check_counts(rows, cell)
     for name in axes:
         if all(group[name].nunique() == 1 for _, group in cells_of(rows, cell)):
             raise FitError(f"axis {name}: has one value in each cell. Fix: leave it out of the axes.")
@@ -119,7 +125,10 @@ def sweep_laws(
         _follow(i, bowl, group, optima, found, far_factor) for i, (bowl, group) in enumerate(zip(bowls, groups))
     )  # fmt: skip
     advice = None if at is None else _advice(found, optima, at, level, far_factor)
-    return SweepLaws(tuple(cell), tuple(axes), level, bowls, left_out, found, notes, followed, advice)
+    table_notes = (*notes_of(rows), *loss_notes(rows, "loss_nats"))
+    return SweepLaws(
+        tuple(cell), tuple(axes), level, bowls, left_out, found, notes, followed, advice, table_notes
+    )  # fmt: skip
 
 
 def _laws_of(

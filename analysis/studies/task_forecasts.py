@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.compute import Reach
-from analysis.fit import FitError, select
+from analysis.fit import FitError, LeftOut, left_out, reasons_left_out, select
+from analysis.intervals import Resampling, by_run
 from analysis.laws import find
 from analysis.runs_table import complete
 from analysis.studies.downstream import TaskPrediction, TwoSteps, fit_two_steps, predict_task, smoothed
 from analysis.studies.study import furthest_outside
+from analysis.tables.files import notes_of
+from analysis.tables.units import check_counts, check_shares
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class RunError:
 class TaskForecasts:
     """What `forecast_tasks` found: both steps by task, forecasts by task and run, errors by run.
 
-    without: each task that could not be fitted, with the reason.
+    without: each task that could not be fitted, with the reason. left_out: rows that were not read, or not for a task
+    whose column the reason names. table_notes: as in a `Study`.
     """
 
     level: float
@@ -56,6 +60,8 @@ class TaskForecasts:
     forecasts: tuple[Forecast, ...]
     errors: tuple[RunError, ...]
     without: tuple[tuple[str, str], ...]
+    left_out: tuple[LeftOut, ...]
+    table_notes: tuple[str, ...]
 
 
 def forecast_tasks(
@@ -79,14 +85,19 @@ def forecast_tasks(
     table: one row per checkpoint, with params, tokens, task_loss_<task> and accuracy_<task>. by, order, window, skip:
     as in `smoothed`. held_out: names in the column `by`, besides the rows whose held_out is true. at: params and tokens
     of a run that was not made. Raises FitError for a run that is not there, an `at` that lacks one of the two, or where
-    no task can be fitted.
+    no task can be fitted; TableError for params or tokens that are no counts, and accuracies that are no shares of 1.
     """
-    table = _with_held_out(complete(table, ("params", "tokens")), by, held_out)
+    columns = [name for task in tasks for name in _columns(task) if name in table.columns]
+    table = _with_held_out(complete(table, ("params", "tokens", *columns)), by, held_out)
+    check_shares(table, columns)
+    table, dropped = _without_copies(table)
     wanted = _wanted(at)
     steps, forecasts, without = {}, [], []
     for task in tasks:
         try:
             rows = smoothed(table, task, by=by, order=order, window=window, skip=skip)
+            check_counts(rows[rows["last"]], ("params", "tokens"))
+            dropped += _dropped(rows, task, by, order)
             seen = rows[~rows["held_out"]]
             settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
             steps[task] = fit_two_steps(seen, by=by, ideal_point=ideal_point, **settings)
@@ -98,7 +109,33 @@ def forecast_tasks(
         forecasts += [_forecast(task, steps[task], ranges, far_factor, *run) for run in runs]
     if not steps:
         raise FitError(f"tasks: none can be fitted. The first, {without[0][0]}: {without[0][1]}")
-    return TaskForecasts(level, ideal_point, steps, tuple(forecasts), _errors(forecasts), tuple(without))
+    notes = (*notes_of(table), *by_run(Resampling(by=by), table.loc[~table["held_out"], by].astype(str).tolist())[1])
+    left = tuple(dict.fromkeys(dropped))
+    return TaskForecasts(level, ideal_point, steps, tuple(forecasts), _errors(forecasts), tuple(without), left, notes)
+
+
+def _columns(task: str) -> tuple[str, str]:
+    return f"task_loss_{task}", f"accuracy_{task}"
+
+
+def _without_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """The rows that are not exact copies of an earlier one, which no mean over checkpoints may count twice."""
+    reasons = reasons_left_out(table.assign(held_out=False, status="done"), {})
+    return table[reasons == ""], list(left_out(table, reasons))
+
+
+def _dropped(rows: pd.DataFrame, task: str, by: str, order: str) -> list[LeftOut]:
+    """Checkpoints that a step of a task cannot use, with the reason; what a held-out run has not measured is none."""
+    is_last, is_held_out = rows["last"].to_numpy(bool), rows["held_out"].to_numpy(bool)
+    rows = rows.assign(held_out=False, status=rows["status"].where(~is_held_out, "done"))
+    measures = dict(zip(_columns(task), ("positive and finite", "finite and at least zero"), strict=True))
+    for name in measures:
+        rows[name] = rows[name].mask(is_held_out & rows[name].isna().to_numpy(), 1.0)
+    if rows[by].duplicated().any():
+        rows["run"] = [f"{run} at {order} {place:g}" for run, place in zip(rows[by], rows[order], strict=True)]
+    ends = {**dict.fromkeys(("params", "tokens"), "positive and finite"), **measures}
+    parts = ((rows[is_last], ends), (rows[~is_last], measures))
+    return [item for part, rules in parts for item in left_out(part, reasons_left_out(part, rules))]
 
 
 def _with_held_out(table: pd.DataFrame, by: str, held_out: Sequence[str]) -> pd.DataFrame:
@@ -125,8 +162,11 @@ def _ends(rows: pd.DataFrame, by: str) -> list[tuple[str, dict[str, float], floa
     """Name, inputs, task loss and accuracy of the last checkpoint of each run."""
     found = []
     for _, row in rows.iterrows():
+        inputs = {name: float(row[name]) for name in ("params", "tokens")}
+        if not all(np.isfinite(value) and value > 0 for value in inputs.values()):
+            continue  # it is among those left out
         measured = [None if pd.isna(row[name]) else float(row[name]) for name in ("task_loss", "accuracy")]
-        found.append((str(row[by]), {name: float(row[name]) for name in ("params", "tokens")}, *measured))
+        found.append((str(row[by]), inputs, *measured))
     return found
 
 

@@ -23,6 +23,8 @@ import pandas as pd
 from analysis.laws import Law
 from analysis.tables.files import TableError
 
+SHARES = ("accuracy", "token_accuracy", "exact_match")  # and those of one task or domain, as accuracy_<task>
+ROUNDING = 1e-6  # a mean over answers in single precision may end beyond 1 by less
 COUNTS = ("params", "active_params", "tokens", "unique_tokens")
 FEWEST, USUAL = 1e3, 1e9  # parameters or tokens of anything that is trained, and of what tables mostly hold
 LOWEST, HIGHEST, FROM_MEDIAN = 1 / 200, 100.0, 50.0
@@ -43,12 +45,13 @@ def with_stated(table: pd.DataFrame, units: Mapping[str, float]) -> pd.DataFrame
 
 
 def check_units(law: Law, rows: pd.DataFrame) -> None:
-    """Raise TableError where counts or FLOPs of the `rows` that a fit of `law` reads are not in FLOP and 1.
+    """Raise TableError where counts, FLOPs or shares of the `rows` that a fit of `law` reads are not in 1 and FLOP.
 
-    rows: of a complete table. Columns named in `rows.attrs[STATED]` are taken as they stand.
+    rows: of a complete table. Columns named in `rows.attrs[STATED]` are taken as they stand, but for shares.
     """
     stated = rows.attrs.get(STATED, ())
-    _check_counts(rows, [name for name in COUNTS if name in law.inputs and name not in stated])
+    check_counts(rows, law.inputs)
+    check_shares(rows, (*law.inputs, law.output))
     if {"params", "tokens"} <= set(law.inputs) and "flops" not in stated:
         _check_flops(rows)
     if "params" in law.inputs and not {"flops", "budget_flops"} & set(stated):
@@ -57,46 +60,37 @@ def check_units(law: Law, rows: pd.DataFrame) -> None:
 
 def unit_notes(law: Law, rows: pd.DataFrame) -> tuple[str, ...]:
     """What is unlikely of the `rows` that a fit of `law` reads: sentences, none where all is usual."""
-    notes = _budget_notes(rows) if {"params", "tokens"} <= set(law.inputs) else []
-    return (*notes, *(_loss_notes(law, rows) if law.output.startswith("loss_nats") else ()))
+    sizes = [name for name in ("params", "tokens", "flops") if name in law.inputs]
+    notes = _budget_notes(rows) if {"params", "tokens"} <= set(law.inputs) else ()
+    return (*notes, *loss_notes(rows, law.output, sizes))
 
 
-def _budget_notes(rows: pd.DataFrame) -> list[str]:
-    """Budgets that are not what their runs cost: approach 2 puts minima at the ones, everything else at the others."""
-    ratio = _numbers(rows, "budget_flops") / _numbers(rows, "flops")
-    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
-    middle = float(np.median(ratio)) if len(ratio) else 1.0
-    if max(middle, 1 / middle) <= SAME_FLOPS:
-        return []
-    return [
-        f"budget_flops are {middle:.3g} times the runs' flops (in the median of {len(ratio)} runs): approach 2 puts "
-        "minima at the budgets, and laws count the flops, so that the two cannot agree. Leave out the column that is "
-        "wrong, as --ignore flops or --ignore budget_flops"
-    ]
-
-
-def _loss_notes(law: Law, rows: pd.DataFrame) -> tuple[str, ...]:
-    losses, notes = _numbers(rows, law.output), []
+def loss_notes(rows: pd.DataFrame, output: str, sizes: Sequence[str] = ()) -> tuple[str, ...]:
+    """What is unlikely of a column of losses, and of how it goes with the columns `sizes`; nothing of any other."""
+    if not output.startswith("loss_nats"):
+        return ()
+    losses, notes = _numbers(rows, output), []
     low, high = int(np.sum(losses < LOWEST_NATS)), int(np.sum(losses > HIGHEST_NATS))
     if low:
         notes.append(
-            f"{law.output} is below {LOWEST_NATS:g} in {low} of {len(losses)} runs, down to {losses.min():.4g}: is it "
+            f"{output} is below {LOWEST_NATS:g} in {low} of {len(losses)} runs, down to {losses.min():.4g}: is it "
             "in bits per byte? It is read as nats per token; bits per byte * ln(2) * bytes per token are those"
         )
     if high >= 0.1 * len(losses) > 0:
         notes.append(
-            f"{law.output} is above {HIGHEST_NATS:g} in {high} of {len(losses)} runs, up to {losses.max():.4g}, where "
+            f"{output} is above {HIGHEST_NATS:g} in {high} of {len(losses)} runs, up to {losses.max():.4g}, where "
             "a guess among 268,000 tokens has that: is it a perplexity? Its logarithm is the loss in nats per token"
         )
-    sizes = [name for name in ("params", "tokens", "flops") if name in law.inputs]
     if sizes and _grows_with(rows, sizes, losses):
-        notes.append(f"{law.output} grows with {' and '.join(sizes)}: is it a score? A loss falls")
+        notes.append(f"{output} grows with {' and '.join(sizes)}: is it a score? A loss falls")
     return tuple(notes)
 
 
-def _check_counts(rows: pd.DataFrame, names: Sequence[str]) -> None:
+def check_counts(rows: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raise TableError where those of the columns `names` that count parameters or tokens hold what is no count."""
+    stated = rows.attrs.get(STATED, ())
     wrong, units = [], []
-    for name in names:
+    for name in (name for name in COUNTS if name in names and name not in stated):
         values = _numbers(rows, name)
         small = values < FEWEST
         if small.any():
@@ -110,6 +104,38 @@ def _check_counts(rows: pd.DataFrame, names: Sequence[str]) -> None:
             f"{'; '.join(wrong)}: below {FEWEST:g}, which is no count; in billions or millions? Fix: "
             f"{', and '.join(ways)}."
         )
+
+
+def is_share(name: str) -> bool:
+    """Whether a column is a share of 1, such as an accuracy."""
+    return name in SHARES or name.startswith(tuple(f"{share}_" for share in SHARES))
+
+
+def check_shares(rows: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raise TableError where those of the columns `names` that are shares of 1, accuracies, lie outside 0 to 1."""
+    for name in filter(is_share, names):
+        values = _numbers(rows, name)
+        wrong = (values < 0) | (values > 1 + ROUNDING)
+        if wrong.any():
+            known = values[~np.isnan(values)]
+            in_percent = known.min() >= 0 and known.max() <= 100 and 2 * np.sum(known > 1) > len(known)
+            asked = "; in percent?" if in_percent else "."
+            fix = f"state the unit, as --unit {name}=0.01" if in_percent else "mend these rows"
+            raise TableError(f"{name} = {_named(rows, wrong, values)}: a share must lie in 0 to 1{asked} Fix: {fix}.")
+
+
+def _budget_notes(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Budgets that are not what their runs cost: approach 2 puts minima at the ones, everything else at the others."""
+    ratio = _numbers(rows, "budget_flops") / _numbers(rows, "flops")
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    middle = float(np.median(ratio)) if len(ratio) else 1.0
+    if max(middle, 1 / middle) <= SAME_FLOPS:
+        return ()
+    return (
+        f"budget_flops are {middle:.3g} times the runs' flops (in the median of {len(ratio)} runs): approach 2 puts "
+        "minima at the budgets, and laws count the flops, so that the two cannot agree. Leave out the column that is "
+        "wrong, as --ignore flops or --ignore budget_flops",
+    )
 
 
 def _check_flops(rows: pd.DataFrame) -> None:
