@@ -139,6 +139,6 @@ def test_tables_that_cannot_be_used_are_refused():
         fit_bowls(table, bandwidth=0.0)
     with pytest.raises(
         FitError,
-        match=r"no finished row has positive learning_rate, batch_tokens and loss_nats.*\(the first: loss_nats is",
+        match=r"no finished row has positive learning_rate.*Fix: fill them in \(.*left out: .*: loss_nats is",
     ):
         fit_bowls(table.assign(loss_nats=np.nan))

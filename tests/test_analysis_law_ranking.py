@@ -93,5 +93,8 @@ def test_what_cannot_be_compared_is_named(table, tmp_path, capsys):
     for chosen in ([CHINCHILLA], [CHINCHILLA, CHINCHILLA]):
         with pytest.raises(FitError, match="must be two or more different ones"):
             rank_laws(chosen, table)
+    few = table.assign(loss_nats=table["loss_nats"].where(table.index < 6))
+    with pytest.raises(FitError, match=r"\(24 of 30 rows are left out: run-6: loss_nats is missing .*; and 19 more\)"):
+        rank_laws([CHINCHILLA, KAPLAN], few, cuts=CUTS[:1])
     with pytest.raises(FitError, match="laws: no run can be used by all of them"):
         rank_laws([CHINCHILLA, KAPLAN], pd.DataFrame({"loss_nats": [2.0, 2.1]}))

@@ -10,12 +10,10 @@ import pandas as pd
 
 from analysis.fit.batched import target_jacobian
 from analysis.fit.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective
-from analysis.fit.points import FitError, LeftOut, Points, select
+from analysis.fit.points import FitError, LeftOut, Points, select, those_left_out
 from analysis.fit.search import search
 from analysis.fit.starts import off_bounds
 from analysis.laws import LAWS, Law, evaluate
-
-NAMED_ROWS = 5  # of those left out
 
 
 @dataclass(frozen=True)
@@ -93,23 +91,13 @@ def _without(law: Law, constant: str) -> str:
     return f"{f', fit --law {laws[0]}' if laws else ''}, or hold the constants that go with it, as --fix CONSTANT=VALUE"
 
 
-def _without_those(left_out: tuple[LeftOut, ...], points: Points) -> str:
-    """The first rows left out with their reasons, and how many there are, for the end of a fix; nothing without any."""
-    if not left_out:
-        return ""
-    rows = len(left_out) + len(points.runs)
-    named = "; ".join(f"{item.run}: {item.reason}" for item in left_out[:NAMED_ROWS])
-    more = f"; and {len(left_out) - NAMED_ROWS} more" if len(left_out) > NAMED_ROWS else ""
-    return f" ({len(left_out)} of {rows} rows are left out: {named}{more})"
-
-
 def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) -> None:
     """Raise FitError for points that cannot determine the law."""
     needed = len(law.parameters) + 1
     if len(points.runs) < needed:
         raise FitError(
             f"points = {len(points.runs)}: law {law.name!r} has {len(law.parameters)} parameters and needs "
-            f"at least {needed} usable points. Fix: add runs{_without_those(left_out, points)}."
+            f"at least {needed} usable points. Fix: add runs{those_left_out(left_out, len(points.runs))}."
         )
     if law.fixed:
         return  # what varies is then not for the inputs alone to say: conditioning tells
@@ -126,7 +114,7 @@ def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) 
             raise FitError(
                 f"{name} = {points.inputs[name][0]:g} in all {len(points.runs)} usable points: the effect of {name} "
                 f"cannot be told from a constant. Fix: add runs that differ in {name}{_without(law, name)}"
-                f"{_without_those(left_out, points)}."
+                f"{those_left_out(left_out, len(points.runs))}."
             )
     centred = (logs - logs.mean(axis=1, keepdims=True)) / spread[:, None]
     singular = np.linalg.svd(centred, compute_uv=False)
@@ -134,7 +122,7 @@ def check_identifiable(law: Law, points: Points, left_out: tuple[LeftOut, ...]) 
         raise FitError(
             f"{' and '.join(law.inputs)}: all {len(points.runs)} usable points lie on one line in their "
             "logarithms (one compute budget only, or a fixed ratio), so their effects cannot be told apart. "
-            f"Fix: add runs at other budgets{_without_those(left_out, points)}."
+            f"Fix: add runs at other budgets{those_left_out(left_out, len(points.runs))}."
         )
 
 

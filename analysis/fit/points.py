@@ -3,7 +3,7 @@
 `reasons_left_out` is the single definition of a usable row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.laws import Law
 from analysis.runs_table import complete
 
+NAMED_ROWS = 5  # of those left out
 Rule = Literal["positive and finite", "finite and at least zero", "finite"]
 
 
@@ -88,6 +89,15 @@ def left_out(table: pd.DataFrame, reasons: np.ndarray) -> tuple[LeftOut, ...]:
     """The rows of a complete table that `reasons_left_out` names."""
     runs = table["run"].astype(str).to_numpy()
     return tuple(LeftOut(runs[i], reasons[i]) for i in np.flatnonzero(reasons != ""))
+
+
+def those_left_out(left_out: Sequence[LeftOut], used: int) -> str:
+    """For the end of a fix: how many rows are left out, and the first few with their reasons; nothing without any."""
+    if not left_out:
+        return ""
+    named = "; ".join(f"{item.run}: {item.reason}" for item in left_out[:NAMED_ROWS])
+    more = f"; and {len(left_out) - NAMED_ROWS} more" if len(left_out) > NAMED_ROWS else ""
+    return f" ({len(left_out)} of {len(left_out) + used} rows are left out: {named}{more})"
 
 
 def _check_columns(law: Law, table: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import HUBER, FitError, LeftOut, Objective, Points, fit_points, select
+from analysis.fit import HUBER, FitError, LeftOut, Objective, Points, fit_points, select, those_left_out
 from analysis.intervals import check_resampling, predictive, predictive_intervals
 from analysis.laws import Law
 from analysis.runs_table import complete, unit_of
@@ -110,7 +110,8 @@ def backtest(
             )
         found.append(_cut(law, points, at, below, cut, objective, level, bootstraps, seed))
     if all(cut.reason for cut in found):
-        raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}")
+        those = those_left_out(left_out, len(points.runs))
+        raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}{those}")
     notes = (*notes_of(table), *unit_notes(law, rows), *_run_note(points))
     unit, found = unit_of(law.output), tuple(found)
     return Backtest(law, objective, by, law.output, unit, level, bootstraps, seed, found, left_out, notes)

@@ -17,7 +17,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from analysis.fit import FitError, LeftOut, left_out, reasons_left_out
+from analysis.fit import FitError, LeftOut, left_out, reasons_left_out, those_left_out
 from analysis.runs_table import complete
 
 CELL = ("params", "tokens")
@@ -127,8 +127,8 @@ def sweep_rows(
         reasons[table[name].isna().to_numpy(bool) & (reasons == "")] = f"{name} is missing: its cell is unknown"
     if not (reasons == "").any():
         raise FitError(
-            f"table: no finished row has positive {', '.join(axes)} and loss_nats, and {', '.join(cell)} (the first: "
-            f"{reasons[0]}). Fix: fill them in."
+            f"table: no finished row has positive {', '.join(axes)} and loss_nats, and {', '.join(cell)}. Fix: fill "
+            f"them in{those_left_out(left_out(table, reasons), 0)}."
         )
     return table[reasons == ""], left_out(table, reasons)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import HUBER, FitError, LeftOut, Objective, fit, select
+from analysis.fit import HUBER, FitError, LeftOut, Objective, fit, select, those_left_out
 from analysis.intervals import Interval, percentile_interval
 from analysis.laws import Law
 from analysis.runs_table import complete
@@ -95,6 +95,7 @@ def rank_laws(
     if not len(common):
         raise FitError("laws: no run can be used by all of them. Fix: leave some out: " + _counts(unranked, usable))
     shared = table.iloc[common]
+    not_shared = tuple(reasons[row] for row in sorted(reasons.keys() - set(common.tolist())))
     tests, scales = {}, {}
     for law in laws:
         if law.name not in usable:
@@ -106,7 +107,8 @@ def rank_laws(
         except FitError as error:
             unranked.append((law.name, str(error)))
     if not tests:
-        raise FitError(f"laws: none can be back-tested. The first, {unranked[0][0]}: {unranked[0][1]}")
+        those = those_left_out(not_shared, len(common))
+        raise FitError(f"laws: none can be back-tested. The first, {unranked[0][0]}: {unranked[0][1]}{those}")
     kept = [i for i in range(len(next(iter(tests.values())).cuts)) if not any(t.cuts[i].reason for t in tests.values())]
     if not kept:
         raise FitError("cuts: below none of them all laws have a fit. Fix: cut higher, or leave out the longest law.")
@@ -125,7 +127,7 @@ def rank_laws(
         scored=sum(len(cut.runs) for cut in scored),
         runs=len({run for cut in scored for run in cut.runs}),
         without=len(everything) - len(common),
-        left_out=tuple(reasons[row] for row in sorted(reasons.keys() - set(common.tolist()))),
+        left_out=not_shared,
         table_notes=best.table_notes,
     )
 
