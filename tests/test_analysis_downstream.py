@@ -163,8 +163,10 @@ def test_words_and_rows_that_were_not_read_are_named(tmp_path, capsys):
     table = checkpoints(0.01).astype({"accuracy_quiz": object})
     table.loc[1, "accuracy_quiz"] = "n/a?"
     table.loc[[6, 9], "task_loss_quiz"] = -1.0
+    table["status"] = "done"
+    table.loc[14, "status"] = "failed"
     table.loc[63, ["accuracy_quiz", "task_loss_quiz"]] = None  # of a run that is held out: predicted, and not scored
-    table.to_csv(tmp_path / "runs.csv", index=False)
+    pd.concat([table, table.loc[[20]]]).to_csv(tmp_path / "runs.csv", index=False)
     held = ("--held-out", "1.3e+09-200", "--bootstraps", "20", "--json", str(tmp_path / "found.json"))
     tyro.cli(downstream, args=[str(tmp_path / "runs.csv"), *held])
     shown = " ".join(capsys.readouterr().out.split())
@@ -176,6 +178,8 @@ def test_words_and_rows_that_were_not_read_are_named(tmp_path, capsys):
         "1.9e+08-20 at tokens 1.9e+09": "accuracy_quiz is missing or NaN",
         "1.9e+08-40 at tokens 5.7e+09": "task_loss_quiz = -1 is not positive and finite",
         "1.9e+08-100 at tokens 9.5e+09": "task_loss_quiz = -1 is not positive and finite",
+        "1.9e+08-200 at tokens 2.85e+10": "status failed",
+        table["run"][20]: "exact copy of an earlier row",
     }
     assert all(run in shown for run in reasons) and len(found["table_notes"]) == 2
     assert found["forecasts"][0]["accuracy"] is None and found["errors"] == []

@@ -120,7 +120,9 @@ def _columns(task: str) -> tuple[str, str]:
 
 def _without_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, list[LeftOut]]:
     """The rows that are not exact copies of an earlier one, which no mean over checkpoints may count twice."""
-    reasons = reasons_left_out(table.assign(held_out=False, status="done"), {})
+    statuses = table["status"].where(~table["held_out"], "done").fillna("unknown")
+    reasons = reasons_left_out(table.assign(held_out=False, status=statuses), {})
+    reasons[statuses.ne("done").to_numpy(bool)] = ""  # these keep their place in their run, and `_dropped` names them
     return table[reasons == ""], list(left_out(table, reasons))
 
 
@@ -131,8 +133,8 @@ def _dropped(rows: pd.DataFrame, task: str, by: str, order: str) -> list[LeftOut
     measures = dict(zip(_columns(task), ("positive and finite", "finite and at least zero"), strict=True))
     for name in measures:
         rows[name] = rows[name].mask(is_held_out & rows[name].isna().to_numpy(), 1.0)
-    if rows[by].duplicated().any():
-        rows["run"] = [f"{run} at {order} {place:g}" for run, place in zip(rows[by], rows[order], strict=True)]
+    places = [f"{run} at {order} {place:g}" for run, place in zip(rows[by], rows[order], strict=True)]
+    rows["run"] = rows[by].astype(str).where(~rows[by].duplicated(keep=False), places)
     ends = {**dict.fromkeys(("params", "tokens"), "positive and finite"), **measures}
     parts = ((rows[is_last], ends), (rows[~is_last], measures))
     return [item for part, rules in parts for item in left_out(part, reasons_left_out(part, rules))]
