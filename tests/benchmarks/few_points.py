@@ -14,13 +14,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 
 from analysis.compute import FlopRule, efficient_runs
 from analysis.fit import select
-from analysis.intervals import bca_interval, estimate, predictive, predictive_interval
+from analysis.intervals import POINTS, Resampling, bca_interval, estimate, predictive, predictive_interval
 from analysis.laws import CHINCHILLA
 
 LEVEL, BOOTSTRAPS = 0.9, 192
@@ -42,27 +43,37 @@ def few_points(seed: int, points: int):
 def hits(seed: int, points: int) -> dict[str, bool]:
     """Quantity -> whether its interval holds the truth, in one table."""
     table, noise, generator = few_points(seed, points)
-    found = estimate(CHINCHILLA, table, level=LEVEL, bootstraps=BOOTSTRAPS, seed=seed)
-    inside = {name: found.intervals[name].contains(value) for name, value in TRUTH.items()}
+    return held(table, seed, TRUTH, BUDGETS[-1], noise * generator.standard_normal(), POINTS)
+
+
+def held(
+    table: pd.DataFrame, seed: int, truth: dict[str, float], largest: float, noise: float, resampling: Resampling
+) -> dict[str, bool]:
+    """Quantity -> whether its interval, from a table with planted constants, holds the truth.
+
+    largest: FLOPs beyond which optima are extrapolated; noise: log residual of the run at four times as many.
+    """
+    found = estimate(CHINCHILLA, table, level=LEVEL, bootstraps=BOOTSTRAPS, seed=seed, resampling=resampling)
+    inside = {name: found.intervals[name].contains(value) for name, value in truth.items()}
     constants = np.concatenate([found.fit.array()[None], found.draws, found.jackknife])
     runs = []
     for factor in (0.5, 2.0, *TARGETS):
-        runs.append(efficient_runs(CHINCHILLA, constants, SIX_ND, factor * BUDGETS[-1])[::2])
+        runs.append(efficient_runs(CHINCHILLA, constants, SIX_ND, factor * largest)[::2])
 
-    def holds(values, truth):
+    def holds(values, wanted):
         draws, jackknife = np.split(values[1:], [len(found.draws)])
-        return bca_interval(values[0], draws, jackknife, LEVEL).contains(truth)
+        return bca_interval(values[0], draws, jackknife, LEVEL).contains(wanted)
 
-    exponent = TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
+    exponent = truth["beta"] / (truth["alpha"] + truth["beta"])
     inside["exponent"] = holds(np.log(runs[1][0] / runs[0][0]) / np.log(4), exponent)
     for factor, (params, loss) in zip(TARGETS, runs[2:]):
-        best = planted_optimum(factor * BUDGETS[-1])
+        best = planted_optimum(factor * largest, truth)
         inside[f"params x{factor:g}"] = holds(params, best)
-        inside[f"loss x{factor:g}"] = holds(loss, planted_loss(best, factor * BUDGETS[-1] / 6 / best))
-    size = planted_optimum(4 * BUDGETS[-1])
-    unseen = {"params": size, "tokens": 4 * BUDGETS[-1] / 6 / size}
+        inside[f"loss x{factor:g}"] = holds(loss, planted_loss(best, factor * largest / 6 / best, truth))
+    size = planted_optimum(4 * largest, truth)
+    unseen = {"params": size, "tokens": 4 * largest / 6 / size}
     spread = predictive(found.fit, select(CHINCHILLA, table)[0], bootstraps=BOOTSTRAPS, seed=seed)
-    measured = planted_loss(**unseen) * np.exp(noise * generator.standard_normal())
+    measured = planted_loss(**unseen, truth=truth) * np.exp(noise)
     inside["run x4"] = predictive_interval(CHINCHILLA, found.fit, spread, unseen, LEVEL, seed).contains(measured)
     return inside
 
