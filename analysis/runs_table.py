@@ -18,6 +18,7 @@ from analysis.lifecycle import PHASES, Status
 from analysis.tables.files import TableError, notes_of, read_file, with_notes
 from analysis.tables.values import Column, converted, status_of, truth_of
 
+FOREIGN = "foreign"  # experiment of runs whose table names none
 RELIED_ON = ("run", "experiment", "family", "status", "held_out", "budget_flops", "flops")  # what `complete` fills in
 
 COLUMNS = (
@@ -268,7 +269,7 @@ def _fits(values: pd.Series | pd.DataFrame, column: Column) -> bool:
 def _defaults(table: pd.DataFrame) -> dict[str, object]:
     return {
         "run": [f"row {i}" for i in range(len(table))],
-        "experiment": "foreign",
+        "experiment": FOREIGN,
         "family": pd.NA,
         "status": "done",
         "held_out": False,

@@ -7,8 +7,9 @@ import pytest
 from planted_tables import BUDGETS, planted_loss, planted_table
 
 from analysis.fit import FitError
-from analysis.runs_table import digest
+from analysis.runs_table import TableError, digest
 from analysis.studies import PredictionError, fit_table, predict, prediction, score
+from analysis.tables.units import with_stated
 
 AT = {"params": 3e6, "tokens": 2e8}
 
@@ -40,6 +41,10 @@ def test_a_score_says_inside_or_outside_and_when_it_is_no_test(study):
     assert "no test" in str(late)
     with pytest.raises(PredictionError, match="measured = nan: must be finite"):
         score(predicted, float("nan"))
+    with pytest.raises(PredictionError, match="measured = -1: must be positive, as any loss_nats is.*nats per token"):
+        score(predicted, -1)
+    linear = dataclasses.replace(predicted, positive=False)  # such as the log of an odds ratio
+    assert score(linear, -1).error == pytest.approx(predicted.value + 1)
 
 
 def test_a_digest_is_of_what_a_fit_reads():
@@ -63,11 +68,20 @@ def test_a_digest_is_of_what_a_fit_reads():
         ({**AT, "experts": 8}, "experts: is no input of law 'chinchilla'"),
         ({**AT, "tokens": -1}, "tokens = -1.0: must be positive and finite"),
         ({**AT, "params": float("inf")}, "params = inf: must be positive and finite"),
+        ({"params": 0.5, "tokens": 10}, "params = 0.5; tokens = 10: below 1000, which is no count; in billions"),
     ],
 )
 def test_wrong_inputs_are_refused(study, inputs, message):
-    with pytest.raises(FitError, match=message):
+    with pytest.raises((FitError, TableError), match=message):
         predict(study, inputs)
+
+
+def test_counts_below_a_thousand_are_predicted_where_the_fitted_ones_are_as_small():
+    table = planted_table()
+    table["params"] /= 1e3
+    table.attrs = with_stated(table, {"params": 1.0, "flops": 1.0}).attrs
+    small = fit_table(table, bootstraps=20)
+    assert small.ranges["params"][0] < 1000 and predict(small, {**AT, "params": 500}).inputs["params"] == 500
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from analysis import figures, runs_table
 from analysis.intervals import Interval
 from analysis.laws import CHINCHILLA
 from analysis.report import backtest_section, held_out_section, show, study_report, time_account
+from analysis.report.beyond_the_runs import optima_section
 from analysis.report.captions import study_figures
 from analysis.report.document import (
     Bullets,
@@ -30,7 +31,8 @@ from analysis.report.document import (
 from analysis.report.files import write_study
 from analysis.report.fitted_law import law_section
 from analysis.report.markdown import markdown
-from analysis.studies import Study, backtest, fit_table, predict, score
+from analysis.report.residual_checks import checks_section
+from analysis.studies import LackOfFit, Study, backtest, fit_table, optimum, predict, score
 
 TIMINGS = {
     "model_flops": 3e13, "executed_flops": 4e13, "matmul_flops_per_second": 5e11,
@@ -196,6 +198,7 @@ def test_a_miss_is_reported_as_one(prediction):
     assert "**outside** the interval, above it" in text and "no test" not in text
     assert "has not been measured yet" in markdown(held_out_section(prediction, None))
     late = dataclasses.replace(prediction, measured_before=True)
+    assert "not been measured" not in markdown(held_out_section(late, None))
     assert "had been measured when this was written: it is no test" in markdown(
         held_out_section(late, score(late, prediction.value))
     )
@@ -206,7 +209,8 @@ def test_what_goes_far_is_said_in_the_report(table, study):
     text = markdown(held_out_section(far, None))
     assert "**This run extrapolates 1.5e+06 times beyond the fitted compute, more than 10: no run tests the law" in text
     text = markdown(study_report(table, study, prediction=far).document())
-    assert "| 4e+14 | **100** | params (count) |" in text and "| 4e+13 | 10 | params (count) |" in text
+    for row in ("| 4e+14 | **100 (compute)** | params (count) |", "| 4e+13 | 10 (compute) | params (count) |"):
+        assert row in text
     assert "- **4e+14 FLOP extrapolates 100 times beyond the fitted compute" in text
 
 
@@ -239,3 +243,28 @@ def test_report_without_budgets_says_why_approach_2_is_missing(tmp_path, table):
     assert not any("valleys" in path.name for path in paths)
     with pytest.raises(figures.FigureError, match="no valleys to draw"):
         figures.isoflop_valleys(study)
+
+
+def test_how_far_an_optimum_lies_is_said_of_what_lies_out(table, study):
+    """Sizes around the optimum of each budget, of which the largest is left out: its optimum lies beyond the others."""
+    small = table[table["params"] < planted_optimum(BUDGETS[-1]) / 2]
+    best = optimum(fit_table(small, bootstraps=20), BUDGETS[-1])
+    assert best.reach.quantity == "params" and 1 < best.reach.factor < 10
+    text = markdown(optima_section([best], (best.params, best.tokens), ()))
+    assert f"| {best.reach.factor:.3g} (params) |" in text
+
+
+def test_a_table_that_names_no_experiment_is_called_by_its_output(table):
+    foreign = runs_table.complete(table.drop(columns="experiment"))
+    text = markdown(study_report(foreign, fit_table(foreign, bootstraps=20)).document())
+    assert text.startswith("# Scaling law of loss_nats\n")
+    assert markdown(study_report(table, fit_table(table, bootstraps=20)).document()).startswith(
+        "# Scaling law of plant"
+    )
+
+
+@pytest.mark.parametrize(("p_value", "said"), [(0.045, "No lack of fit at the 1% level"), (0.005, "by more than that")])
+def test_the_level_of_a_test_of_lack_of_fit_is_said_beside_its_outcome(table, study, p_value, said):
+    lack = LackOfFit(18, 0.01, 0.004, 36, 13, 2.0, p_value, ())
+    text = markdown(checks_section(dataclasses.replace(study.checks, lack_of_fit=lack), study.law.fit))
+    assert said in text and "at the 1% level" in text and f"p = {p_value}." in text

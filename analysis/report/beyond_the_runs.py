@@ -42,9 +42,9 @@ def held_out_section(prediction: Prediction, score: Score | None) -> Section:
         notes.append(Strong(f"This run {reach.warning}."))
     if prediction.measured_before:
         notes.append(Strong("The run had been measured when this was written: it is no test of the law."))
-    if score is None:
+    elif score is None:
         notes.append("The run has not been measured yet.")
-    else:
+    if score is not None:
         rows += [
             (f"measured {prediction.output}", Number(score.measured, QUANTITY), unit),
             ("predicted minus measured", Number(score.error, DIFFERENCE), unit),
@@ -114,7 +114,7 @@ def optima_section(
             Table(
                 (
                     "budget (FLOP)",
-                    "times the largest fitted",
+                    "times beyond the fitted",
                     "optimal",
                     *(("approach ", str(approach)) for approach in approaches),
                 ),
@@ -136,7 +136,7 @@ def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ..
     """One row per quantity, one cell per approach."""
     present = [best for best in found if best is not None]
     flops, reach = present[0].flops, present[-1].reach
-    factor: Content = Number(reach.factor, ".3g")
+    beyond: Content = (Number(reach.factor, ".3g"), f" ({reach.quantity})")
     quantities = {
         "params (count)": [best and best.params for best in found],
         "tokens (count)": [best and best.tokens for best in found],
@@ -147,7 +147,7 @@ def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ..
         quantities[with_unit(name)] = [best and best.hyperparameters.get(name) for best in found]
     for name, intervals in quantities.items():
         cells = ("not fitted" if interval is None else span(interval) for interval in intervals)
-        yield (Number(flops), Strong(factor) if reach.warning else factor, name, *cells)
+        yield (Number(flops), Strong(beyond) if reach.warning else beyond, name, *cells)
 
 
 def departures_section(flops: float, level: float, departures: Sequence[Departure]) -> Section:

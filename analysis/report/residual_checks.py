@@ -8,7 +8,7 @@ from analysis.runs_table import unit_of
 from analysis.studies import LackOfFit, ResidualChecks
 
 MOST_COLUMNS = 3  # that are printed; the JSON file has all
-LACKING = 0.01  # p value below which the law is said to miss the runs by more than their noise
+LACKING = 0.01  # p value below which the law is said to miss the runs by more than their noise: the level of the test
 
 
 def checks_section(checks: ResidualChecks, fit: Fit) -> Section:
@@ -83,5 +83,6 @@ def _lack_of_fit(found: LackOfFit, fit: Fit) -> list[Content]:
         Number(found.freedom, "d"), " degrees of freedom, p = ", Number(found.p_value, ".2g"), ".",
     )  # fmt: skip
     if found.p_value < LACKING:
-        return [*lines, (Strong("The law misses them by more than that noise"), ": it has the wrong shape. ", test)]
-    return [*lines, ("The law misses them by no more than that noise: no lack of fit. ", test)]
+        missed = Strong("The law misses them by more than that noise")
+        return [*lines, (missed, ": it has the wrong shape, at the ", Number(LACKING, ".0%"), " level. ", test)]
+    return [*lines, ("No lack of fit at the ", Number(LACKING, ".0%"), " level: ", test)]

@@ -17,7 +17,7 @@ from analysis.report.document import Bullets, Code, Content, Figure, Number, Par
 from analysis.report.residual_checks import checks_section
 from analysis.report.table_notes import left_out_table, notes_block
 from analysis.report.time_account import TimeAccount, time_section
-from analysis.runs_table import unit_of
+from analysis.runs_table import FOREIGN, unit_of
 from analysis.studies import (
     Backtest,
     Departure,
@@ -51,9 +51,9 @@ class Frontier:
 class StudyReport:
     """Everything that a report on one study prints.
 
-    experiments: names in the table. rows: in the table; fitted, left_out: of them. frontier: None for a law of other
-    inputs than params and tokens (study.optima_note has the reason). prediction: of a run that no fit has seen; score:
-    how it came out, once it is measured. caveats: what is said wherever an interval of the study is.
+    experiments: names that the table states. rows: in the table; fitted, left_out: of them. frontier: None for a law of
+    other inputs than params and tokens (study.optima_note has the reason). prediction: of a run that no fit has seen;
+    score: how it came out, once it is measured. caveats: what is said wherever an interval of the study is.
     """
 
     study: Study
@@ -118,7 +118,7 @@ class StudyReport:
         scored = [beyond_the_runs.held_out_section(self.prediction, self.score)] if self.prediction else []
         fitted, checks, *beyond = self.findings()
         return Section(
-            f"Scaling law of {', '.join(self.experiments) or 'a table'}",
+            f"Scaling law of {', '.join(self.experiments) or law.output}",
             (
                 Paragraph(opening),
                 *notes_block(self.study.table_notes),
@@ -162,11 +162,11 @@ def study_report(
         if not (budget > 0 and math.isfinite(budget)):
             raise FitError(f"budgets = {budget:g}: must be positive and finite. Fix: give raw FLOPs, as 1e21.")
     asked = {*budgets, *([prediction.flops] if prediction is not None and prediction.flops is not None else [])}
-    names = sorted(set(table["experiment"].dropna().astype(str))) if "experiment" in table.columns else []
+    names = set(table["experiment"].dropna().astype(str)) if "experiment" in table.columns else set()
     has_optima = not study.optima_note
     return StudyReport(
         study=study,
-        experiments=tuple(names),
+        experiments=tuple(sorted(names - {FOREIGN})),
         rows=len(table),
         fitted=len(study.law.fit.used),
         left_out=len(study.left_out),

@@ -22,6 +22,7 @@ from analysis.intervals import predictive_interval
 from analysis.quantities import QUANTITY
 from analysis.runs_table import unit_of
 from analysis.studies.study import Study, check_choices, reach
+from analysis.tables.units import check_stated_counts
 
 
 class PredictionError(ValueError):
@@ -33,10 +34,11 @@ class Prediction:
     """What a fitted law says of one new run.
 
     value, low, high: of the law's `output`, in `unit`, with the `level` predictive interval (the constants' uncertainty
-    and the noise of one run). run: its name, empty when it has none yet. flops: its price under the table's own
-    counting, where the study has one. optimum_params: the law's own optimal size, where that chose the run. constants:
-    fitted and held. table_digest: of the numbers the fit has read. written: date and time, UTC, empty until it is
-    written. measured_before: whether the run was already measured by then, in which case it is no test.
+    and the noise of one run). positive: whether the output can be nothing else. run: its name, empty when it has none
+    yet. flops: its price under the table's own counting, where the study has one. optimum_params: the law's own optimal
+    size, where that chose the run. constants: fitted and held. table_digest: of the numbers the fit has read. written:
+    date and time, UTC, empty until it is written. measured_before: whether the run was already measured by then, in
+    which case it is no test.
     """
 
     run: str
@@ -50,6 +52,7 @@ class Prediction:
     inputs: dict[str, float]
     output: str
     unit: str
+    positive: bool
     value: float
     low: float
     high: float
@@ -88,7 +91,8 @@ class Score:
 def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Prediction:
     """What the study's law says of one run that was not made, for any law.
 
-    inputs: a value of each of the law's inputs. Raises FitError for one that is missing, unknown or not allowed.
+    inputs: a value of each of the law's inputs. Raises FitError for one that is missing, unknown or not allowed,
+    TableError for a count that is none.
     """
     fit, law = study.law.fit, study.law.fit.law
     inputs = {name: float(value) for name, value in inputs.items()}
@@ -100,6 +104,7 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
         if not (np.isfinite(inputs[name]) and (inputs[name] > 0 or (inputs[name] == 0 and name in law.may_be_zero))):
             raise FitError(f"{name} = {inputs[name]!r}: must be positive and finite. Fix: give a count.")
     check_choices(law, inputs)
+    check_stated_counts(inputs, study.ranges)
     interval = predictive_interval(law, fit, study.predictive, inputs, study.level, study.seed)
     flops = inputs.get("flops")
     if study.flop_rule is not None:
@@ -116,6 +121,7 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
         inputs=inputs,
         output=law.output,
         unit=unit_of(law.output),
+        positive=law.residual == "log",
         value=interval.value,
         low=interval.low,
         high=interval.high,
@@ -126,10 +132,18 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
 
 
 def score(prediction: Prediction, measured: float) -> Score:
-    """The prediction against the measured output. Raises PredictionError for one that is not finite."""
+    """The prediction against the measured output.
+
+    Raises PredictionError for one that is not finite, or that is not positive where the output cannot be otherwise.
+    """
     measured = float(measured)
     if not np.isfinite(measured):
         raise PredictionError(f"measured = {measured!r}: must be finite. Fix: wait for the run's {prediction.output}.")
+    if prediction.positive and measured <= 0:
+        raise PredictionError(
+            f"measured = {measured:g}: must be positive, as any {prediction.output} is. Fix: give what was measured, "
+            f"in the prediction's unit{f', {prediction.unit}' if prediction.unit else ''}."
+        )
     error = prediction.value - measured
     relative = error / abs(measured) if measured else float("nan")
     return Score(prediction, measured, error, relative, prediction.low <= measured <= prediction.high)

@@ -42,7 +42,7 @@ from analysis.runs_table import complete, digest
 from analysis.studies.residual_checks import ResidualChecks, residual_checks
 from analysis.tables.files import notes_of
 from analysis.tables.runs import with_runs
-from analysis.tables.units import check_units, unit_notes
+from analysis.tables.units import check_stated_counts, check_units, unit_notes
 
 FEW_POINTS = 1.6  # per constant: below, intervals are too narrow (tests/benchmarks/few_points.py)
 FEW_POINTS_COVERED = "47 to 69% (6 points, 5 constants) and 72 to 93% (7 points)"
@@ -166,9 +166,11 @@ def fit_table(
     rows = table.iloc[points.rows]
     check_units(law, rows)
     resampling, run_note = by_run(resampling, points.runs)
+    given = _given(law, given or {})
     _check_budgets(law, rows["budget_flops"])
     result = fit_points(law, points, left_out, objective)
     ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
+    check_stated_counts(given, ranges)
     ranges[law.output] = (float(points.output.min()), float(points.output.max()))
     profiles = profile(result, points, level)
     estimate = bootstrapped(result, points, table, resampling=resampling, profiles=profiles, **settings)
@@ -177,7 +179,7 @@ def fit_table(
         flops, largest = _prices(rows)
         rule = fit_flop_rule(points.inputs["params"], points.inputs["tokens"], flops)
         surface = Surface(law, result.array(), rule, objective, estimate.draws)
-        isoflop, note = _approach_2(table, surface, given or {}, valleys, settings)
+        isoflop, note = _approach_2(table, surface, given, valleys, settings)
     elif "flops" in law.inputs:
         largest = ranges["flops"][1]
     return Study(
@@ -190,8 +192,8 @@ def fit_table(
         largest_flops=largest,
         ranges=ranges,
         far_factor=float(far_factor),
-        given=_given(law, given or {}),
-        optima_note=_optima_note(law, given or {}),
+        given=given,
+        optima_note=_optima_note(law, given),
         table_digest=digest(table, (*law.inputs, law.output)),
         table_notes=(*notes_of(table), *unit_notes(law, rows), *run_note),
         checks=residual_checks(result, points, rows),

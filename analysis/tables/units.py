@@ -27,6 +27,7 @@ SHARES = ("accuracy", "token_accuracy", "exact_match")  # and those of one task 
 ROUNDING = 1e-6  # a mean over answers in single precision may end beyond 1 by less
 COUNTS = ("params", "active_params", "tokens", "unique_tokens")
 FEWEST, USUAL = 1e3, 1e9  # parameters or tokens of anything that is trained, and of what tables mostly hold
+NO_COUNT = f"below {FEWEST:g}, which is no count; in billions or millions?"
 LOWEST, HIGHEST, FROM_MEDIAN = 1 / 200, 100.0, 50.0
 CONSTANT_WITHIN, RATE_SPAN = 1.01, 30.0  # FLOPs that do not differ while params * tokens do, by this factor, are a rate
 LOWEST_NATS, HIGHEST_NATS = 1.2, 12.5  # 12.5 is ln(vocabulary) for 268,000 tokens; published losses start at 2.0
@@ -56,6 +57,18 @@ def check_units(law: Law, rows: pd.DataFrame) -> None:
         _check_flops(rows)
     if "params" in law.inputs and not {"flops", "budget_flops"} & set(stated):
         _check_budgets(rows)
+
+
+def check_stated_counts(inputs: Mapping[str, float], fitted: Mapping[str, tuple[float, float]]) -> None:
+    """Raise TableError where a count among the inputs that a user states of a run is none, as in a table's row.
+
+    fitted: smallest and largest of each input; where a table's own counts are as small, and were said to be right, any
+    is taken.
+    """
+    wrong = [name for name in COUNTS if name in inputs and inputs[name] < FEWEST <= fitted[name][0]]
+    if wrong:
+        values = "; ".join(f"{name} = {inputs[name]:g}" for name in wrong)
+        raise TableError(f"{values}: {NO_COUNT} Fix: write it out, as {wrong[0]}=7e9.")
 
 
 def unit_notes(law: Law, rows: pd.DataFrame) -> tuple[str, ...]:
@@ -100,10 +113,7 @@ def check_counts(rows: pd.DataFrame, names: Sequence[str]) -> None:
     if wrong:
         ways = [f"state the unit, as --unit {' '.join(units)}"] if units else []
         ways += ["mend these rows"] if len(units) < len(wrong) else []
-        raise TableError(
-            f"{'; '.join(wrong)}: below {FEWEST:g}, which is no count; in billions or millions? Fix: "
-            f"{', and '.join(ways)}."
-        )
+        raise TableError(f"{'; '.join(wrong)}: {NO_COUNT} Fix: {', and '.join(ways)}.")
 
 
 def is_share(name: str) -> bool:
