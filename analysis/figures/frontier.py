@@ -74,9 +74,7 @@ def loss_against_compute(
         axes.plot(runs["flops"], runs["loss_nats"], color=GREY, **dots(len(runs), 2.8))
         axes.plot([], [], color=GREY, label="runs fitted", **dots(1, 2.8))
         axes.plot(flops, best, color=DARK, label="compute-optimal loss, approach 3")
-        axes.fill_between(
-            flops, low, high, color=DARK, alpha=0.25, linewidth=0, label=f"its {study.level:.0%} interval"
-        )
+        axes.fill_between(flops, low, high, color=DARK, alpha=0.25, linewidth=0, label=interval_label(study))
         mark_edge(axes, study.largest_flops)
         if study.isoflop is not None:
             valleys = study.isoflop.valleys
@@ -101,9 +99,7 @@ def optimal_allocation(
         for index, (axes, name) in enumerate(zip(panels.flat, ("params", "tokens"), strict=True)):
             best, low, high = _efficient(study, flops, index)
             axes.plot(flops, best, color=DARK, label="approach 3")
-            axes.fill_between(
-                flops, low, high, color=DARK, alpha=0.2, linewidth=0, label=f"its {study.level:.0%} interval"
-            )
+            axes.fill_between(flops, low, high, color=DARK, alpha=0.2, linewidth=0, label=interval_label(study))
             if study.isoflop is not None:
                 _draw_approach_2(axes, study, name, flops)
             mark_edge(axes, study.largest_flops)
@@ -114,6 +110,11 @@ def optimal_allocation(
             log_ticks(axes.yaxis)
         legend_above(figure, panels.flat[0], across=4 if columns == "two" else 2)
     return figure
+
+
+def interval_label(study: Study) -> str:
+    """What a legend says of the shade around an optimum, of which there is none where optima are not determined."""
+    return "its interval is not determined" if study.undetermined else f"its {study.level:.0%} interval"
 
 
 def _draw_approach_2(axes: Axes, study: Study, name: str, flops: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from analysis.drawing import (
     log_ticks,
     power_of_ten,
 )
+from analysis.figures.frontier import interval_label
 from analysis.laws import evaluate
 from analysis.runs_table import unit_of
 from analysis.studies import Prediction, Study, fitted_rows, planning_law
@@ -65,9 +66,7 @@ def loss_surface(
         axes.plot(params[:, 0], tokens[:, 0], color=DARK, linewidth=1.6, label="efficient line, approach 3", zorder=4)
         band = [interval_at(study, sizes) for sizes in params]
         ends = [interval.low for interval in band], [interval.high for interval in band]
-        axes.fill_betweenx(
-            tokens[:, 0], *ends, color=DARK, alpha=0.2, linewidth=0, label=f"its {study.level:.0%} interval"
-        )
+        axes.fill_betweenx(tokens[:, 0], *ends, color=DARK, alpha=0.2, linewidth=0, label=interval_label(study))
         if target_flops is not None:
             at = efficient_runs(law, draws[:1], rule, target_flops)
             axes.plot(

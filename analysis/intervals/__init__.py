@@ -15,6 +15,6 @@ from analysis.intervals.bootstrap import (
     predictive_intervals,
     with_intervals,
 )
-from analysis.intervals.interval import AT_BOUND, Interval, bca_interval, percentile_interval
+from analysis.intervals.interval import AT_BOUND, NOT_DETERMINED, Interval, bca_interval, percentile_interval
 from analysis.intervals.profile_likelihood import Profile, profile
 from analysis.intervals.resampling import POINTS, Resampling, by_run

@@ -22,7 +22,7 @@ NOTES = {
     "upper end lies",
     DEGENERATE: "every resample gives the same number: the law meets the points exactly, they do not vary, "
     "or their noise is stated to be 0",
-    NOT_DETERMINED: "neither resamples nor profile likelihood bound it",
+    NOT_DETERMINED: "neither resamples nor profile likelihood bound it, or what it follows from",
     OPEN_BELOW: "the profile likelihood does not close below",
     OPEN_ABOVE: "the profile likelihood does not close above",
     PERCENTILES: "plain percentiles of the resamples instead of BCa, some refits being without a finite value",

@@ -55,6 +55,7 @@ def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFi
     runs, level = (Number(report.fitted, "d"), " fitted runs"), (Number(study.level, ".0%"), " interval")
     target = prediction.flops if prediction else None
     held_out = (target, score.measured) if score is not None and target is not None else None
+    unshaded = " Optima are not determined by these runs, and there is no shade." if study.undetermined else ""
     found = []
     if study.isoflop is not None:
         caption = (
@@ -68,21 +69,21 @@ def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFi
     caption = (
         "Held-out loss (nats per token) against training compute (FLOP) of the ", runs, ". The line is the least loss "
         "that the parametric law allows at each budget, the shade its ", level, ", which holds the uncertainty of the "
-        "constants only. Right of the dashed line everything is extrapolated.",
+        "constants only. Right of the dashed line everything is extrapolated." + unshaded,
     )  # fmt: skip
     figure = Figure("loss_against_compute", "Loss against compute", caption)
     found.append(CaptionedFigure(figure, lambda: figures.loss_against_compute(table, study, held_out=held_out)))
     caption = (
         "Contours of the fitted loss (nats per token) over params and tokens, with the ", runs, ". Dotted lines join "
         "runs of equal compute, a decade of FLOP apart; the efficient line crosses each where its loss is least, and "
-        "its shade is the ", level, ". Away from the dots the contours rest on the law alone.",
+        "its shade is the ", level, ". Away from the dots the contours rest on the law alone." + unshaded,
     )  # fmt: skip
     figure = Figure("loss_surface", "The fitted loss surface", caption)
     found.append(CaptionedFigure(figure, lambda: figures.loss_surface(table, study, target_flops=target)))
     caption = (
         "Compute-optimal params and tokens (counts) against training compute (FLOP), from ", runs, ". Solid with "
         "shade: approach 3 with its ", level, ". Dashed with dotted limits: approach 2 with its ", level, "; stars: "
-        "the valleys' minima. Where the two approaches part, trust neither.",
+        "the valleys' minima. Where the two approaches part, trust neither." + unshaded,
     )  # fmt: skip
     figure = Figure("optimal_allocation", "Optimal params and tokens against compute", caption)
     found.append(CaptionedFigure(figure, lambda: figures.optimal_allocation(table, study, target_flops=target)))

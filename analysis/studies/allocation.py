@@ -14,7 +14,7 @@ from analysis.compute import FlopRule, Reach, cheapest_runs, efficient_runs
 from analysis.compute.frontier import departures, paired
 from analysis.compute.serving import FORWARD_SHARE
 from analysis.fit import FitError
-from analysis.intervals import Estimate, Interval, bca_interval, percentile_interval
+from analysis.intervals import NOT_DETERMINED, Estimate, Interval, bca_interval, percentile_interval
 from analysis.studies.study import Study, planning_law, reach
 
 DEPARTURES = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)
@@ -96,9 +96,7 @@ def optimum(
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     params, tokens, loss = efficient_runs(law, values, rule, flops)
     at = {"params": params, "tokens": tokens, "flops": np.full(len(params), flops)}
-    read = {
-        name: interval for e in hyperparameters for name, interval in _read(e, at, len(study.law.draws), study.level)
-    }
+    read = {name: interval for e in hyperparameters for name, interval in _read(study, e, at)}
     return Optimum(
         flops,
         rule,
@@ -184,7 +182,13 @@ def constants_of(estimate: Estimate) -> np.ndarray:
 
 
 def interval_at(study: Study, found: np.ndarray) -> Interval:
-    """The interval of a quantity computed from each row of `constants_of(study.law)`."""
+    """The interval of a quantity computed from each row of `constants_of(study.law)`, for what follows from optima.
+
+    Not determined where the study says that its runs do not determine them, however narrow the resamples are: refits
+    start at the optimum, and hardly move along what the runs leave open.
+    """
+    if study.undetermined:
+        return Interval(float(found[0]), -np.inf, np.inf, NOT_DETERMINED)
     draws, jackknife = np.split(found[1:], [len(study.law.draws)])
     return bca_interval(float(found[0]), draws, jackknife, study.level)
 
@@ -201,9 +205,9 @@ def _by_valleys(study: Study, flops: float) -> Optimum:
     return Optimum(flops, study.flop_rule, 2, study.level, params, tokens, ratio, loss, far)
 
 
-def _read(estimate: Estimate, at: Mapping[str, np.ndarray], draws: int, level: float) -> list[tuple[str, Interval]]:
+def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> list[tuple[str, Interval]]:
     """A hyperparameter law at the optimum: its draws are paired with those of the optimum, which are independent."""
-    law = estimate.fit.law
+    law, draws = estimate.fit.law, len(study.law.draws)
     unknown = set(law.inputs) - set(at)
     if unknown:
         raise FitError(
@@ -212,7 +216,9 @@ def _read(estimate: Estimate, at: Mapping[str, np.ndarray], draws: int, level: f
         )
     constants = np.concatenate([estimate.fit.array()[None], estimate.draws[np.arange(draws) % len(estimate.draws)]])
     found = paired(law, constants, {name: values[: 1 + draws] for name, values in at.items()})
-    return [(law.output, percentile_interval(found[0], found[1:], level))]
+    if study.undetermined:
+        return [(law.output, interval_at(study, found))]
+    return [(law.output, percentile_interval(found[0], found[1:], study.level))]
 
 
 def _positive(name: str, value: float, fix: str) -> float:

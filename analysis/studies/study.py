@@ -21,11 +21,10 @@ from analysis.compute import (
     fit_surface,
 )
 from analysis.compute.frontier import given_inputs
-from analysis.fit import HUBER, FitError, LeftOut, Objective, fit_points, select
+from analysis.fit import HUBER, FitError, LeftOut, Objective, Points, fit_points, select
 from analysis.intervals import (
     AT_BOUND,
     POINTS,
-    WEAK_CONDITION,
     Estimate,
     Predictive,
     Profile,
@@ -39,20 +38,19 @@ from analysis.intervals import (
 from analysis.laws import CHINCHILLA, Law
 from analysis.quantities import is_loss
 from analysis.runs_table import complete, digest
+from analysis.studies.caveats import RUNS, SINGLE, are_few, coverage_of_few, undetermined
 from analysis.studies.residual_checks import ResidualChecks, residual_checks
 from analysis.tables.files import notes_of
 from analysis.tables.runs import with_runs
 from analysis.tables.units import check_stated_counts, check_units, unit_notes
-
-FEW_POINTS = 1.6  # per constant: below, intervals are too narrow (tests/benchmarks/few_points.py)
-FEW_POINTS_COVERED = "47 to 69% (6 points, 5 constants) and 72 to 93% (7 points)"
 
 
 @dataclass(frozen=True)
 class Study:
     """What `fit_table` found.
 
-    law: the parametric law with its bootstrap (approach 3 when it is `chinchilla`). profiles: its constants' profile
+    units: how many independent points, runs or groups, which `unit` names, intervals are drawn from. law: the
+    parametric law with its bootstrap (approach 3 when it is `chinchilla`). profiles: its constants' profile
     likelihoods. isoflop: approach 2, or None with the reason in isoflop_note. flop_rule: how the table counts FLOPs,
     None for a law without params and tokens. largest_flops: the largest budget (or run, where no budget is stated) that
     was fitted. ranges: smallest and largest value fitted of each of the law's inputs and output. far_factor: what lies
@@ -66,6 +64,8 @@ class Study:
     level: float
     bootstraps: int
     seed: int
+    units: int
+    unit: str
     law: Estimate
     profiles: dict[str, Profile]
     predictive: Predictive
@@ -100,20 +100,15 @@ class Study:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What must be said beside every interval and optimum of this study, if anything."""
-        fit, found = self.law.fit, []
-        points, constants = len(fit.used), len(fit.law.parameters)
-        if points < FEW_POINTS * constants:
-            found.append(
-                f"{points} points for {constants} constants are few: of nominal 90% intervals of optima and exponents "
-                f"{FEW_POINTS_COVERED} held the truth in simulation, where from {FEW_POINTS:g} points per constant on "
-                "nearly all do. Read these as too narrow"
-            )
-        if fit.condition_number > WEAK_CONDITION:
-            found.append(
-                f"The fit is near singular (condition number {fit.condition_number:.1e}): these runs do not tell the "
-                "law's terms apart, and an optimum, which trades one against the other, is not determined by them"
-            )
-        return tuple(found)
+        constants, few = len(self.law.fit.law.parameters), ()
+        if are_few(self.units, self.unit, constants):
+            few = (f"{self.units} {self.unit} for {constants} constants are few: {coverage_of_few(self.unit)}",)
+        return (*few, *self.undetermined)
+
+    @property
+    def undetermined(self) -> tuple[str, ...]:
+        """Why exponents of the frontier and optima are not determined by the runs, if they are not."""
+        return undetermined(self.law.fit, self.profiles, self.law.intervals)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -173,6 +168,7 @@ def fit_table(
     check_stated_counts(given, ranges)
     ranges[law.output] = (float(points.output.min()), float(points.output.max()))
     profiles = profile(result, points, level)
+    units, unit = _independent(resampling, table, points)
     estimate = bootstrapped(result, points, table, resampling=resampling, profiles=profiles, **settings)
     isoflop, note, rule, largest = None, f"law {law.name!r} has no params and tokens", None, float("nan")
     if {"params", "tokens"} <= set(law.inputs):
@@ -183,6 +179,8 @@ def fit_table(
     elif "flops" in law.inputs:
         largest = ranges["flops"][1]
     return Study(
+        units=units,
+        unit=unit,
         law=estimate,
         profiles=profiles,
         predictive=predictive(result, points, bootstraps=bootstraps, seed=seed),
@@ -199,6 +197,14 @@ def fit_table(
         checks=residual_checks(result, points, rows),
         **settings,
     )
+
+
+def _independent(resampling: Resampling, table: pd.DataFrame, points: Points) -> tuple[int, str]:
+    """How many independent units the bootstrap draws, and what they are: runs at most, whatever it draws."""
+    drawn, runs = int(resampling.units(table, points).max()) + 1, len(set(points.runs))
+    if runs < len(points.runs) and runs <= drawn:
+        return runs, RUNS
+    return drawn, f"groups of equal {resampling.by}" if resampling.by else SINGLE
 
 
 def planning_law(study: Study) -> Law:
