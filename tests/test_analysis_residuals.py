@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from planted_tables import planted_table
+from planted_tables import planted_loss, planted_table
 
 from analysis.fit import fit, select
-from analysis.fit.residual_tests import FALSE_ALARMS, outliers, pure_error
+from analysis.fit.residual_tests import FALSE_ALARMS, outliers, outliers_by_run, pure_error
 from analysis.laws import CHINCHILLA
+from analysis.report.markdown import markdown
+from analysis.report.residual_checks import checks_section
 from analysis.runs_table import complete
 from analysis.studies import residual_checks
 
@@ -118,3 +120,77 @@ def test_a_column_that_explains_the_residuals_is_named(column):
     found = checked(table.assign(loss_nats=table["loss_nats"] * np.exp(effect)))
     assert [one.column for one in found.explained] == [column] and found.explained[0].share > 0.3
     assert not checked(table).explained and checked(table).tested >= 3
+
+
+def clustered(generator, runs=12, rows=8):
+    """Residuals of runs of `rows` rows each: what a run's share, ten times what each has alone; and their runs."""
+    units = np.repeat(np.arange(runs), rows)
+    return generator.standard_normal(runs)[units] + 0.1 * generator.standard_normal(runs * rows), units
+
+
+def test_rows_that_share_the_noise_of_their_run_seldom_raise_an_alarm():
+    """1 of 100 tables by design, of runs and of rows; the bound is that of tables of independent points."""
+    alarms = np.zeros(2, int)
+    for seed in range(600):
+        residuals, units = clustered(np.random.default_rng([6, seed]))
+        _, runs, rows = outliers_by_run(residuals, units, (0, 0))
+        alarms += [runs.which.any(), rows.which.any()]
+    assert max(alarms) <= 25
+
+
+def test_a_run_that_lies_apart_is_one_and_a_row_that_does_is_no_run():
+    residuals, units = clustered(np.random.default_rng(1), runs=20)
+    residuals[units == 7] += 300.0
+    residuals[3 * 8 + 5] += 30.0
+    middles, runs, rows = outliers_by_run(residuals, units, (3, 2))
+    assert np.flatnonzero(runs.which).tolist() == [7] and np.flatnonzero(rows.which).tolist() == [3 * 8 + 5]
+    assert middles[7] == np.median(residuals[units == 7]) and rows.scale == pytest.approx(0.1, rel=0.3)
+    assert runs.scale == pytest.approx(1.0, rel=0.5) and rows.factors[29] == pytest.approx(300, rel=0.3)
+    # Runs of one row are held to what a row has alone, too, and with two rows neither can be told from the other.
+    pairs = np.concatenate([[5.0, -5.0], 0.1 * np.random.default_rng(2).standard_normal(40)])
+    _, _, rows = outliers_by_run(pairs, np.repeat(np.arange(21), 2), (0, 0))
+    assert not rows.which.any()
+
+
+def checkpoints(noise=0.012, runs=20, rows=6):
+    """Runs of several checkpoints, whose losses share the noise of their run."""
+    generator = np.random.default_rng(11)
+    params = np.repeat(np.geomspace(1e4, 1e6, runs), rows)
+    tokens = params * np.tile(np.linspace(4, 80, rows), runs)
+    shared = np.repeat(generator.standard_normal(runs), rows) + 0.1 * generator.standard_normal(runs * rows)
+    names = [f"run-{i}" for i in np.repeat(np.arange(runs), rows)]
+    table = pd.DataFrame({"run": names, "params": params, "tokens": tokens})
+    return table.assign(loss_nats=planted_loss(params, tokens) * np.exp(noise * shared))
+
+
+def test_a_run_of_several_rows_is_one_outlier_in_a_report():
+    table = checkpoints()
+    quiet = checked(table)
+    assert not quiet.outlying_runs and not quiet.outliers and quiet.run_factor > 3
+    table.loc[table["run"] == "run-4", "loss_nats"] *= 1.5
+    table.loc[62, "loss_nats"] *= 1.1  # the third row of run-10
+    found = checked(table)
+    assert [(one.run, one.rows) for one in found.outlying_runs] == [("run-4", 6)]
+    assert found.outlying_runs[0].residual == pytest.approx(np.log(1.5), rel=0.1)
+    assert [(one.run, one.inputs["tokens"]) for one in found.outliers] == [("run-10", table["tokens"][62])]
+    assert found.outliers[0].residual == pytest.approx(np.log(1.1), rel=0.1)
+    text = markdown(checks_section(found, fit(CHINCHILLA, table)))
+    assert "**Outliers: 1 of 20 fitted runs**" in text and text.count("run-4") == 1
+    assert "**Rows apart: 1 of 120 fitted rows**" in text and text.count("run-10") == 1
+
+
+def test_rows_of_one_run_are_no_evidence_of_their_own():
+    """What differs between runs is tested on 20 runs, not 120 rows, and equal rows of two runs are one repetition."""
+    table = checkpoints().assign(cluster=np.repeat(np.random.default_rng(1).choice(["a", "b"], 20), 6))
+    by_run, by_row = checked(table), checked(table.assign(run=[f"row-{i}" for i in range(120)]))
+    assert by_run.tested == 1 and not by_run.explained
+    assert by_row.explained and by_row.explained[0].p_value < 1e-3
+    # The noise of the runs is found where their rows follow it, too.
+    shift = 0.05 * (table["cluster"] == "a")
+    assert checked(table.assign(loss_nats=table["loss_nats"] * np.exp(shift))).explained[0].column == "cluster"
+    twice = pd.concat([checkpoints(), checkpoints().assign(run=lambda t: t["run"] + "-b")], ignore_index=True)
+    twice.loc[120:, "loss_nats"] *= np.exp(0.01 * np.repeat(np.random.default_rng(3).standard_normal(20), 6))
+    lack = checked(twice).lack_of_fit
+    assert (lack.groups, lack.freedom, lack.p_value) == (20, 20, None) and lack.noise_residual < 0.02
+    text = markdown(checks_section(checked(twice), fit(CHINCHILLA, twice)))
+    assert "The last rows of runs of equal inputs scatter" in text and "rows of one run are not independent" in text

@@ -18,3 +18,4 @@ from analysis.intervals.bootstrap import (
 from analysis.intervals.interval import AT_BOUND, NOT_DETERMINED, Interval, bca_interval, percentile_interval
 from analysis.intervals.profile_likelihood import Profile, profile
 from analysis.intervals.resampling import POINTS, Resampling, by_run
+from analysis.intervals.run_noise import RunNoise

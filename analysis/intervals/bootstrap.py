@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit_points, select
-from analysis.fit.batched import solve, target_jacobian
+from analysis.fit.batched import solve
 from analysis.fit.starts import off_bounds
 from analysis.intervals.interval import (
     AT_BOUND,
@@ -34,7 +34,7 @@ from analysis.intervals.interval import (
 from analysis.intervals.one_step import MOST_REFITTED_POINTS, one_step_draws
 from analysis.intervals.profile_likelihood import Profile, profile
 from analysis.intervals.resampling import POINTS, Resampling, bootstrap_weights, jackknife_weights
-from analysis.intervals.run_noise import RunNoise
+from analysis.intervals.run_noise import RunNoise, directions
 from analysis.laws import Law, evaluate
 from analysis.runs_table import complete
 
@@ -220,9 +220,7 @@ def predictive(result: Fit, points: Points, *, bootstraps: int = 1000, seed: int
         draws, _ = one_step_draws(law, result, points, alone, np.zeros_like(alone), bootstraps, seed)
         thinned = np.sort(residuals)[:: -(-len(residuals) // MOST_REFITTED_POINTS)]  # their distribution is what counts
         return Predictive(thinned, result.residual_scale, draws, np.full(bootstraps, result.residual_scale))
-    jacobian = target_jacobian(law, law.pack(result.array()), points.inputs)
-    left, singular, _ = np.linalg.svd(jacobian / np.linalg.norm(jacobian, axis=0).clip(1e-300), full_matrices=False)
-    leverage = np.sum(left[:, singular > 1e-10 * singular[0]] ** 2, axis=1)
+    leverage = np.sum(directions(result, points) ** 2, axis=1)
     # 0.05 keeps a point that alone decides a constant from being blown up without bound.
     studentised = residuals / np.sqrt(np.maximum(1 - leverage, 0.05))
     studentised -= studentised.mean()
@@ -241,9 +239,7 @@ def _predictive_by_run(
 ) -> Predictive:
     """`predictive` for points of which several belong to one run."""
     law, generator = result.law, np.random.default_rng(seed)
-    jacobian = target_jacobian(law, law.pack(result.array()), points.inputs)
-    left, singular, _ = np.linalg.svd(jacobian / np.linalg.norm(jacobian, axis=0).clip(1e-300), full_matrices=False)
-    noise = RunNoise.of(points.runs, left[:, singular > 1e-10 * singular[0]])
+    noise = RunNoise.of(result, points)
     scale = float(np.sqrt(np.sum(noise.variances(residuals))))
     new = noise.of_new_runs(residuals, generator, max(bootstraps, MOST_REFITTED_POINTS))
     if len(residuals) > MOST_REFITTED_POINTS:

@@ -5,13 +5,22 @@ closely. Both variances are those that make the expected sums of squares, betwee
 ones found (fitting constants, Searle, Casella and McCulloch 1992, section 5.5), under the law made linear at the fit.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from analysis.fit import Fit, Points
+from analysis.fit.batched import target_jacobian
+
 LEAST_SHARE = 0.05  # of a sum of squares that is left after the fit; a smaller one would blow up a variance
+
+
+def directions(result: Fit, points: Points) -> np.ndarray:
+    """Orthonormal columns (points, P) along which a fit leaves no residuals, by the law made linear at it."""
+    jacobian = target_jacobian(result.law, result.law.pack(result.array()), points.inputs)
+    left, singular, _ = np.linalg.svd(jacobian / np.linalg.norm(jacobian, axis=0).clip(1e-300), full_matrices=False)
+    return left[:, singular > 1e-10 * singular[0]]
 
 
 @dataclass(frozen=True)
@@ -22,9 +31,17 @@ class RunNoise:
     basis: np.ndarray
 
     @staticmethod
-    def of(runs: Sequence[str], basis: np.ndarray) -> "RunNoise":
-        """From the name of each point's run."""
-        return RunNoise(pd.factorize(np.asarray(runs, object))[0], basis)
+    def of(result: Fit, points: Points) -> "RunNoise":
+        """Of the points of a fit, whose names say which run each belongs to."""
+        return RunNoise(pd.factorize(np.asarray(points.runs, object))[0], directions(result, points))
+
+    @property
+    def spent(self) -> tuple[float, float]:
+        """Degrees of freedom of the residuals that the fit spends between runs and within them."""
+        means = self._basis_means()
+        return float(np.sum(np.bincount(self.units)[:, None] * means**2)), float(
+            np.sum((self.basis - means[self.units]) ** 2)
+        )
 
     def means(self, residuals: np.ndarray) -> np.ndarray:
         """Mean residual of each run, (..., runs), of residuals (..., points)."""
@@ -63,18 +80,23 @@ class RunNoise:
             for part, variance in zip(parts, self.variances(residuals), strict=True)
         )
 
+    def _basis_means(self) -> np.ndarray:
+        """Mean of each column of the basis over each run: (runs, P)."""
+        sums = np.stack([np.bincount(self.units, column) for column in self.basis.T], axis=1)
+        return sums / np.bincount(self.units)[:, None]
+
     def _expected(self) -> np.ndarray:
         """Sums of squares between and within runs (rows) that a unit of each variance (columns) leaves in residuals."""
         counts = np.bincount(self.units)
-        sums = np.stack([np.bincount(self.units, column) for column in self.basis.T], axis=1)
-        means = sums / counts[:, None]
+        means = self._basis_means()
+        sums = means * counts[:, None]
         inside = self.basis - means[self.units]
         left = np.eye(len(counts)) - means @ sums.T
-        points, runs = len(self.units), len(counts)
+        points, runs, (between, within) = len(self.units), len(counts), self.spent
         found = np.array(
             [
-                [np.sum(counts[:, None] * left**2), runs - np.sum(counts[:, None] * means**2)],
-                [np.sum(sums @ (inside.T @ inside) * sums), points - runs - np.sum(inside**2)],
+                [np.sum(counts[:, None] * left**2), runs - between],
+                [np.sum(sums @ (inside.T @ inside) * sums), points - runs - within],
             ]
         )
         whole = np.array([points, points - runs], float)

@@ -13,14 +13,15 @@ LACKING = 0.01  # p value below which the law is said to miss the runs by more t
 
 def checks_section(checks: ResidualChecks, fit: Fit) -> Section:
     """Every check with what it found; one that found nothing says how much it looked at."""
+    by_run = checks.run_factor is not None
     lines: list[Content] = []
-    if math.isinf(checks.outlier_factor):
-        lines.append("Too few runs to tell an outlier.")
-    elif not checks.outliers:
-        lines.append(("No run is an outlier (none is further off than ", Number(checks.outlier_factor, ".3g"),
-                      " robust residual scales)."))  # fmt: skip
+    if by_run and not checks.outlying_runs:
+        lines.append(_none_apart("run", "is an outlier by the middle residual of its rows", checks.run_factor))
+    if not checks.outliers:
+        row, apart = ("row", "lies apart from the others of its run") if by_run else ("run", "is an outlier")
+        lines.append(_none_apart(row, apart, checks.outlier_factor))
     if checks.lack_of_fit is not None:
-        lines += _lack_of_fit(checks.lack_of_fit, fit)
+        lines += _lack_of_fit(checks.lack_of_fit, fit, by_run)
     for found in checks.explained[:MOST_COLUMNS]:
         lines.append(
             (
@@ -32,18 +33,41 @@ def checks_section(checks: ResidualChecks, fit: Fit) -> Section:
     if checks.tested and not checks.explained:
         lines.append(("No column that the law does not read explains its residuals (", Number(checks.tested, "d"),
                       " tested)."))  # fmt: skip
-    return Section("What the residuals say", (*_outliers(checks, fit), *([Bullets(tuple(lines))] if lines else [])))
+    apart_from = (*_outlying_runs(checks, fit), *_outliers(checks, fit))
+    return Section("What the residuals say", (*apart_from, *([Bullets(tuple(lines))] if lines else [])))
+
+
+def _none_apart(one: str, is_apart: str, factor: float) -> Content:
+    if math.isinf(factor):
+        return f"Too few {one}s to tell whether one {is_apart}."
+    return f"No {one} {is_apart} (none is further off than ", Number(factor, ".3g"), " robust residual scales)."
+
+
+def _outlying_runs(checks: ResidualChecks, fit: Fit) -> tuple[Paragraph | Table, ...]:
+    if not checks.outlying_runs or checks.run_factor is None:
+        return ()
+    found = checks.outlying_runs
+    rows = tuple(
+        (one.run, Number(one.rows, "d"), Number(one.residual, "+.3g"), Number(one.factor, ".3g")) for one in found
+    )
+    text = (
+        Strong(("Outliers: ", Number(len(rows), "d"), " of ", Number(len(set(fit.used)), "d"), " fitted runs")),
+        ". The middle residual of the rows of each is further from the law than ", Number(checks.run_factor, ".3g"),
+        " robust scales of those of all runs, further than normal noise puts any of so many runs. ", _what_to_do(fit),
+    )  # fmt: skip
+    columns = ("outlier", "rows", f"middle {_residual(fit)}", "times the robust scale of runs")
+    return (Paragraph(text), Table(columns, rows, terminal_rows=20))
 
 
 def _outliers(checks: ResidualChecks, fit: Fit) -> tuple[Paragraph | Table, ...]:
     if not checks.outliers:
         return ()
-    law = fit.law
-    logarithmic = law.residual == "log"
-    unit = f" ({unit_of(law.output)})" if unit_of(law.output) else ""
+    by_run, unit = checks.run_factor is not None, f" ({unit_of(fit.law.output)})" if unit_of(fit.law.output) else ""
+    inputs = fit.law.inputs if by_run else ()  # of runs of one row each, the name says which
     rows = tuple(
         (
             one.run,
+            *(Number(one.inputs[name]) for name in inputs),
             Number(one.measured),
             Number(one.fitted),
             Number(one.residual, "+.3g"),
@@ -51,32 +75,49 @@ def _outliers(checks: ResidualChecks, fit: Fit) -> tuple[Paragraph | Table, ...]
         )
         for one in checks.outliers
     )
-    residual = f"log of measured {law.output} over fitted" if logarithmic else f"measured minus fitted{unit}"
-    columns = ("outlier", f"measured{unit}", f"fitted{unit}", residual, "times the robust scale")
+    title, from_what = ("Rows apart", "other rows of its run") if by_run else ("Outliers", "law")
     text = (
-        Strong(("Outliers: ", Number(len(rows), "d"), " of ", Number(len(fit.used), "d"), " fitted runs")),
-        ". Each is further from the law than ", Number(checks.outlier_factor, ".3g"), " robust scales of the residuals,"
-        " further than normal noise puts any run of a table of this size. They were fitted; "
-        f"objective {fit.objective.name} " + ("lets them pull at full weight." if fit.objective.delta is None else
-        "bounds their pull.") + " Approach 2 leaves out those far above their neighbours. Look at them, and leave out "
-        "(held_out, or status failed) what has diverged.",
+        Strong((f"{title}: ", Number(len(rows), "d"), " of ", Number(len(fit.used), "d"),
+                " fitted rows" if by_run else " fitted runs")),
+        f". Each is further from the {from_what} than ", Number(checks.outlier_factor, ".3g"), " robust scales of the "
+        f"residuals{' of all' if by_run else ''}, further than normal noise puts any "
+        f"{'row' if by_run else 'run'} of a table of this size. ", _what_to_do(fit),
     )  # fmt: skip
+    left = f"{_residual(fit)}, less its run's middle one" if by_run else _residual(fit)
+    columns = ("outlier", *inputs, f"measured{unit}", f"fitted{unit}", left, "times the robust scale")
     return (Paragraph(text), Table(columns, rows, terminal_rows=20))
 
 
-def _lack_of_fit(found: LackOfFit, fit: Fit) -> list[Content]:
+def _residual(fit: Fit) -> str:
+    output = fit.law.output
+    if fit.law.residual == "log":
+        return f"log of measured {output} over fitted"
+    return f"measured minus fitted{f' ({unit_of(output)})' if unit_of(output) else ''}"
+
+
+def _what_to_do(fit: Fit) -> str:
+    pull = "lets them pull at full weight" if fit.objective.delta is None else "bounds their pull"
+    return (
+        f"They were fitted; objective {fit.objective.name} {pull}. Approach 2 leaves out those far above their "
+        "neighbours. Look at them, and leave out (held_out, or status failed) what has diverged."
+    )
+
+
+def _lack_of_fit(found: LackOfFit, fit: Fit, by_run: bool) -> list[Content]:
     logarithmic = fit.law.residual == "log"
     relative: Content = (" (", Number(found.noise_residual, ".2%"), ")") if logarithmic else ""
     differ = f" They differ in {', '.join(found.differ_in)}." if found.differ_in else ""
     lines: list[Content] = [
         (
-            "Runs of equal inputs scatter by ", Number(found.noise, ".3g", unit_of(fit.law.output)), relative,
-            ", standard deviation with ", Number(found.freedom, "d"), " degrees of freedom from ",
-            Number(found.groups, "d"), " groups: noise that no law of these inputs explains.", differ,
+            f"{'The last rows of runs' if by_run else 'Runs'} of equal inputs scatter by ",
+            Number(found.noise, ".3g", unit_of(fit.law.output)), relative, ", standard deviation with ",
+            Number(found.freedom, "d"), " degrees of freedom from ", Number(found.groups, "d"),
+            " groups: noise that no law of these inputs explains.", differ,
         )
     ]  # fmt: skip
     if found.ratio is None or found.p_value is None:
         reason = "the law has a constant for each group" if found.lack_freedom == 0 else "there is no noise to test by"
+        reason = "rows of one run are not independent" if by_run else reason
         return [*lines, f"Lack of fit is not tested: {reason}."]
     test: Content = (
         "F = ", Number(found.ratio, ".3g"), " of ", Number(found.lack_freedom, "d"), " and ",

@@ -1,8 +1,9 @@
 """What is left over by a fitted law: runs that lie apart, seeds against the law's shape, columns it does not read.
 
-Three questions of the residuals, none of which changes the fit: which runs are outliers; whether the law misses runs of
-equal inputs by more than they scatter among themselves (the F test of lack of fit, Draper and Smith 1998, section 2.1);
-and whether a column of the table that the law does not read explains what it leaves over.
+Three questions of the residuals, none of which changes the fit: which runs are outliers, and which rows among those of
+their run; whether the law misses runs of equal inputs by more than they scatter among themselves (the F test of lack of
+fit, Draper and Smith 1998, section 2.1); and whether a column of the table that the law does not read explains what it
+leaves over.
 tests/benchmarks/residual_alarms.py measures how often each says so where there is nothing.
 """
 
@@ -13,10 +14,11 @@ import numpy as np
 import pandas as pd
 import scipy.special
 
-from analysis.fit import LEAST_SQUARES, Fit, Points, outliers, pure_error
+from analysis.fit import LEAST_SQUARES, Fit, Outliers, Points, outliers, outliers_by_run, pure_error
 from analysis.fit.batched import solve
 from analysis.fit.residual_tests import groups_of_equals
 from analysis.fit.starts import off_bounds
+from analysis.intervals import RunNoise
 from analysis.laws import evaluate
 
 GRAIN = 1e-7  # of the output: a smaller residual is rounding
@@ -32,15 +34,27 @@ OUTCOME = re.compile(
 
 @dataclass(frozen=True)
 class Outlier:
-    """A fitted run whose residual lies apart.
+    """A fitted row whose residual lies apart; within its run, where that has several rows.
 
-    residual: measured minus fitted, on the law's residual scale (the log of the output, for most). factor: its size
-    over the robust scale of all residuals.
+    inputs: of the law, which tell the row from others of its run. residual: measured minus fitted, on the law's
+    residual scale (the log of the output, for most), less the middle one of its run where that has several rows.
+    factor: its size over the robust scale of all residuals.
     """
 
     run: str
+    inputs: dict[str, float]
     measured: float
     fitted: float
+    residual: float
+    factor: float
+
+
+@dataclass(frozen=True)
+class OutlyingRun:
+    """A fitted run that lies apart from the other runs. residual: the middle one of its `rows`; factor as above."""
+
+    run: str
+    rows: int
     residual: float
     factor: float
 
@@ -51,8 +65,8 @@ class LackOfFit:
 
     noise: standard deviation among them, in the output's unit, and noise_residual on the law's residual scale; freedom:
     its degrees of freedom. ratio: F, the mean square of the law's misses of the groups over that of the noise, of
-    lack_freedom and freedom; p_value: of an F as large were the law right; both None where no degree of freedom is
-    left to the law. differ_in: few-valued columns that differ among runs of equal inputs.
+    lack_freedom and freedom; p_value: of an F as large were the law right; both None where it is not tested. differ_in:
+    few-valued columns that differ among runs of equal inputs.
     """
 
     groups: int
@@ -81,10 +95,13 @@ class Explained:
 class ResidualChecks:
     """What the residuals of a fit say.
 
-    outliers: the largest first; outlier_factor: beyond it a run is one. lack_of_fit: None without runs of equal inputs.
-    explained: columns, the surest first; tested: how many were looked at.
+    outlying_runs: the furthest first; run_factor: beyond it a run is one; none and None where each run has one row.
+    outliers: rows, the furthest first; outlier_factor: beyond it a row is one. lack_of_fit: None without runs of equal
+    inputs. explained: columns, the surest first; tested: how many were looked at.
     """
 
+    outlying_runs: tuple[OutlyingRun, ...]
+    run_factor: float | None
     outliers: tuple[Outlier, ...]
     outlier_factor: float
     lack_of_fit: LackOfFit | None
@@ -98,23 +115,78 @@ def residual_checks(result: Fit, points: Points, rows: pd.DataFrame) -> Residual
     fitted = evaluate(law, result.array(), points.inputs)
     residuals = law.target(points.output) - law.target(fitted)
     grain = GRAIN * (1.0 if law.residual == "log" else float(np.max(np.abs(points.output))))
+    if len(set(points.runs)) < len(points.runs):
+        return _checks_by_run(result, points, rows, fitted, residuals, grain)
     apart = outliers(residuals, len(law.parameters), grain=grain)
-    order = np.argsort(-apart.factors)
-    named = tuple(
-        Outlier(points.runs[i], *(float(x[i]) for x in (points.output, fitted, residuals, apart.factors)))
-        for i in order[: int(apart.which.sum())]
-    )
     kept, noisy = ~apart.which, apart.scale > grain
     explained, tested = _explained(law.output, points, rows, residuals, kept) if noisy else ((), 0)
     lack = lack_of_fit(result, points.where(kept), rows[kept], grain)
-    return ResidualChecks(named, apart.threshold, lack, explained, tested)
+    named = _named(points, fitted, residuals, apart)
+    return ResidualChecks((), None, named, apart.threshold, lack, explained, tested)
 
 
-def lack_of_fit(result: Fit, points: Points, rows: pd.DataFrame, grain: float = 0.0) -> LackOfFit | None:
+def _checks_by_run(
+    result: Fit, points: Points, rows: pd.DataFrame, fitted: np.ndarray, residuals: np.ndarray, grain: float
+) -> ResidualChecks:
+    """All checks where runs have several rows, which share the noise of their run and are no evidence of their own.
+
+    Runs are held to runs, and rows to the other rows of their run. Columns that say one thing of a whole run may
+    explain the middle residuals of runs. The scatter of runs of equal inputs is that of their last rows.
+    """
+    noise = RunNoise.of(result, points)
+    units, between_within = noise.units, tuple(int(np.ceil(spent)) for spent in noise.spent)
+    middles, runs, apart = outliers_by_run(residuals, units, between_within, grain=grain)
+    within = residuals - middles[units]
+    first = np.unique(units, return_index=True)[1]
+    named = tuple(
+        OutlyingRun(points.runs[first[i]], int(np.sum(units == i)), float(middles[i]), float(runs.factors[i]))
+        for i in np.argsort(-runs.factors)[: int(runs.which.sum())]
+    )
+    kept = ~runs.which
+    explained, tested = (), 0
+    if runs.scale > grain:
+        one_each = np.isin(np.arange(len(units)), first)
+        order = units[one_each]
+        columns = rows.loc[one_each, _said_of_runs(rows, units)]
+        explained, tested = _explained(result.law.output, points.where(one_each), columns, middles[order], kept[order])
+    sizes = pd.Series(np.sum([np.log1p(np.abs(x)) for x in points.inputs.values()], axis=0))
+    last = np.isin(np.arange(len(units)), sizes.groupby(units).idxmax()) & kept[units] & ~apart.which
+    lack = lack_of_fit(result, points.where(last), rows[last], grain, tested=False)
+    outlying = _named(points, fitted, within, apart)
+    return ResidualChecks(named, runs.threshold, outlying, apart.threshold, lack, explained, tested)
+
+
+def _named(points: Points, fitted: np.ndarray, residuals: np.ndarray, apart: Outliers) -> tuple[Outlier, ...]:
+    """The rows that lie apart, the furthest first."""
+    return tuple(
+        Outlier(
+            points.runs[i],
+            {name: float(values[i]) for name, values in points.inputs.items()},
+            *(float(x[i]) for x in (points.output, fitted, residuals, apart.factors)),
+        )
+        for i in np.argsort(-apart.factors)[: int(apart.which.sum())]
+    )
+
+
+def _said_of_runs(rows: pd.DataFrame, units: np.ndarray) -> list[str]:
+    """Columns that have one value in all rows of each run."""
+    found = []
+    for name in rows.columns:
+        values = rows[name]
+        if isinstance(values, pd.Series):  # no column that is there twice
+            codes = pd.factorize(values.map(repr) if values.dtype == object else values, use_na_sentinel=False)[0]
+            if len(np.unique(np.stack([units, codes]), axis=1).T) == units.max() + 1:
+                found.append(name)
+    return found
+
+
+def lack_of_fit(
+    result: Fit, points: Points, rows: pd.DataFrame, grain: float = 0.0, *, tested: bool = True
+) -> LackOfFit | None:
     """The scatter of runs with equal inputs, and the F test of the law against it; None without such runs.
 
     The law is fitted once more by least squares, on which the F test rests. grain: a noise below it is rounding, and
-    nothing is tested against it.
+    nothing is tested against it. tested: False where the points are not those of the fit, so that it is not tested.
     """
     law, group = result.law, groups_of_equals(points.inputs)
     target = law.target(points.output)
@@ -124,7 +196,7 @@ def lack_of_fit(result: Fit, points: Points, rows: pd.DataFrame, grain: float = 
     scale, freedom = noise
     lack_freedom = int(group.max()) + 1 - len(law.parameters)
     ratio = p_value = None
-    if lack_freedom > 0 and scale > grain:
+    if tested and lack_freedom > 0 and scale > grain:
         start_P = off_bounds(law, law.pack(result.array()), points.inputs, result.residual_scale)
         weights = np.ones((1, len(target)))
         best = solve(law, points.inputs, target[None], weights, start_P[None], LEAST_SQUARES, near=True).theta[0]
