@@ -268,3 +268,25 @@ def test_the_level_of_a_test_of_lack_of_fit_is_said_beside_its_outcome(table, st
     lack = LackOfFit(18, 0.01, 0.004, 36, 13, 2.0, p_value, ())
     text = markdown(checks_section(dataclasses.replace(study.checks, lack_of_fit=lack), study.law.fit))
     assert said in text and "at the 1% level" in text and f"p = {p_value}." in text
+
+
+def test_reports_count_runs_and_their_rows():
+    """Four rows of each of 12 runs, two of them held out: rows are not called runs anywhere."""
+    params = np.repeat(np.geomspace(1e4, 1e6, 12), 4)
+    tokens = params * np.tile(np.geomspace(2, 80, 4), 12)
+    noise = np.repeat(0.004 * np.random.default_rng(0).standard_normal(12), 4)
+    names = [f"run-{i}" for i in np.repeat(np.arange(12), 4)]
+    table = pd.DataFrame({"run": names, "params": params, "tokens": tokens})
+    table["loss_nats"] = planted_loss(params, tokens) * np.exp(noise)
+    study = fit_table(table.assign(held_out=table["run"].isin(["run-3", "run-11"])), bootstraps=20)
+    test = backtest(CHINCHILLA, table, cuts=[params[40] * tokens[40]], bootstraps=20)
+    predicted = predict(study, {"params": 2e6, "tokens": 2e7})
+    report = study_report(table, study, prediction=predicted, backtest=test)
+    text = markdown(report.document([one.figure for one in study_figures(table, report)]))
+    assert "from 40 rows of 10 runs (8 left out)" in text and "40 fitted, of 10 runs, 8 left out." in text
+    assert "fitted to 40 rows of 10 runs (8 left out)" in text and "of the 40 fitted rows of 10 runs" in text
+    assert "| run-3 | held out (4 rows) |" in text and text.count("| run-3 |") == 1
+    cut = test.cuts[0]
+    fitted, scored = f"{cut.fitted // 4} ({cut.fitted} rows)", f"{len(set(cut.runs))} ({len(cut.runs)} rows)"
+    assert f"| {fitted} | {scored} |" in text and cut.fitted_runs == cut.fitted // 4
+    assert f"({cut.fitted_runs})** runs for 5 constants of chinchilla are few: of nominal 90% intervals" in text

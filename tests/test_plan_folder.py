@@ -132,7 +132,7 @@ def test_a_damaged_prediction_is_none_and_is_kept_when_another_is_written(tmp_pa
     from analysis.studies import Prediction
 
     monkeypatch.setattr("analysis.studies.prediction.write", lambda path, value: value)
-    empty = Prediction(*[None] * 18)
+    empty = Prediction(*[None] * 19)
     assert prediction.write(plan, plan.configs[0], empty, 1e4).prediction.run == run_name(plan.configs[0])
     assert (plan.path / "prediction-damaged.json").read_text() == text and not plan.prediction_path.exists()
 

@@ -14,10 +14,12 @@ from analysis.report.document import (
     Strong,
     Table,
     notes_on,
+    rows_of_runs,
     span,
 )
 from analysis.runs_table import unit_of
-from analysis.studies import Backtest, Departure, Lifetime, Optimum, Prediction, Score
+from analysis.studies import Backtest, Cut, Departure, Lifetime, Optimum, Prediction, Score
+from analysis.studies.caveats import RUNS, SINGLE, are_few, coverage_of_few
 
 DIFFERENCE = "+.3g"
 
@@ -52,7 +54,7 @@ def held_out_section(prediction: Prediction, score: Score | None) -> Section:
         ]
         notes.append(_verdict(score))
     origin = (
-        "Law ", Code(prediction.formula), ", fitted to ", Number(prediction.points, "d"), " runs (",
+        "Law ", Code(prediction.formula), ", fitted to ", rows_of_runs(prediction.points, prediction.fitted_runs), " (",
         Number(prediction.left_out, "d"), " left out).",
     )  # fmt: skip
     return Section(
@@ -209,29 +211,57 @@ def lifetime_section(best: Lifetime) -> Section:
 
 
 def backtest_section(backtest: Backtest) -> Section:
-    """A back-test, one row per cut."""
+    """A back-test, one row per cut, and which of them rest on too few runs."""
     unit = f" ({backtest.unit})" if backtest.unit else ""
     rows = []
     for cut in backtest.cuts:
-        start = (Number(cut.below), Number(cut.fitted, "d"), Number(len(cut.runs), "d"), Number(cut.furthest, ".3g"))
+        start = cut_cells(cut, cut)
         if cut.reason:
             rows.append((*start, "no fit", "", "", ""))
             continue
         error, share = Number(cut.mean_absolute_error), Number(cut.mean_relative_error, ".2%")
         rows.append((*start, error, share, Number(cut.bias, "+.4g"), Number(cut.hit_rate, ".0%")))
     columns = (
-        f"fitted below ({backtest.by})",
-        "runs fitted",
-        "runs scored",
-        "furthest (times the largest fitted)",
+        *cut_columns(backtest.by),
         f"mean absolute error{unit}",
         "relative error",
         f"bias{unit}",
         ("inside the ", Number(backtest.level, ".0%"), " interval"),
     )
-    no_fit = tuple((("No fit below ", Number(cut.below), f": {cut.reason}")) for cut in backtest.cuts if cut.reason)
+    notes = tuple((("No fit below ", Number(cut.below), f": {cut.reason}")) for cut in backtest.cuts if cut.reason)
     text = (
         f"Law {backtest.law.name} on {backtest.output}, objective {backtest.objective}, fitted to the runs below each "
         f"cut of {backtest.by} and scored on the runs above it. Bias is predicted minus measured, on average."
     )
-    return Section("Back-test", (Paragraph(text), Table(columns, tuple(rows)), *([Bullets(no_fit)] if no_fit else [])))
+    notes += few_fitted(backtest)
+    return Section("Back-test", (Paragraph(text), Table(columns, tuple(rows)), *([Bullets(notes)] if notes else [])))
+
+
+def cut_columns(by: str) -> tuple[str, ...]:
+    """Headings of `cut_cells`."""
+    return (f"fitted below ({by})", "runs fitted", "runs scored", "furthest (times the largest fitted)")
+
+
+def cut_cells(cut: Cut, scored: Cut) -> tuple[Content, ...]:
+    """Where a cut lies, the runs below and above it, with their rows where they have several, and how far it is tried.
+
+    scored: the same cut of a law that has a fit below it, if any has.
+    """
+    fitted, above = (cut.fitted, cut.fitted_runs), (len(scored.runs), len(set(scored.runs)))
+    return (Number(cut.below), *(_runs_and_rows(*both) for both in (fitted, above)), Number(cut.furthest, ".3g"))
+
+
+def _runs_and_rows(rows: int, runs: int) -> Content:
+    return Number(runs, "d") if rows == runs else (Number(runs, "d"), " (", Number(rows, "d"), " rows)")
+
+
+def few_fitted(backtest: Backtest) -> tuple[Content, ...]:
+    """A caveat on the cuts below which a law has too few runs for its intervals; nothing where there are none."""
+    constants, notes = len(backtest.law.parameters), []
+    for unit in (SINGLE, RUNS):
+        fitted = [cut for cut in backtest.cuts if not cut.reason and cut.unit == unit]
+        few = [cut for cut in fitted if are_few(cut.fitted_runs, unit, constants)]
+        places = [part for cut in few for part in (", ", Number(cut.below), " (", Number(cut.fitted_runs, "d"), ")")]
+        text = f" {unit} for {constants} constants of {backtest.law.name} are few: {coverage_of_few(unit)}."
+        notes += [(Strong(("Below ", *places[1:])), text)] if few else []
+    return tuple(notes)

@@ -11,7 +11,7 @@ from matplotlib import figure as matplotlib_figure
 
 from analysis import figures
 from analysis.quantities import with_unit
-from analysis.report.document import Content, Figure, Number
+from analysis.report.document import Content, Figure, Number, rows_of_runs
 from analysis.report.study import StudyReport
 from analysis.studies import MEASURES_BY_LENGTH, Backtest, Comparison, by_length
 
@@ -52,7 +52,7 @@ def comparison_figures(comparison: Comparison) -> list[CaptionedFigure]:
 
 def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigure]:
     study, prediction, score = report.study, report.prediction, report.score
-    runs, level = (Number(report.fitted, "d"), " fitted runs"), (Number(study.level, ".0%"), " interval")
+    runs, level = rows_of_runs(report.fitted, report.runs, "fitted "), (Number(study.level, ".0%"), " interval")
     target = prediction.flops if prediction else None
     held_out = (target, score.measured) if score is not None and target is not None else None
     unshaded = " Optima are not determined by these runs, and there is no shade." if study.undetermined else ""
@@ -92,7 +92,7 @@ def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFi
 
 def _of_the_fit(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigure]:
     study, prediction, law = report.study, report.prediction, report.study.law.fit.law
-    runs, level = (Number(report.fitted, "d"), " fitted runs"), (Number(study.level, ".0%"), " interval")
+    runs, level = rows_of_runs(report.fitted, report.runs, "fitted "), (Number(study.level, ".0%"), " interval")
     measured = report.score.measured if report.score else None
     found = []
     if law.residual == "log":

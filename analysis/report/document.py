@@ -146,6 +146,14 @@ def notes_on(intervals: Iterable[Interval]) -> tuple["Paragraph", ...]:
     return (Paragraph(f"Intervals that are not as the others. {text[0].upper()}{text[1:]}."),) if found else ()
 
 
+def rows_of_runs(rows: int, runs: int, kind: str = "") -> Content:
+    """So many runs of a `kind`, or rows of so many, where runs have several: "18 fitted runs", "40 fitted rows of 8
+    runs"."""
+    if rows == runs:
+        return (Number(runs, "d"), f" {kind}runs")
+    return (Number(rows, "d"), f" {kind}rows of ", Number(runs, "d"), " runs")
+
+
 def one_line(text: str) -> str:
     """A piece of text without line breaks and control characters, which a table or a terminal would act on."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

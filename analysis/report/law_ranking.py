@@ -1,6 +1,7 @@
 """Several laws on one table as a document: ranked by back-test, cut by cut, and which differences are within noise."""
 
 from analysis.quantities import with_unit
+from analysis.report.beyond_the_runs import cut_cells, cut_columns, few_fitted
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, ends, span
 from analysis.report.table_notes import left_out_section, notes_block
 from analysis.studies.law_ranking import RankedLaw, Ranking
@@ -19,7 +20,7 @@ def _ranking(ranking: Ranking) -> Section:
         Number(ranking.scored, "d"), " predictions of ", Number(ranking.runs, "d"), " runs, objective ",
         f"{ranking.objective}. The residual scale is of the fit to all runs and ranks nothing: more constants always "
         "fit more closely.",
-        (" ", Number(ranking.without, "d"), " runs that not every law can use were left out for all.")
+        (" ", Number(ranking.without, "d"), " rows that not every law can use were left out for all.")
         if ranking.without else "",
     )  # fmt: skip
     columns = (
@@ -78,22 +79,18 @@ def _cuts(ranking: Ranking) -> Section:
     for i, cut in enumerate(tests[0].cuts):
         found = [test.cuts[i] for test in tests]
         errors = ("no fit" if c.reason else Number(c.mean_absolute_error) for c in found)
-        scored = next((len(c.runs) for c in found if not c.reason), 0)
-        rows.append(
-            (Number(cut.below), Number(cut.fitted, "d"), Number(scored, "d"), Number(cut.furthest, ".3g"), *errors)
-        )
+        rows.append((*cut_cells(cut, next((c for c in found if not c.reason), cut)), *errors))
     columns = (
-        f"fitted below ({ranking.by})",
-        "runs fitted",
-        "runs scored",
-        "furthest (times the largest fitted)",
+        *cut_columns(ranking.by),
         *(one.law.name for one in ranking.ranked),
     )
     reasons = tuple(
         (f"{test.law.name} has no fit below ", Number(cut.below), f": {cut.reason}")
         for test in tests for cut in test.cuts if cut.reason
     )  # fmt: skip
-    note = [Bullets((*reasons, "A cut below which some law has no fit does not count above."))] if reasons else []
+    notes: list[Content] = [*reasons, "A cut below which some law has no fit does not count above."] if reasons else []
+    notes += [note for test in tests for note in few_fitted(test)]
+    note = [Bullets(tuple(notes))] if notes else []
     return Section(f"Mean absolute error of {with_unit(ranking.output)} by cut", (Table(columns, tuple(rows)), *note))
 
 

@@ -13,7 +13,7 @@ from analysis.fit import FitError
 from analysis.intervals import Estimate, Interval
 from analysis.quantities import is_loss, with_unit
 from analysis.report import beyond_the_runs, fitted_law, valleys
-from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section
+from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section, rows_of_runs
 from analysis.report.residual_checks import checks_section
 from analysis.report.table_notes import left_out_table, notes_block
 from analysis.report.time_account import TimeAccount, time_section
@@ -51,15 +51,17 @@ class Frontier:
 class StudyReport:
     """Everything that a report on one study prints.
 
-    experiments: names that the table states. rows: in the table; fitted, left_out: of them. frontier: None for a law of
-    other inputs than params and tokens (study.optima_note has the reason). prediction: of a run that no fit has seen;
-    score: how it came out, once it is measured. caveats: what is said wherever an interval of the study is.
+    experiments: names that the table states. rows: in the table; fitted, left_out: of them; runs: fitted. frontier:
+    None for a law of other inputs than params and tokens (study.optima_note has the reason). prediction: of a run that
+    no fit has seen; score: how it came out, once it is measured. caveats: what is said wherever an interval of the
+    study is.
     """
 
     study: Study
     experiments: tuple[str, ...]
     rows: int
     fitted: int
+    runs: int
     left_out: int
     frontier: Frontier | None
     lifetime: Lifetime | None
@@ -94,6 +96,7 @@ class StudyReport:
     def runs_section(self) -> Section:
         """How many rows were fitted, over which ranges, and which were left out."""
         rows = Number(self.rows, "d"), Number(self.fitted, "d"), Number(self.left_out, "d")
+        of_runs: Content = (", of ", Number(self.runs, "d"), " runs") if self.runs < self.fitted else ""
         ranges = tuple(
             (f"fitted {name}: ", Number(low), " to ", Number(high, unit=unit_of(name)))
             for name, (low, high) in self.study.ranges.items()
@@ -101,7 +104,7 @@ class StudyReport:
         return Section(
             "Runs",
             (
-                Paragraph((rows[0], " rows in the table: ", rows[1], " fitted, ", rows[2], " left out.")),
+                Paragraph((rows[0], " rows in the table: ", rows[1], " fitted", of_runs, ", ", rows[2], " left out.")),
                 Bullets(ranges),
                 *left_out_table(self.study.left_out),
             ),
@@ -112,7 +115,7 @@ class StudyReport:
         law, level = self.study.law.fit.law, self.study.level
         opening: Content = (
             "Law: ", Code(law.formula), f", {with_unit(law.output)}, from ",
-            Number(self.fitted, "d"), " runs (", Number(self.left_out, "d"), " left out). Intervals are ",
+            rows_of_runs(self.fitted, self.runs), " (", Number(self.left_out, "d"), " left out). Intervals are ",
             Number(level, ".0%"), " unless said otherwise. Every number here is in law.json, unrounded.",
         )  # fmt: skip
         scored = [beyond_the_runs.held_out_section(self.prediction, self.score)] if self.prediction else []
@@ -169,6 +172,7 @@ def study_report(
         experiments=tuple(sorted(names - {FOREIGN})),
         rows=len(table),
         fitted=len(study.law.fit.used),
+        runs=len(set(study.law.fit.used)),
         left_out=len(study.left_out),
         frontier=_frontier(study, budgets, asked, rule, hyperparameters) if has_optima else None,
         lifetime=lifetime_optimum(study, *served, rule) if served is not None and has_optima else None,

@@ -14,7 +14,7 @@ from analysis.studies.allocation import (
     lifetime_optimum,
     optimum,
 )
-from analysis.studies.backtesting import Backtest, backtest, backtest_of
+from analysis.studies.backtesting import Backtest, Cut, backtest, backtest_of
 from analysis.studies.comparison import MEASURES_BY_LENGTH, Cell, Comparison, Family, by_length, compare
 from analysis.studies.curve_collapse import Collapse, collapse
 from analysis.studies.downstream import fit_two_steps, predict_task, smoothed

@@ -14,6 +14,7 @@ from analysis.fit import HUBER, FitError, LeftOut, Objective, Points, fit_points
 from analysis.intervals import check_resampling, predictive, predictive_intervals
 from analysis.laws import Law
 from analysis.runs_table import complete, unit_of
+from analysis.studies.caveats import RUNS, SINGLE
 from analysis.studies.study import Study
 from analysis.tables.files import notes_of
 from analysis.tables.runs import with_runs
@@ -27,14 +28,15 @@ SAME_CLUSTER = 1.1  # times its neighbour: runs nearer than that are not parted 
 class Cut:
     """One fit of the runs below `below`, scored on the others.
 
-    at: where each scored run lies; measured, predicted, low, high: its output and `level` predictive interval; all
-    (scored,). mean_absolute_error and bias (predicted minus measured, mean) are in the output's unit, hit_rate is the
-    share of scored runs inside their interval, furthest is the largest `at` over the largest fitted one. reason: why
-    there is no fit, or nothing; without a fit the numbers are NaN.
+    fitted: rows, of `fitted_runs`. runs: of each scored row. at: where it lies; measured, predicted, low, high: its
+    output and `level` predictive interval; all (scored,). mean_absolute_error and bias (predicted minus measured, mean)
+    are in the output's unit, hit_rate is the share of scored rows inside their interval, furthest is the largest `at`
+    over the largest fitted one. reason: why there is no fit, or nothing; without a fit the numbers are NaN.
     """
 
     below: float
     fitted: int
+    fitted_runs: int
     reason: str
     values: dict[str, float]
     runs: tuple[str, ...]
@@ -48,6 +50,11 @@ class Cut:
     bias: float
     hit_rate: float
     furthest: float
+
+    @property
+    def unit(self) -> str:
+        """What is independent among the fitted: runs of several rows, or points."""
+        return RUNS if self.fitted_runs < self.fitted else SINGLE
 
 
 @dataclass(frozen=True)
@@ -104,9 +111,10 @@ def backtest(
     for cut in cuts:
         below = ends < cut
         if not below.any() or below.all():
+            runs = len(set(np.asarray(points.runs, object)[below]))
             raise FitError(
-                f"cut = {cut:g}: {int(below.sum())} of {len(at)} runs lie below it in {by}, which spans {ends.min():g} "
-                f"to {ends.max():g}. Fix: cut inside."
+                f"cut = {cut:g}: {runs} of {len(set(points.runs))} runs lie below it in {by}, which spans "
+                f"{ends.min():g} to {ends.max():g}. Fix: cut inside."
             )
         found.append(_cut(law, points, at, below, cut, objective, level, bootstraps, seed))
     if all(cut.reason for cut in found):
@@ -140,20 +148,21 @@ def _cut(
 ) -> Cut:
     above = at >= cut
     shown, unseen = points.where(below), points.where(above)
+    counts = int(below.sum()), len(set(shown.runs))
     empty = np.array([])
     try:
         result = fit_points(law, shown, (), objective)
     except FitError as error:
         nothing = {name: float("nan") for name in ("mean_absolute_error", "mean_relative_error", "bias", "hit_rate")}
-        return Cut(cut, int(below.sum()), str(error), {}, (), *[empty] * 5, **nothing, furthest=_furthest(at, below))
+        return Cut(cut, *counts, str(error), {}, (), *[empty] * 5, **nothing, furthest=_furthest(at, below))
     spread = predictive(result, shown, bootstraps=bootstraps, seed=seed)
     predicted, low, high = predictive_intervals(law, result, spread, unseen.inputs, level, seed)
     error = predicted - unseen.output
     with np.errstate(divide="ignore"):
         relative = np.abs(error) / np.abs(unseen.output)
     return Cut(
-        below=cut,
-        fitted=int(below.sum()),
+        cut,
+        *counts,
         reason="",
         values=result.values,
         runs=unseen.runs,

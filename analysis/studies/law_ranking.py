@@ -50,7 +50,7 @@ class Ranking:
     """Laws from the least back-test error to the largest.
 
     unranked: each other law's name and why it has no place. cuts: those below which every ranked law has a fit;
-    scored: pairs of such a cut and a run above it, of `runs` different runs. left_out: rows that not every law can use,
+    scored: pairs of such a cut and a row above it, of `runs` different runs. left_out: rows that not every law can use,
     and that no law saw, with the reason of the first that cannot; without: how many of them some law can use.
     table_notes: as in a `Study`.
     """
@@ -158,7 +158,7 @@ def _usable(
 
 
 def _counts(unranked: Sequence[tuple[str, str]], usable: dict[str, np.ndarray]) -> str:
-    counts = [f"{name} can use {len(rows)} runs" for name, rows in usable.items()]
+    counts = [f"{name} can use {len(rows)} rows" for name, rows in usable.items()]
     return "; ".join([*counts, *(f"{name}: {reason}" for name, reason in unranked)]) + "."
 
 

@@ -36,9 +36,9 @@ class Prediction:
     value, low, high: of the law's `output`, in `unit`, with the `level` predictive interval (the constants' uncertainty
     and the noise of one run). positive: whether the output can be nothing else. run: its name, empty when it has none
     yet. flops: its price under the table's own counting, where the study has one. optimum_params: the law's own optimal
-    size, where that chose the run. constants: fitted and held. table_digest: of the numbers the fit has read. written:
-    date and time, UTC, empty until it is written. measured_before: whether the run was already measured by then, in
-    which case it is no test.
+    size, where that chose the run. constants: fitted and held, to `points` of `fitted_runs` runs. table_digest: of the
+    numbers the fit has read. written: date and time, UTC, empty until it is written. measured_before: whether the run
+    was already measured by then, in which case it is no test.
     """
 
     run: str
@@ -47,6 +47,7 @@ class Prediction:
     constants: dict[str, float]
     objective: str
     points: int
+    fitted_runs: int
     left_out: int
     table_digest: str
     inputs: dict[str, float]
@@ -116,6 +117,7 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
         constants={**fit.values, **dict(law.fixed)},
         objective=str(fit.objective),
         points=len(fit.used),
+        fitted_runs=len(set(fit.used)),
         left_out=len(fit.left_out),
         table_digest=study.table_digest,
         inputs=inputs,

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 
 from analysis.compute import FlopRule, efficient_runs
-from analysis.fit import select
+from analysis.fit import HUBER, Objective, select
 from analysis.intervals import POINTS, Resampling, bca_interval, estimate, predictive, predictive_interval
 from analysis.laws import CHINCHILLA
 
@@ -47,13 +47,20 @@ def hits(seed: int, points: int) -> dict[str, bool]:
 
 
 def held(
-    table: pd.DataFrame, seed: int, truth: dict[str, float], largest: float, noise: float, resampling: Resampling
+    table: pd.DataFrame,
+    seed: int,
+    truth: dict[str, float],
+    largest: float,
+    noise: float,
+    resampling: Resampling,
+    objective: Objective = HUBER,
 ) -> dict[str, bool]:
     """Quantity -> whether its interval, from a table with planted constants, holds the truth.
 
     largest: FLOPs beyond which optima are extrapolated; noise: log residual of the run at four times as many.
     """
-    found = estimate(CHINCHILLA, table, level=LEVEL, bootstraps=BOOTSTRAPS, seed=seed, resampling=resampling)
+    settings = {"level": LEVEL, "bootstraps": BOOTSTRAPS, "seed": seed}
+    found = estimate(CHINCHILLA, table, objective=objective, resampling=resampling, **settings)
     inside = {name: found.intervals[name].contains(value) for name, value in truth.items()}
     constants = np.concatenate([found.fit.array()[None], found.draws, found.jackknife])
     runs = []

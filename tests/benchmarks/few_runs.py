@@ -1,6 +1,6 @@
 """How often 90 % intervals hold the truth where a table has many rows of few runs, which are resampled by run.
 
-python tests/benchmarks/few_runs.py [--tables 100] [--runs 6 8 12 20]
+python tests/benchmarks/few_runs.py [--tables 100] [--runs 6 8 12 20] [--objective huber]
 
 Each run is one model, of 2e7 to 1e9 parameters, with 20 checkpoints from 4 to 40 tokens per parameter. What its losses
 share is noise of 1.2 %, what each has alone of 0.1 %; the truth is Hoffmann's law of 5 constants. The share of 100
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from few_points import held
 from planted_tables import planted_loss
 
+from analysis.fit import OBJECTIVES
 from analysis.intervals import Resampling
 
 HOFFMANN = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
@@ -39,20 +40,21 @@ def few_runs(seed: int, runs: int) -> tuple[pd.DataFrame, float]:
     return pd.DataFrame({"run": names, "params": params, "tokens": tokens, "loss_nats": loss}), shared[-1]
 
 
-def hits(seed: int, runs: int) -> dict[str, bool]:
+def hits(seed: int, runs: int, objective: str) -> dict[str, bool]:
     """Quantity -> whether its interval holds the truth, in one table."""
     table, unseen = few_runs(seed, runs)
-    return held(table, seed, HOFFMANN, LARGEST, unseen, Resampling("run"))
+    return held(table, seed, HOFFMANN, LARGEST, unseen, Resampling("run"), OBJECTIVES[objective])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tables", type=int, default=100)
     parser.add_argument("--runs", type=int, nargs="+", default=[6, 8, 12, 20])
+    parser.add_argument("--objective", choices=OBJECTIVES, default="huber")
     arguments = parser.parse_args()
     for runs in arguments.runs:
         started = time.perf_counter()
-        found = [hits(seed, runs) for seed in range(arguments.tables)]
+        found = [hits(seed, runs, arguments.objective) for seed in range(arguments.tables)]
         shares = "  ".join(f"{name} {100 * np.mean([hit[name] for hit in found]):.0f}" for name in found[0])
         print(f"{runs:3d} runs, % inside: {shares}; {time.perf_counter() - started:.0f} s", flush=True)
 
