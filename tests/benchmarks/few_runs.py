@@ -1,10 +1,21 @@
 """How often 90 % intervals hold the truth where a table has many rows of few runs, which are resampled by run.
 
-python tests/benchmarks/few_runs.py [--tables 100] [--runs 6 8 12 20] [--objective huber]
+python tests/benchmarks/few_runs.py [--tables 100] [--runs 3 4 6 8 12 20] [--objective huber]
 
 Each run is one model, of 2e7 to 1e9 parameters, with 20 checkpoints from 4 to 40 tokens per parameter. What its losses
 share is noise of 1.2 %, what each has alone of 0.1 %; the truth is Hoffmann's law of 5 constants. The share of 100
-tables has a standard error of 3 to 5 %.
+tables has a standard error of 3 to 5 %. Printed with 100 tables, by percentiles of whole runs drawn again:
+
+  3 runs: B and beta 86 to 87 %, other constants 0 to 3 %, exponent 7 %, optima at 1 and 10 times the largest run 10 to
+          15 %, a run that was not made 5 %
+  4 runs: 80 to 81 %, 71 to 74 %, 73 %, 60 to 66 %, 74 %
+  6 runs: 93 %, 96 to 97 %, 96 %, 87 to 97 %, 92 %
+  8 runs: 90 %, 99 %, 99 %, 83 to 98 %, 84 %
+ 12 runs: 98 %, 96 to 97 %, 96 %, 90 to 96 %, 90 %
+ 20 runs: 99 %, 96 %, 95 %, 90 to 94 %, 89 %
+
+BCa, whose jackknife is no measure of a fit that passes through whole runs, held B and beta in 76, 71, 81 and 74 % of
+tables of 6, 8, 12 and 20 runs, and the loss at the largest budget in 69, 70, 79 and 83 %.
 """
 
 import argparse
@@ -49,7 +60,7 @@ def hits(seed: int, runs: int, objective: str) -> dict[str, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tables", type=int, default=100)
-    parser.add_argument("--runs", type=int, nargs="+", default=[6, 8, 12, 20])
+    parser.add_argument("--runs", type=int, nargs="+", default=[3, 4, 6, 8, 12, 20])
     parser.add_argument("--objective", choices=OBJECTIVES, default="huber")
     arguments = parser.parse_args()
     for runs in arguments.runs:
