@@ -8,9 +8,9 @@ bootstrap 95.5 to 96.5 %, BCa 90.5 to 92.8 %, percentiles of a bootstrap of stud
 profiles (profile.py) 91.2 to 92.0 %. With Student's t noise of 4 degrees of freedom BCa gave 90.8 to 95.0 %. BCa is the
 default: it covers, follows whatever resampling the data need, and holds for anything computed from the constants.
 
-Where rows are drawn in groups, such as the checkpoints of a run, intervals are plain percentiles. Robust objectives pass
-through whole runs, and what one run's absence moves says nothing of the skewness there: BCa covered B and beta in 71 to
-81 % of tables of 6 to 20 runs, percentiles in 90 to 99 % (tests/benchmarks/few_runs.py).
+Where rows are drawn in groups, such as the checkpoints of a run, intervals are plain percentiles. Robust objectives
+pass through whole runs, and what one run's absence moves says nothing of the skewness there: BCa covered B and beta in
+71 to 81 % of tables of 6 to 20 runs, percentiles in 90 to 99 % (tests/benchmarks/few_runs.py).
 
 An unseen run gets a predictive interval from a bootstrap of studentised residuals (Davison and Hinkley 1997, section
 7.2): it holds both the uncertainty of the constants and the noise of one run, with the scale of the noise re-estimated
