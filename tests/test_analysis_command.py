@@ -61,7 +61,7 @@ def test_constants_held_objectives_flop_rules_and_lifetimes(tmp_path, capsys):
     life = ("--target-loss", "1.5", "--inference-tokens", "1e12")
     run(fit, foreign(tmp_path), *NAMES, *FEW, *arguments, *life, "--json", tmp_path / "law.json")
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.count("held") == 2 and "huber_likelihood(delta = 0.001)" in shown and "Fitted scale" in shown
+    assert shown.count(" held ") == 2 and "huber_likelihood(delta = 0.001)" in shown and "Fitted scale" in shown
     assert "flops = 6.1 * params^0.99 * tokens" in shown and "Cheapest run of loss 1.5 nats per token" in shown
     law = json.loads((tmp_path / "law.json").read_text())["law"]["fit"]
     assert law["law"]["fixed"] == {"E": 1.2, "alpha": 0.35} and set(law["values"]) == {"A", "B", "beta"}
@@ -83,7 +83,7 @@ def test_hyperparameters_of_a_table_of_their_own(tmp_path, capsys):
 def test_figures_and_report_from_a_foreign_table(tmp_path, capsys):
     run(fit, foreign(tmp_path), *NAMES, *FEW, "--figures", tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "# Scaling law of foreign" in text and (tmp_path / "report" / "figures" / "loss_surface.pdf").exists()
+    assert "# Scaling law of loss_nats" in text and (tmp_path / "report" / "figures" / "loss_surface.pdf").exists()
     assert "## Back-test" in text and (tmp_path / "report" / "figures" / "backtest.png").exists()
     run(backtest, foreign(tmp_path), *NAMES, *FEW, "--figures", tmp_path / "report", "--cuts", "1e12")
     assert (tmp_path / "report" / "backtest.pdf").read_bytes().startswith(b"%PDF")
