@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.backend import float64_on_cpu
 
-PADDED = (32, 128, 512)  # and 768, 1024, 1536, 2048, ...
+PADDED = (32, 128, 256, 512)  # and 768, 1024, 1536, 2048, ...
 LARGEST_LOGARITHM = 690.0  # exp of it still fits in float64, and so does its inverse
 
 
