@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.files import write_atomically
 from analysis.lifecycle import PHASES, Status
 from analysis.tables.files import TableError, notes_of, read_file, with_notes
-from analysis.tables.values import Column, converted, status_of, truth_of
+from analysis.tables.values import Column, cell_by_cell, converted, status_of, truth_of
 
 FOREIGN = "foreign"  # experiment of runs whose table names none
 RELIED_ON = ("run", "experiment", "family", "status", "held_out", "budget_flops", "flops")  # what `complete` fills in
@@ -144,8 +144,8 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
         if name in table.columns and isinstance(table[name], pd.DataFrame):
             raise TableError(f"table: column {name!r} is there {table[name].shape[1]} times. Fix: keep one of them.")
     table = table.assign(**{name: v for name, v in _defaults(table).items() if name not in table.columns})
-    table["held_out"] = table["held_out"].map(truth_of)
-    table["status"] = table["status"].map(status_of)
+    table["held_out"] = cell_by_cell(table["held_out"], truth_of)
+    table["status"] = cell_by_cell(table["status"], status_of)
     read, notes = {*RELIED_ON, *required}, list(notes_of(frame))
     for name in dict.fromkeys(table.columns):
         column = column_of(name)

@@ -1,5 +1,6 @@
 """One column of a table as values of its type: what a cell of text, a tracker's word or a number stands for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,15 @@ def status_of(value: object) -> object:
         return pd.NA
     word = str(value).strip().lower()
     return word if word in set(Status) else STATUS_WORDS.get(word, value)
+
+
+def cell_by_cell(column: pd.Series, function: Callable[[object], object]) -> pd.Series:
+    """`column.map(function)`, with one call for all cells that are equal: a million rows have a few statuses."""
+    try:
+        codes, different = pd.factorize(column, use_na_sentinel=False)
+    except TypeError:  # lists and the like, which have no hash
+        return column.map(function)
+    return pd.Series([function(value) for value in different]).take(codes).set_axis(column.index)
 
 
 def converted(
