@@ -213,8 +213,8 @@ def adopt(
 ) -> pd.DataFrame:
     """A runs table from anyone's table: `columns` maps names of this schema, or of a law, to those used in `frame`.
 
-    The `needed` ones (a law's inputs and output) must be mapped; each of the rest is taken only if mapped. What is not
-    mapped is filled in as `complete` says.
+    The `needed` ones (a law's inputs and output) must be mapped, but for what `complete` takes from FLOPs; each of the
+    rest is taken only if mapped. What is not mapped is filled in as `complete` says.
     Raises TableError for an unknown or missing column, or a mapped value that is not of its column's type.
     """
     known = list(dict.fromkeys([*needed, *(column.name for column in COLUMNS)]))

@@ -74,6 +74,12 @@ def test_an_open_exponent_leaves_optima_open_and_one_at_its_bound_does_not(study
     assert not held.undetermined
 
 
+def test_only_exponents_are_constants_without_a_unit():
+    """R_N, which the published runs leave open, is a number of sizes: optima do not hang on it alone."""
+    plain = [p.name for p in find("data_constrained").parameters if p.unit == "1"]
+    assert plain == ["alpha", "beta"]
+
+
 def checkpoints(runs, rows=4, noise=0.004):
     generator = np.random.default_rng(runs)
     params = np.repeat(np.geomspace(1e4, 1e6, runs), rows)

@@ -52,8 +52,8 @@ class Reading:
         mapped, units = pairs("--column", self.column), numbers("--unit", self.unit)
         frame = self._chosen(frame, mapped, units).drop(columns=list(self.ignore))
         asked = {name: name for name in (*needed, *RELIED_ON) if name in frame.columns} | mapped
-        absent = told_by_flops(asked, needed)
-        asked |= {name: name for name in needed if name not in (*asked, "flops", absent)}
+        told = told_by_flops(asked, needed)
+        asked |= {name: name for name in needed if name not in (*asked, "flops", told)}
         table = with_stated(adopt(frame, asked, needed), units)
         unasked = [name for name in frame.columns if name not in (*asked.values(), *table.columns)]
         return complete(table.assign(**{name: frame[name].to_numpy() for name in unasked}), needed)

@@ -67,8 +67,8 @@ def drawn(figure: Figure) -> dict[str, bytes]:
 def _drawn_by_worker(figures: list[Figure]) -> list[dict[str, bytes]]:
     """`drawn` of each. Raises RuntimeError with what the worker printed where it fails."""
     command = [sys.executable, "-m", "analysis.drawing.worker"]
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # as found here
-    worker = subprocess.run(command, input=pickle.dumps(figures), capture_output=True, env=found, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # as found here
+    worker = subprocess.run(command, input=pickle.dumps(figures), capture_output=True, env=environment, check=False)
     if worker.returncode:
         raise RuntimeError(f"a process that draws figures ended with {worker.returncode}:\n{worker.stderr.decode()}")
     return pickle.loads(worker.stdout)

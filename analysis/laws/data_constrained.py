@@ -58,7 +58,7 @@ DATA_CONSTRAINED = Law(
             "R_D", "passes", "passes after which repeated tokens have lost most of their worth", (3.0, 15.0, 90.0)
         ),
         Parameter(
-            "R_N", "1", "sizes above U_N after which more params have lost most of their worth", (1.0, 5.0, 25.0)
+            "R_N", "sizes", "sizes above U_N after which more params have lost most of their worth", (1.0, 5.0, 25.0)
         ),
     ),
     predict=_data_constrained,

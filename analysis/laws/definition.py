@@ -188,7 +188,7 @@ def evaluate(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> 
         }
         predicted = evaluate_arrays(law, dict(zip(law.names, columns, strict=True)), arrays)
         predicted = np.broadcast_to(predicted, (*columns.shape[1:-1], *row.shape))
-        return predicted[..., : math.prod(points)].reshape(*columns.shape[1:-1], *points)
+        return np.array(predicted[..., : math.prod(points)]).reshape(*columns.shape[1:-1], *points)
 
 
 def padded_rows(points: int) -> np.ndarray:
