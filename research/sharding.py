@@ -3,6 +3,9 @@
 Every parameter and activation names its dimensions; one table says which mesh axes each name is split over. The mesh
 is always five axes (data, fsdp, tensor, expert, sequence), of size one where unused, so one code path serves a laptop
 and a pod.
+
+Matrix products, norms and whatever is done to each element are left to XLA's partitioner, led by `constrain`. What it
+splits badly or not at all (scans, FFTs, sorts, lookups, kernels) runs on local arrays: per_device.py.
 """
 
 import math
@@ -13,18 +16,22 @@ import jax
 from flax.core.meta import AxisMetadata
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from research.config import ConfigError, MeshConfig, check
+from research.config import ConfigError, MeshConfig, RunConfig, check
 
 MESH_AXES = ("data", "fsdp", "tensor", "expert", "sequence")
 
 RULES: Mapping[str, tuple[str, ...]] = {
     # activations
-    "batch": ("data", "fsdp"),
+    "batch": ("data", "fsdp", "expert"),
     "length": ("sequence",),
+    # where a device reads whole sequences, the axis that splits them splits heads or channels, or else the batch
+    "steps": (),
+    "spread": ("tensor", "sequence"),
+    "rows": ("data", "fsdp", "expert", "tensor", "sequence"),
+    "rows_of_length": ("data", "fsdp", "expert", "tensor"),
     "activation": (),
     # parameters; head and hidden axes serve activations too, which is what makes tensor parallelism Megatron's
     "width": ("fsdp",),
-    "table_width": (),  # a table split over vocab and width makes XLA gather it whole (Involuntary full remat)
     "positions": (),
     "buckets": (),
     "vocab": ("tensor",),
@@ -86,17 +93,47 @@ def partition_spec(axes: Sequence[str | None], rules: Mapping[str, tuple[str, ..
 
 
 def constrain(x: jax.Array, axes: str) -> jax.Array:
-    """Pin an activation to the sharding its axes' names imply; outside a mesh, or on one device, x itself."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return x
-    return jax.lax.with_sharding_constraint(x, partition_spec(axes.split()))
+    """Pin an activation to the sharding its axes' names imply; where there is nothing to split, x itself."""
+    return jax.lax.with_sharding_constraint(x, partition_spec(axes.split())) if splits() else x
 
 
-def is_split(axis: str) -> bool:
-    """Whether the current mesh splits the logical axis over more than one device."""
+def mesh_axes(axes: str) -> tuple[str, ...]:
+    return tuple(mesh_axis for name in axes.split() for mesh_axis in RULES[name])
+
+
+def splits() -> bool:
+    """Whether XLA splits arrays over several devices here: on a mesh, and outside of `per_device.on_each_device`."""
     mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and math.prod(mesh.shape[mesh_axis] for mesh_axis in RULES[axis]) > 1
+    return not mesh.empty and mesh.size > 1 and not mesh.manual_axes
+
+
+def platform() -> str:
+    """What programs are compiled for here: "cpu", "gpu" or "tpu"; of the current mesh's devices, else jax's default."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def ways(axis: str) -> int:
+    """Over how many devices XLA splits the logical axis here."""
+    return _ways(jax.sharding.get_abstract_mesh(), axis) if splits() else 1
+
+
+def _ways(mesh: Any, axis: str | None) -> int:
+    """Over how many devices of the mesh a logical axis is split."""
+    return math.prod(mesh.shape[mesh_axis] for mesh_axis in RULES.get(axis, ()))
+
+
+def check_divides(field: str, shape: tuple[int, ...], axes: Sequence[str | None], mesh: Any = None) -> None:
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    for size, axis in zip(shape, axes):
+        devices = _ways(mesh, axis)
+        check(
+            size % devices == 0,
+            field,
+            shape,
+            f"dimension {axis!r} of {size} must divide over the {devices} devices of mesh axes {RULES.get(axis)}",
+            "change the size or the mesh",
+        )
 
 
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
@@ -106,19 +143,32 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     """
 
     def one(path: Any, box: Any) -> NamedSharding:
-        spec = partition_spec(box.axes)
-        for size, axis, entry in zip(box.value.shape, box.axes, spec, strict=True):
-            ways = math.prod(mesh.shape[a] for a in RULES.get(axis, ()))
-            check(
-                size % ways == 0,
-                jax.tree_util.keystr(path),
-                box.value.shape,
-                f"dimension {axis!r} of {size} must divide over the {ways} devices of mesh axis {entry!r}",
-                "change the model's size or the mesh",
-            )
-        return NamedSharding(mesh, spec)
+        check_divides(jax.tree_util.keystr(path), box.value.shape, box.axes, mesh)
+        return NamedSharding(mesh, partition_spec(box.axes))
 
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda leaf: isinstance(leaf, AxisMetadata))
+
+
+def check_batches(config: RunConfig, mesh: Mesh) -> None:
+    """Raise ConfigError unless every batch of the run divides over the mesh, in rows and in length."""
+    training, encoder = config.training, config.model.encoder
+    rows = {
+        "training.batch_size / microbatches": training.batch_size // training.microbatches,
+        "evaluation.batch_size": config.evaluation.batch_size,
+    }
+    lengths = {"training.sequence_length": training.sequence_length}
+    if encoder is not None:
+        lengths["model.source_length"] = config.model.source_length
+    for axis, sizes in (("batch", rows), ("length", lengths)):
+        devices = _ways(mesh, axis)
+        for name, size in sizes.items():
+            check(
+                size % devices == 0,
+                name,
+                size,
+                f"must divide over the {devices} devices that the mesh axes {', '.join(RULES[axis])} have together",
+                f"use a multiple of {devices}, or another mesh",
+            )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -26,6 +26,7 @@ IMPORT_ORDER = (
     "research.presets",
     "research.paths",
     "research.sharding",
+    "research.per_device",
     "research.models",
     "research.pretrained",
     "research.generation",

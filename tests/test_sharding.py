@@ -101,7 +101,7 @@ RECURRENCES = {
     "rwkv4": {"pattern": "rwkv4_time:rwkv4_channel"},
     "rwkv7": {
         "pattern": "rwkv7_first:rwkv7_channel | rwkv7_time:rwkv7_channel",
-        "rwkv7": Rwkv7Config(8, 2, 4, 4, 4, 4, chunk=4),
+        "rwkv7": Rwkv7Config(4, 2, 4, 4, 4, 4, chunk=4),
     },
 }
 
@@ -193,6 +193,39 @@ def test_dimensions_must_divide():
     box = Parameter(jax.ShapeDtypeStruct((6, 4), jnp.float32), ("width", "hidden"), "hidden", Normal(1.0))
     with pytest.raises(ConfigError, match=r"'width' of 6 must divide over the 4 devices"):
         parameter_shardings({"up": box}, make_mesh(MeshConfig(data=2, fsdp=4)))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "training", "message"),
+    [
+        (
+            MeshConfig(data=4, expert=2),
+            {"batch_size": 12},
+            "batch_size / microbatches = 12: must divide over the 8 dev",
+        ),
+        (MeshConfig(data=8), {"microbatches": 2}, "batch_size / microbatches = 4: must divide over the 8 devices"),
+        (
+            MeshConfig(data=2, sequence=4),
+            {"sequence_length": 18},
+            "sequence_length = 18: must divide over the 4 devices",
+        ),
+    ],
+)
+def test_batches_must_divide(mesh, training, message):
+    config, mesh = tiny_run(**training), make_mesh(mesh)
+    with pytest.raises(ConfigError, match=message):
+        make_program(config, mesh, language_modelling(config))
+
+
+def test_heads_must_divide_over_the_axes_that_a_scan_spreads_them_over(config):
+    model = replace(config.model, **{**RECURRENCES["rwkv7"], "rwkv7": Rwkv7Config(8, 2, 4, 4, 4, 4, chunk=4)})
+    config, mesh = replace(config, model=model), make_mesh(MESHES["sequence2"])
+    with (
+        jax.set_mesh(mesh),
+        pytest.raises(ConfigError, match="'spread' of 2 must divide over the 4 devices of mesh ax"),
+    ):
+        program = make_program(config, mesh, language_modelling(config))
+        program.train(program.init(), global_batch(config, synthetic_examples(config), 0, program.batch_sharding))
 
 
 def test_mesh_must_cover_the_devices():

@@ -14,9 +14,8 @@ TPU has been measured: there it is what has the fewest steps in a row and multip
 from collections.abc import Mapping
 from dataclasses import replace
 
-import jax
-
 from research.config import ConfigError, ModelConfig, MoeConfig
+from research.sharding import platform
 
 AUTO: Mapping[str, Mapping[str, str]] = {  # section -> backend -> algorithm
     "moe": {"cpu": "ragged", "gpu": "dense", "tpu": "ragged"},
@@ -35,7 +34,7 @@ def algorithm(model: ModelConfig, section: str, backend: str | None = None) -> s
     asked = getattr(model, section).algorithm
     if asked != "auto":
         return asked
-    backend = backend or jax.default_backend()
+    backend = backend or platform()
     if backend not in AUTO[section]:
         raise ConfigError(
             f"model.{section}.algorithm = 'auto': stands for nothing on backend {backend!r}. Fix: name an algorithm."

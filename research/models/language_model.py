@@ -15,7 +15,7 @@ from flax.core import meta
 from research.config import Layer, ModelConfig, check
 from research.models.attention.attention import distance_table
 from research.models.experts.router import ROUTING
-from research.models.layers import STACKED_AXIS, Normal, Shared, Uniform, draw, norm, parameter
+from research.models.layers import STACKED_AXIS, Normal, Shared, Uniform, draw, look_up, norm, parameter
 from research.models.mixers import Mixer, check_hand_over, mixers_of
 from research.sharding import constrain
 
@@ -127,7 +127,7 @@ class LanguageModel(nn.Module):
         V, D = cfg.vocab_size, cfg.width
         # Under a norm only a row's direction counts, which the first steps choose where it starts at nearly nothing.
         table_init = Uniform(SMALL_EMBEDDING) if cfg.embedding_norm else Normal(D**-0.5)
-        table_VD = parameter(self, "embedding", (V, D), "vocab table_width", table_init, "embedding")
+        table_VD = parameter(self, "embedding", (V, D), "vocab width", table_init, "embedding")
         inner = {"prefix": None, "periods": None} if states is None else states
         shared = Shared(mask_BL=mask_BL, distance_table_NH=distance_table(self))
         if sources is not None:
@@ -155,7 +155,7 @@ def embed(
 ) -> jax.Array:
     """(B, L, D): rows of the table, with learned positions (counted from the first real token) and a norm if any."""
     cfg = module.config
-    x_BLD = jnp.take(table_VD.astype(cfg.compute_dtype), tokens_BL, axis=0)
+    x_BLD = look_up(table_VD, tokens_BL).astype(cfg.compute_dtype)
     if cfg.max_positions is not None:
         whole = tokens_BL.shape[1] if mask_BL is None and read_B is None else 0  # else how many are real is not known
         check(
@@ -166,14 +166,14 @@ def embed(
             "shorten the sequence, or give the table more rows",
         )
         shape = (cfg.max_positions, cfg.width)
-        table_LD = parameter(module, "positions", shape, "positions table_width", Normal(0.01), "embedding")
+        table_LD = parameter(module, "positions", shape, "positions width", Normal(0.01), "embedding")
         if mask_BL is None:
             numbers_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
         else:
             numbers_BL = jnp.maximum(jnp.cumsum(mask_BL, axis=1) - 1, 0)
         if read_B is not None:
             numbers_BL += read_B[:, None]
-        x_BLD += jnp.take(table_LD.astype(cfg.compute_dtype), numbers_BL, axis=0)
+        x_BLD += look_up(table_LD, numbers_BL, "positions").astype(cfg.compute_dtype)
     if cfg.embedding_norm:
         x_BLD = norm(cfg, name="embedding_norm")(x_BLD)
     return constrain(x_BLD, "batch length activation")
@@ -219,7 +219,8 @@ def abstract(config: ModelConfig) -> Any:
     tokens_BL = jnp.zeros((1, 1), jnp.int32)
     sources = None if config.encoder is None else (tokens_BL, jnp.ones((1, 1), bool))
     model = LanguageModel(config)
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), tokens_BL, sources=sources)["params"])
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):  # one token is not to be split
+        return jax.eval_shape(lambda: model.init(jax.random.key(0), tokens_BL, sources=sources)["params"])
 
 
 def init(config: ModelConfig, key: jax.Array, shardings: Any = None) -> Any:

@@ -23,7 +23,8 @@ import numpy as np
 from flax.core import meta
 
 from research.config import ModelConfig, check_choice
-from research.sharding import RULES, is_split
+from research.per_device import exchanged, gathered, on_each_device, start_of, sum_over
+from research.sharding import RULES, ways
 
 STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack
 
@@ -205,10 +206,27 @@ def project(x_BLD: jax.Array, weight: jax.Array, contracted: int = 1) -> jax.Arr
     """
     outer, inner = x_BLD.shape[:-contracted], weight.shape[contracted:]
     weight = weight.astype(x_BLD.dtype)
-    if is_split("length"):
+    if ways("length") > 1:
         return jnp.tensordot(x_BLD, weight, contracted)
     rows = x_BLD.reshape(math.prod(outer), -1)
     return (rows @ weight.reshape(rows.shape[1], -1)).reshape(*outer, *inner)
+
+
+def look_up(table_VD: jax.Array, rows_BL: jax.Array, rows_axis: str = "vocab") -> jax.Array:
+    """Rows (B, L) of a float32 table (V, D) whose rows are named `rows_axis` and whose columns "width": (B, L, D).
+
+    Each device looks up, in its columns, the rows of all devices that split the width, and sends every one of these its
+    own: moved are the rows read and not the table, nor the table's gradient.
+    """
+
+    def own_part(table_VD: jax.Array, rows_BL: jax.Array) -> jax.Array:
+        of_all_BL = gathered(rows_BL, "width")
+        local_BL = of_all_BL - start_of(rows_axis, len(table_VD))
+        x_BLD = table_VD.at[jnp.where(local_BL < 0, len(table_VD), local_BL)].get(mode="fill", fill_value=0)
+        return sum_over(exchanged(x_BLD, "width", 0, 2), rows_axis)
+
+    axes = (f"{rows_axis} width", "batch length")
+    return on_each_device(own_part, axes, "batch length activation")(table_VD, rows_BL)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

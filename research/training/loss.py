@@ -3,6 +3,9 @@
 The head's product, the softmax and all their gradients are computed chunk by chunk in the forward pass, so that the
 backward pass only scales what is already there: one (chunk, V) block of logits is alive at a time, and nothing is
 computed twice.
+
+On a mesh each device does so for its own tokens and its own part of the vocabulary: the head is gathered over the axis
+that splits its width once, before the chunks, and its gradient is summed once, after them.
 """
 
 from functools import partial
@@ -11,7 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-MAX_CHUNK_LOGITS = 16_777_216  # float32 logits alive at once (64 MiB); measured by tests/benchmarks/cross_entropy.py
+from research.per_device import max_over, on_each_device, start_of, sum_over, summed_part
+from research.sharding import platform
+
+# Float32 logits alive at once on one device. 64 MiB on a CPU: measured by tests/benchmarks/cross_entropy.py. On the
+# others large enough that a chunk's products fill the device (a few hundred tokens of 128,000 words) and small beside
+# its memory: 256 MiB and 1 GiB, which no accelerator has timed.
+MAX_CHUNK_LOGITS = {"cpu": 2**24, "tpu": 2**26, "gpu": 2**28}
 
 
 class LossSums(NamedTuple):
@@ -33,89 +42,115 @@ def cross_entropy(
     x_BLD in the compute dtype, head float32 (cast to x's dtype for the product), logits and sums float32. Only `loss`
     carries gradients, to x and head. The chunks run along the length, so a batch split over devices stays split.
     """
-    B, L = targets_BL.shape
-    chunks = _chunks(B, L, head_DV.shape[1])
-    total, nats, wrong_B = _chunked(x_BLD, head_DV, targets_BL, weights_BL, z_loss, chunks)
+    total, nats, wrong_B = _summed(z_loss, x_BLD, head_DV, targets_BL, weights_BL)
     weight_B = weights_BL.sum(axis=1)
     exact, rows = jnp.sum((wrong_B == 0) & (weight_B > 0)), jnp.sum(weight_B > 0)
     weight = weight_B.sum()
     return LossSums(total, nats, weight, weight - wrong_B.sum(), exact.astype(jnp.float32), rows.astype(jnp.float32))
 
 
-def _chunks(B: int, L: int, V: int) -> int:
+INPUTS = ("batch length activation", "activation vocab", "batch length", "batch length")
+SUMS = ("", "", "batch")
+
+
+def chunks_of(B: int, L: int, V: int) -> int:
     """The smallest divisor of L that keeps a chunk's logits within MAX_CHUNK_LOGITS (or L itself)."""
-    return next((c for c in range(1, L + 1) if L % c == 0 and B * (L // c) * V <= MAX_CHUNK_LOGITS), L)
+    most = MAX_CHUNK_LOGITS.get(platform(), MAX_CHUNK_LOGITS["cpu"])
+    return next((c for c in range(1, L + 1) if L % c == 0 and B * (L // c) * V <= most), L)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _chunked(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_loss: float, chunks: int) -> Any:
-    def one(sums: Any, chunk: Any) -> Any:
-        x_NLD, targets_NL, weights_NL = chunk
-        _, *found = _chunk_losses(x_NLD, head_DV.astype(x_NLD.dtype), targets_NL, weights_NL, z_loss)
-        return tuple(map(jnp.add, sums, found)), None
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _summed(z_loss: float, x_BLD: jax.Array, head_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array) -> Any:
+    """(sum of loss, sum of nats, weight of the wrong tokens of each row)."""
 
-    start = (jnp.float32(0), jnp.float32(0), jnp.zeros(x_BLD.shape[0], jnp.float32))
-    sums, _ = jax.lax.scan(one, start, _split(chunks, x_BLD, targets_BL, weights_BL))
-    return sums
+    def of_device(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any) -> Any:
+        def one(tokens: Any) -> Any:
+            return _chunk_losses(z_loss, head_DV, *tokens)[1], None
+
+        return _over_devices(_over_chunks(one, head_DV, x_BLD, targets_BL, weights_BL)[0])
+
+    return on_each_device(of_device, INPUTS, SUMS)(x_BLD, head_DV.astype(x_BLD.dtype), targets_BL, weights_BL)
 
 
-def _chunk_losses(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_loss: float) -> Any:
-    """(what the gradient needs, sum of loss, sum of nats, weight of the wrong tokens of each row) of one chunk."""
+def _forward(z_loss: float, x_BLD: jax.Array, head_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array) -> Any:
+    def of_device(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any) -> Any:
+        def one(tokens: Any) -> Any:
+            sums, dx_BLD, dhead_DV = _chunk_gradients(z_loss, head_DV, *tokens)
+            return (sums, dhead_DV), dx_BLD
+
+        (sums, dhead_DV), dx_BLD = _over_chunks(one, head_DV, x_BLD, targets_BL, weights_BL)
+        dhead_DV = summed_part(dhead_DV, "batch length", "width")
+        return _over_devices(sums), sum_over(dx_BLD, "vocab"), dhead_DV
+
+    results = (SUMS, "batch length activation", "width vocab")
+    local = on_each_device(of_device, INPUTS, results)
+    sums, dx_BLD, dhead_DV = local(x_BLD, head_DV.astype(x_BLD.dtype), targets_BL, weights_BL)
+    return sums, (dx_BLD, dhead_DV)
+
+
+def _over_devices(sums: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    total, nats, wrong_B = sums
+    return sum_over(total, "batch length"), sum_over(nats, "batch length"), sum_over(wrong_B, "length")
+
+
+def _over_chunks(
+    one: Any, head_DV: jax.Array, x_BLD: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array
+) -> tuple[Any, Any]:
+    """(sums over chunks, arrays (B, L, ...) put together) of `one(tokens of a chunk)`, which returns one of each."""
+    B, L = targets_BL.shape
+    chunks = chunks_of(B, L, head_DV.shape[1])
+    tokens = (x_BLD, targets_BL, weights_BL)
+    if chunks == 1:
+        return one(tokens)
+
+    def add(sums: Any, tokens: Any) -> Any:
+        found, pieces = one(tokens)
+        return jax.tree.map(jnp.add, sums, found), pieces
+
+    cut = tuple(jnp.moveaxis(a.reshape(B, chunks, L // chunks, *a.shape[2:]), 1, 0) for a in tokens)
+    found, _ = jax.eval_shape(one, tuple(a[0] for a in cut))
+    sums, pieces = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, found), cut)
+    joined = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(B, L, *a.shape[3:]), pieces)
+    return sums, joined
+
+
+def _chunk_losses(z_loss: float, head_DV: Any, x_BLD: Any, targets_BL: Any, weights_BL: Any) -> Any:
+    """(what the gradient needs, (sum of loss, sum of nats, weight of the wrong tokens of each row)) of one chunk."""
     logits_BLV = jnp.einsum("bld,dv->blv", x_BLD, head_DV, preferred_element_type=jnp.float32)
-    top_BL1 = logits_BLV.max(axis=-1, keepdims=True)
+    top_BL1 = max_over(logits_BLV.max(axis=-1, keepdims=True), "vocab")
     exps_BLV = jnp.exp(logits_BLV - top_BL1)
-    total_BL1 = exps_BLV.sum(axis=-1, keepdims=True)
+    total_BL1 = sum_over(exps_BLV.sum(axis=-1, keepdims=True), "vocab")
     logsumexp_BL = (top_BL1 + jnp.log(total_BL1))[..., 0]
-    target_logit_BL = jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)[..., 0]
+    V = logits_BLV.shape[-1]
+    target_BL1 = (targets_BL - start_of("vocab", V))[..., None]
+    is_here_BL = ((target_BL1 >= 0) & (target_BL1 < V))[..., 0]
+    logit_BL = jnp.take_along_axis(logits_BLV, jnp.clip(target_BL1, 0, V - 1), axis=-1)[..., 0]
+    target_logit_BL = sum_over(jnp.where(is_here_BL, logit_BL, 0.0), "vocab")
     nats_BL = logsumexp_BL - target_logit_BL
     nats = (weights_BL * nats_BL).sum()
     loss = (weights_BL * (nats_BL + z_loss * logsumexp_BL**2)).sum() if z_loss else nats
     # A tie counts as right: the target is among the most probable. A logit that is NaN is not.
     wrong_B = (weights_BL * ~(target_logit_BL >= top_BL1[..., 0])).sum(axis=1)
-    return (exps_BLV, total_BL1, logsumexp_BL), loss, nats, wrong_B
+    return (exps_BLV, total_BL1, logsumexp_BL, target_BL1), (loss, nats, wrong_B)
 
 
-def _forward(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any, z_loss: float, chunks: int) -> Any:
-    head_cast_DV = head_DV.astype(x_BLD.dtype)
-
-    def one(carry: Any, chunk: Any) -> Any:
-        sums, dhead_DV = carry
-        x_BLD, targets_BL, weights_BL = chunk
-        kept, *found = _chunk_losses(x_BLD, head_cast_DV, targets_BL, weights_BL, z_loss)
-        exps_BLV, total_BL1, logsumexp_BL = kept
-        scale_BL = weights_BL * (1 + 2 * z_loss * logsumexp_BL) if z_loss else weights_BL
-        is_target_BLV = targets_BL[..., None] == jnp.arange(head_DV.shape[1])[None, None, :]
-        dlogits_BLV = exps_BLV * (scale_BL[..., None] / total_BL1) - jnp.where(
-            is_target_BLV, weights_BL[..., None], 0.0
-        )
-        dlogits_BLV = dlogits_BLV.astype(x_BLD.dtype)
-        dx_BLD = jnp.einsum("blv,dv->bld", dlogits_BLV, head_cast_DV)
-        dhead_DV += jnp.einsum("bld,blv->dv", x_BLD, dlogits_BLV, preferred_element_type=jnp.float32)
-        return (tuple(map(jnp.add, sums, found)), dhead_DV), dx_BLD
-
-    sums = (jnp.float32(0), jnp.float32(0), jnp.zeros(x_BLD.shape[0], jnp.float32))
-    start = (sums, jnp.zeros(head_DV.shape, jnp.float32))
-    if chunks == 1:
-        (sums, dhead_DV), dx_BLD = one(start, (x_BLD, targets_BL, weights_BL))
-    else:
-        (sums, dhead_DV), dx_CBLD = jax.lax.scan(one, start, _split(chunks, x_BLD, targets_BL, weights_BL))
-        dx_BLD = jnp.moveaxis(dx_CBLD, 0, 1).reshape(x_BLD.shape)
-    return sums, (dx_BLD, dhead_DV)
+def _chunk_gradients(z_loss: float, head_DV: Any, x_BLD: Any, targets_BL: Any, weights_BL: Any) -> Any:
+    """(the sums of `_chunk_losses`, the loss's gradients of x in this device's words, and of head in its tokens)."""
+    kept, sums = _chunk_losses(z_loss, head_DV, x_BLD, targets_BL, weights_BL)
+    exps_BLV, total_BL1, logsumexp_BL, target_BL1 = kept
+    scale_BL = weights_BL * (1 + 2 * z_loss * logsumexp_BL) if z_loss else weights_BL
+    is_target_BLV = target_BL1 == jnp.arange(exps_BLV.shape[-1])[None, None, :]
+    dlogits_BLV = exps_BLV * (scale_BL[..., None] / total_BL1) - jnp.where(is_target_BLV, weights_BL[..., None], 0.0)
+    dlogits_BLV = dlogits_BLV.astype(x_BLD.dtype)
+    dx_BLD = jnp.einsum("blv,dv->bld", dlogits_BLV, head_DV)
+    dhead_DV = jnp.einsum("bld,blv->dv", x_BLD, dlogits_BLV, preferred_element_type=jnp.float32)
+    return sums, dx_BLD, dhead_DV
 
 
-def _backward(z_loss: float, chunks: int, kept: Any, cotangents: Any) -> Any:
+def _backward(z_loss: float, kept: Any, cotangents: Any) -> Any:
     dx_BLD, dhead_DV = kept
     upstream = cotangents[0]
     return upstream.astype(dx_BLD.dtype) * dx_BLD, upstream * dhead_DV, None, None
 
 
-_chunked.defvjp(_forward, _backward)
-
-
-def _split(chunks: int, *arrays_BL: jax.Array) -> tuple[jax.Array, ...]:
-    """(B, L, ...) to (chunks, B, L / chunks, ...)."""
-
-    def one(a: jax.Array) -> jax.Array:
-        return jnp.moveaxis(a.reshape(a.shape[0], chunks, a.shape[1] // chunks, *a.shape[2:]), 1, 0)
-
-    return tuple(one(a) for a in arrays_BL)
+_summed.defvjp(_forward, _backward)

@@ -13,7 +13,7 @@ from research.models import language_model
 from research.models.layers import draw
 from research.optim.optimizer import make_optimizer
 from research.optim.schedules import learning_rate
-from research.sharding import batch_sharding, parameter_shardings, replicated
+from research.sharding import batch_sharding, check_batches, parameter_shardings, replicated
 from research.training.objective import Batch, Objective, Terms
 
 
@@ -65,7 +65,11 @@ def gradients(objective: Objective, microbatches: int, params: Any, batch: Batch
 
 
 def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program:
-    """Trace and shard the run's functions on `mesh`; compilation happens at the first call of each."""
+    """Trace and shard the run's functions on `mesh`; compilation happens at the first call of each.
+
+    Raises ConfigError if the batches or the parameters do not divide over the mesh.
+    """
+    check_batches(config, mesh)
     boxed = language_model.abstract(config.model)
     optimizer = make_optimizer(config.optimizer, boxed, config.training.steps)
 

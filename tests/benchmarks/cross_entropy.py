@@ -38,8 +38,8 @@ def main() -> None:
         )
         programs = {"full logits": compiled(full_logits, *arguments)}
         for most in CHUNK_LOGITS:
-            loss.MAX_CHUNK_LOGITS = most
-            chunks = loss._chunks(BATCH, LENGTH, vocab_size)
+            loss.MAX_CHUNK_LOGITS["cpu"] = most
+            chunks = loss.chunks_of(BATCH, LENGTH, vocab_size)
             programs[f"{chunks} chunks"] = compiled(lambda *a: loss.cross_entropy(*a).loss, *arguments)
         seconds = {name: [] for name in programs}
         for _ in range(ROUNDS):

@@ -18,7 +18,7 @@ Matrices = tuple[jax.Array, jax.Array, jax.Array]  # gate (E, D, F), up (E, D, F
 def grouped_swiglu(rows_ND: jax.Array, experts: Matrices, sizes_E: jax.Array) -> jax.Array:
     """(N, D): down(silu(x gate) * (x up)) with the matrices of each row's group.
 
-    The first sizes[0] rows are group 0's, and so on; the sizes (int32) must add up to N.
+    The first sizes[0] rows are group 0's, and so on; the sizes are int32. What lies behind the last group is undefined.
     """
     return jax.lax.platform_dependent(rows_ND, experts, sizes_E, cpu=_on_cpu, default=accelerator_swiglu)
 
@@ -62,7 +62,7 @@ def _forward(
 
         return _over_blocks(*place, block, made), None
 
-    nothing = (jnp.zeros_like(rows_MD), jnp.zeros((len(rows_MD), wide_EDH.shape[2]), rows_ND.dtype))
+    nothing = (jnp.zeros_like(rows_MD), jnp.zeros_like(rows_MD, shape=(len(rows_MD), wide_EDH.shape[2])))
     (out_MD, halves_MH), _ = jax.lax.scan(group, nothing, (wide_EDH, down_EFD, *_places(sizes_E)))
     return out_MD[: len(rows_ND)], (rows_MD, halves_MH, wide_EDH, down_EFD, sizes_E)
 

@@ -68,7 +68,7 @@ class Moe(nn.Module):
             parameter(self, "down", (E, F, D), narrow, down_init, "hidden"),
         )
         experts = tuple(weight.astype(x_BLD.dtype) for weight in experts)
-        y_BLD = dispatch.ALGORITHMS[algorithm(self.config, "moe")](x_BLD, routing, experts)
+        y_BLD = dispatch.pass_experts(algorithm(self.config, "moe"), x_BLD, routing, experts)
         return y_BLD + self._shared(x_BLD) if cfg.shared_experts else y_BLD, state, shared
 
     def _shared(self, x_BLD: jax.Array) -> jax.Array:

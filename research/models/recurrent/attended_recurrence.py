@@ -9,6 +9,7 @@ Both start from the final state of the encoder's layer at the same place, as the
 (Sutskever 2014), whose mixers are `lstm` and `gru`.
 """
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from research.config import ModelConfig
 from research.models.attention.attention import MASKED_SCORE
 from research.models.layers import Normal, Shared, Uniform, at_least_float32, parameter, project, zeros
 from research.models.recurrent.lstm_gru import Cell, step
+from research.per_device import on_each_device
 from research.sharding import constrain
 
 Score = Literal["additive", "multiplicative"]
@@ -67,38 +69,30 @@ class AttendedRecurrence(nn.Module):
         key_DP = parameter(self, "key", (D, D), "width hidden", Normal(D**-0.5), "hidden")
         weights = self._weights(init)
         if shared.source_BSD is not None:
-            # Pinned, as the weights are: shardings that XLA finds by itself inside the scan give wrong gradients.
-            keys_BSP = constrain(project(shared.source_BSD, key_DP), "batch activation hidden")
-            source_BSD = constrain(shared.source_BSD, "batch activation activation")
-            fed_BP = jnp.zeros_like(x_BLD[:, 0])
-            state = AttendedState(state, fed_BP, source_BSD, keys_BSP, shared.source_mask_BS)
+            source_BSD, fed_BP = shared.source_BSD, jnp.zeros_like(x_BLD[:, 0])
+            state = AttendedState(state, fed_BP, source_BSD, project(source_BSD, key_DP), shared.source_mask_BS)
         input_BLnP = constrain(project(x_BLD, input_DnP), "batch length gates hidden")
         input_BLnP += input_bias_nP.astype(x_BLD.dtype)[None, None]
-        y_BLD, state = _run(self.cell, self.score, weights, input_BLnP, state, shared.mask_BL)
+        run = partial(_run, self.cell, self.score)
+        # Rows of the batch are all that is split. Split over channels, devices would speak to each other at every
+        # token; and XLA (jax 0.10), left to split this loop, sums some gradients wrongly, by a tenth and more.
+        on_rows = on_each_device(run, ("", "rows steps", "rows", "rows steps"), ("rows steps", "rows"))
+        y_BLD, state = on_rows(weights, input_BLnP, state, shared.mask_BL)
         return y_BLD, state, shared
 
     def _weights(self, init: Uniform) -> Weights:
-        """The weights of a step, gathered over the parameters' axis of the mesh once, before the scan.
-
-        Left split, they would be gathered, and their gradients reduced, at every token; and on a mesh of data, fsdp and
-        tensor axes XLA (jax 0.10) sums the gradients of this loop wrongly, some by a tenth and more
-        (tests/test_sharding.py compares them with one device's).
-        """
+        """The weights of a step."""
         D, n = self.config.width, self.gates
-
-        def gathered(name: str, shape: tuple[int, ...], axes: str, init: Any, role: str) -> jax.Array:
-            weight = parameter(self, name, shape, axes, init, role)
-            return constrain(weight, axes.replace("width", "activation"))
-
+        own = partial(parameter, self)
         square = Normal(D**-0.5)
         additive = self.score == "additive"
         return Weights(
-            recurrent_PnP=gathered("recurrent", (D, n, D), "width gates hidden", init, "hidden"),
-            bias_nP=gathered("recurrent_bias", (n, D), "gates hidden", zeros, "vector"),
-            fed_PnP=gathered("fed", (D, n, D), "width gates hidden", init, "hidden"),
-            query_PP=gathered("query", (D, D), "width hidden", square, "hidden") if additive else None,
-            vector_P=gathered("vector", (D,), "hidden", square, "vector") if additive else None,
-            out_PD=gathered("out", (2 * D, D), "width hidden", Normal((2 * D) ** -0.5), "hidden"),
+            recurrent_PnP=own("recurrent", (D, n, D), "width gates hidden", init, "hidden"),
+            bias_nP=own("recurrent_bias", (n, D), "gates hidden", zeros, "vector"),
+            fed_PnP=own("fed", (D, n, D), "width gates hidden", init, "hidden"),
+            query_PP=own("query", (D, D), "width hidden", square, "hidden") if additive else None,
+            vector_P=own("vector", (D,), "hidden", square, "vector") if additive else None,
+            out_PD=own("out", (2 * D, D), "width hidden", Normal((2 * D) ** -0.5), "hidden"),
         )
 
 
@@ -158,7 +152,7 @@ def _context(scores_BS: jax.Array, source: AttendedState) -> jax.Array:
     """Mean of the source's states (B, D) under softmax(scores), in float32 until the weights are known."""
     masked_BS = jnp.where(source.mask_BS, at_least_float32(scores_BS), MASKED_SCORE)
     weights_BS = jax.nn.softmax(masked_BS, axis=-1).astype(scores_BS.dtype)
-    return constrain(jnp.einsum("bs,bsd->bd", weights_BS, source.source_BSD), "batch activation")
+    return jnp.einsum("bs,bsd->bd", weights_BS, source.source_BSD)
 
 
 def init_state(config: ModelConfig, batch: int, recurrent: Any) -> AttendedState:

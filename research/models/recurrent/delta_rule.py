@@ -6,17 +6,25 @@ per head, with S of value channels by key channels and the decay w = exp(log_dec
 least; a token with log_decay, k, a and b of zero changes no state.
 """
 
-import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+
+from research.per_device import on_each_device
 
 MAX_CHUNK = 64  # decays of exp(-exp(-1/2)) each: their product and its inverse, exp(38.8), are far inside of float32
 
 Tokens = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]  # r, log_decay, k, v, a, b
 
 # A loop's body is its own program: nothing outside could be merged with what it computes again.
-_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+_recomputed = partial(jax.checkpoint, prevent_cse=False)
+
+
+def delta_rule(algorithm: str, chunk: int, tokens: Tokens, state_BHKK: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(y (B, L, H, K), the state after the last token) by one of `ALGORITHMS`."""
+    axes = ("batch steps spread", "batch spread")
+    return on_each_device(partial(ALGORITHMS[algorithm], chunk=chunk), axes, axes)(tokens, state_BHKK)
 
 
 def sequential(tokens: Tokens, state_BHKK: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:

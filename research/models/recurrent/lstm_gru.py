@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.layers import Initializer, Shared, Uniform, at_least_float32, parameter, project, zeros
+from research.per_device import on_each_device
 from research.sharding import constrain
 
 
@@ -70,8 +71,16 @@ def run(
 
     mask_BL: false at padding, which leaves the state as it is.
     """
-    bias_BLnP = jnp.broadcast_to(bias_nP.astype(input_BLnP.dtype)[None, None], input_BLnP.shape)
-    return _recurrence(cell, input_BLnP, state, weight_PnP, bias_BLnP, mask_BL)
+
+    def recurrence(
+        input_BLnP: jax.Array, state: Any, weight_PnP: jax.Array, bias_nP: jax.Array, mask_BL: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
+        bias_BLnP = jnp.broadcast_to(bias_nP.astype(input_BLnP.dtype)[None, None], input_BLnP.shape)
+        return _recurrence(cell, input_BLnP, state, weight_PnP, bias_BLnP, mask_BL)
+
+    # Every token needs the whole hidden state: split over its channels, devices would speak to each other at each.
+    on_rows = on_each_device(recurrence, ("rows steps", "rows", "", "", "rows steps"), ("rows steps", "rows"))
+    return on_rows(input_BLnP, state, weight_PnP, bias_nP, mask_BL)
 
 
 def _scan(

@@ -17,6 +17,7 @@ from research.config import ModelConfig
 from research.models.algorithms import algorithm
 from research.models.layers import Shared, at_least_float32, parameter, project, zeros
 from research.models.recurrent.token_shift import Orthogonal, PerChannel, interpolate, token_shift
+from research.per_device import on_each_device
 from research.sharding import constrain
 
 EMPTY_EXPONENT = -1e38  # of sums over nothing
@@ -87,7 +88,10 @@ class TimeMix(nn.Module):
         sums = _empty_sums(cfg, x_BLD.shape[0]) if state is None else state.sums
         name = "sequential" if x_BLD.shape[1] == 1 else algorithm(cfg, "rwkv4")
         rate_D = -jnp.exp(decay_D.astype(v_BLD.dtype))
-        wkv_BLD, sums = ALGORITHMS[name](rate_D, bonus_D.astype(v_BLD.dtype), k_BLD, v_BLD, sums, shared.mask_BL)
+        tokens, of_sequence = "batch steps spread", "batch spread"
+        in_axes = ("spread", "spread", tokens, tokens, of_sequence, "batch steps")
+        wkv = on_each_device(ALGORITHMS[name], in_axes, (tokens, of_sequence))
+        wkv_BLD, sums = wkv(rate_D, bonus_D.astype(v_BLD.dtype), k_BLD, v_BLD, sums, shared.mask_BL)
         y_BLD = project(r_BLD * wkv_BLD.astype(x_BLD.dtype), out_DD)
         return y_BLD, None if state is None else TimeState(last_BD, sums), shared
 

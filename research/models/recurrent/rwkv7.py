@@ -192,7 +192,7 @@ class TimeMix(nn.Module):
             tokens = tuple(jnp.where(mask_BL[:, :, None, None], x, 0) for x in tokens)
         heads_BHKK = _empty_heads(self.config, r.shape[0]) if state is None else state.heads_BHKK
         name = "sequential" if r.shape[1] == 1 else algorithm(self.config, "rwkv7")
-        y, heads_BHKK = delta_rule.ALGORITHMS[name](tokens, heads_BHKK, cfg.chunk)
+        y, heads_BHKK = delta_rule.delta_rule(name, cfg.chunk, tokens, heads_BHKK)
 
         centred = y - y.mean(axis=-1, keepdims=True)
         epsilon = cfg.head_dim * self.config.norm_epsilon  # 64e-5 in the published models

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from research.per_device import on_each_device
+
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # x_LBP, dt_LBP, B_LBN, C_LBN
 Scanned = tuple[jax.Array, jax.Array]  # state_BNP after the last token, y_LBP
 
@@ -36,9 +38,17 @@ def selective_scan(
     `chunked` keeps one per `chunk` of tokens and scans each chunk again; `associative` is a parallel prefix (Blelloch
     1990) with every decay and state in memory.
     """
-    time_major = (array.astype(state_BNP.dtype).swapaxes(0, 1) for array in (x_BLP, dt_BLP, B_BLN, C_BLN))
-    state_BNP, y_LBP = ALGORITHMS[algorithm](tuple(time_major), A_NP, state_BNP, chunk)
-    return y_LBP.swapaxes(0, 1), state_BNP
+
+    def scan(
+        x_BLP: jax.Array, dt_BLP: jax.Array, A_NP: jax.Array, B_BLN: jax.Array, C_BLN: jax.Array, state_BNP: jax.Array
+    ) -> Scanned:
+        time_major = (array.astype(state_BNP.dtype).swapaxes(0, 1) for array in (x_BLP, dt_BLP, B_BLN, C_BLN))
+        state_BNP, y_LBP = ALGORITHMS[algorithm](tuple(time_major), A_NP, state_BNP, chunk)
+        return y_LBP.swapaxes(0, 1), state_BNP
+
+    channels, selection, state = "batch steps spread", "batch steps state", "batch state spread"
+    in_axes = (channels, channels, "state spread", selection, selection, state)
+    return on_each_device(scan, in_axes, (channels, state))(x_BLP, dt_BLP, A_NP, B_BLN, C_BLN, state_BNP)
 
 
 def _sequential(inputs: Inputs, A_NP: jax.Array, state_BNP: jax.Array, chunk: int) -> Scanned:

@@ -8,10 +8,16 @@ group's heads stand side by side, so that reading and writing them are one produ
 per head.
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+
+from research.config import check
+from research.per_device import on_each_device
+from research.sharding import ways
 
 Scanned = tuple[jax.Array, jax.Array]  # y_BLHK, state_BGNM after the last token
 
@@ -32,12 +38,35 @@ def ssd(
     and scans over chunks. A token whose dt is 0 changes no state.
     """
     log_decay_BLH = dt_BLH * A_H.astype(dt_BLH.dtype)[None, None]
-    return ALGORITHMS[algorithm](x_BLHK, dt_BLH, log_decay_BLH, B_BLGN, C_BLGN, state_BGNM, chunk)
+    B, G, N, M = state_BGNM.shape
+    copies = _copies_of_groups(x_BLHK.shape[2], G)
+    if copies > 1:
+        B_BLGN, C_BLGN = (jnp.repeat(array, copies, axis=2) for array in (B_BLGN, C_BLGN))
+        state_BGNM = state_BGNM.reshape(B, G, N, copies, -1).swapaxes(2, 3).reshape(B, G * copies, N, -1)
+    tokens, states = "batch steps spread", "batch spread"
+    run = on_each_device(partial(ALGORITHMS[algorithm], chunk), (tokens,) * 5 + (states,), (tokens, states))
+    y_BLHK, state_BGNM = run(x_BLHK, dt_BLH, log_decay_BLH, B_BLGN, C_BLGN, state_BGNM)
+    if copies > 1:
+        state_BGNM = state_BGNM.reshape(B, G, copies, N, -1).swapaxes(2, 3).reshape(B, G, N, M)
+    return y_BLHK, state_BGNM
+
+
+def _copies_of_groups(heads: int, groups: int) -> int:
+    """How often B and C of a group must be there, for every device to have those of its heads as groups of its own."""
+    copies = ways("spread") // math.gcd(groups, ways("spread"))
+    check(
+        heads // groups % copies == 0,
+        "model.mamba2.groups",
+        groups,
+        f"the {heads // groups} heads of a group must divide over {copies} devices of mesh axes tensor and sequence",
+        "change heads, groups or the mesh",
+    )
+    return copies
 
 
 def _recurrent(
-    x_BLHK: jax.Array, dt_BLH: jax.Array, log_decay_BLH: jax.Array, B_BLGN: jax.Array, C_BLGN: jax.Array,
-    state_BGNM: jax.Array, chunk: int,
+    chunk: int, x_BLHK: jax.Array, dt_BLH: jax.Array, log_decay_BLH: jax.Array, B_BLGN: jax.Array, C_BLGN: jax.Array,
+    state_BGNM: jax.Array,
 ) -> Scanned:  # fmt: skip
     B, G, N, M = state_BGNM.shape
     K = x_BLHK.shape[-1]
@@ -59,8 +88,8 @@ def _recurrent(
 
 
 def _chunked(
-    x_BLHK: jax.Array, dt_BLH: jax.Array, log_decay_BLH: jax.Array, B_BLGN: jax.Array, C_BLGN: jax.Array,
-    state_BGNM: jax.Array, chunk: int,
+    chunk: int, x_BLHK: jax.Array, dt_BLH: jax.Array, log_decay_BLH: jax.Array, B_BLGN: jax.Array, C_BLGN: jax.Array,
+    state_BGNM: jax.Array,
 ) -> Scanned:  # fmt: skip
     """Within chunks as masked attention, between them by their states (listing 1 of the paper, batched over chunks)."""
     B, L, H, K = x_BLHK.shape

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from research.models.layers import at_least_float32
+from research.per_device import on_each_device
 
 
 class Diagonal(NamedTuple):
@@ -208,10 +209,14 @@ def causal_convolution(u_BLD: jax.Array, kernel_LD: jax.Array) -> jax.Array:
 
     u may have further axes, and so must the kernel then (of size 1 where it is shared). Computed in float32 or float64.
     """
-    u_BLD = at_least_float32(u_BLD)
-    points = 2 * u_BLD.shape[1]
-    spectrum = jnp.fft.rfft(u_BLD, n=points, axis=1) * jnp.fft.rfft(kernel_LD, n=points, axis=0)[None]
-    return jnp.fft.irfft(spectrum, n=points, axis=1)[:, : u_BLD.shape[1]]
+    length, points = u_BLD.shape[1], 2 * u_BLD.shape[1]
+
+    def convolved(u_BLD: jax.Array, kernel_LD: jax.Array) -> jax.Array:
+        spectrum = jnp.fft.rfft(u_BLD, n=points, axis=1) * jnp.fft.rfft(kernel_LD, n=points, axis=0)[None]
+        return jnp.fft.irfft(spectrum, n=points, axis=1)[:, :length]
+
+    axes = ("batch steps spread", "steps spread")
+    return on_each_device(convolved, axes, axes[0])(at_least_float32(u_BLD), kernel_LD)
 
 
 def fft_flops(points: int) -> int:
