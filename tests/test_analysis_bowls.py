@@ -96,6 +96,16 @@ def test_what_cannot_be_followed_is_refused():
         (lambda t: t, {"laws": [find("chinchilla")]}, "law 'chinchilla': gives loss_nats, which is none of the axes"),
         (lambda t: t, {"laws": [find("batch_tokens_params")] * 2}, "is the second of batch_tokens. Fix: keep one"),
         (lambda t: t, {"at": {"params": 1e9}}, "at tokens = None: the laws need a positive one"),
+        (
+            lambda t: t,
+            {"at": {"params": 7, "tokens": 140e9}},
+            r"params = 7: below 1000, .* write it out, as params=7e9",
+        ),
+        (
+            lambda t: t,
+            {"at": {"flops": 5.0}, "axes": ["batch_tokens"], "laws": [find("batch_tokens_flops")]},
+            r"flops = 5: below 1000, .* write it out, as flops=1e21",
+        ),
         (lambda t: t.drop(columns="params"), {}, "missing column 'params'"),
         (lambda t: t.assign(params=t["params"] / 1e9), {}, "params = 0.1 of run .* --unit params=1e9"),
     ):

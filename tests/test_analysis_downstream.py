@@ -204,6 +204,7 @@ def test_runs_that_never_leave_the_upper_half_do_not_tell_the_floor():
     [
         (("--held-out", "2e9-20"), "held-out '2e9-20': no such run; the first are 1.3e\\+09-100"),
         (("--at", "params=7e9"), "at = {'params': 7000000000.0}: must be positive params and tokens"),
+        (("--at", "params=7", "tokens=4e12"), "params = 7: below 1000, which is no count"),
         (("--task", "riddles"), "missing column"),
         (("--window", "0"), "tasks: none can be fitted. The first, quiz"),
     ],

@@ -13,6 +13,7 @@ from analysis.intervals import estimate
 from analysis.laws import CHINCHILLA, Law, Parameter, evaluate, find, power
 from analysis.runs_table import complete
 from analysis.studies import cost_of_departing, fit_table, lifetime_optimum, optimum
+from analysis.tables.files import TableError
 
 VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
 # Hoffmann et al. 2022, equation 10, with the digits that Sardana et al. 2024 compute with.
@@ -219,6 +220,14 @@ def test_a_lifetime_has_intervals_and_refuses_what_the_law_never_reaches(study):
         lifetime_optimum(study, 0.5, 1e9)
     with pytest.raises(FitError, match="inference_tokens = -1.0: must be positive"):
         lifetime_optimum(study, target, -1)
+
+
+def test_budgets_and_served_tokens_that_are_no_counts_are_refused(study):
+    for ask in (optimum, cost_of_departing):
+        with pytest.raises(TableError, match="flops = 10: below 1000, which is no count.* as flops=1e21"):
+            ask(study, 10)
+    with pytest.raises(TableError, match="inference_tokens = 2: below 1000, which is no count"):
+        lifetime_optimum(study, study.ranges["loss_nats"][1], 2)
 
 
 def test_what_goes_far_says_so(study):

@@ -16,6 +16,7 @@ from analysis.compute.serving import FORWARD_SHARE
 from analysis.fit import FitError
 from analysis.intervals import NOT_DETERMINED, Estimate, Interval, bca_interval, percentile_interval
 from analysis.studies.study import Study, planning_law, reach
+from analysis.tables.units import check_stated_counts
 
 DEPARTURES = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)
 
@@ -86,9 +87,10 @@ def optimum(
 
     approach 3 minimises the parametric law along the budget; 2 reads the power laws of the valleys, which know the
     table's counting alone. hyperparameters: fitted laws of params, tokens or flops, read at the optimum.
-    Raises FitError when the study has no such approach, or for a budget that is not positive.
+    Raises FitError when the study has no such approach, or for a budget that is not positive; TableError for one that
+    is none.
     """
-    flops = _positive("flops", flops, "give a budget in raw FLOPs, as 1e18")
+    flops = _budget(study, flops)
     if approach == 2:
         if rule is not None and rule != study.flop_rule:
             raise FitError("rule: approach 2 holds under the table's own FLOPs. Fix: ask approach 3.")
@@ -131,7 +133,7 @@ def cost_of_departing(
 
     Each draw departs from its own optimum: the interval says how sure the valley's walls are, not where it lies.
     """
-    flops = _positive("flops", flops, "give a budget in raw FLOPs, as 1e18")
+    flops = _budget(study, flops)
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     factors = [_positive("factor", factor, "give multiples of the optimal params, as 0.5") for factor in factors]
     penalties, multiples = departures(law, values, rule, flops, np.array(factors))
@@ -150,11 +152,13 @@ def cost_of_departing(
 def lifetime_optimum(study: Study, loss_nats: float, inference_tokens: float, rule: FlopRule | None = None) -> Lifetime:
     """The cheapest way to train to a loss and then serve `inference_tokens` (Sardana et al. 2024, section 2).
 
-    Raises FitError for a loss the law does not reach at any size, or one that is not positive.
+    Raises FitError for a loss the law does not reach at any size, or one that is not positive; TableError for served
+    tokens that are no count.
     """
     loss = _positive("loss", loss_nats, "give nats per token")
     served = _positive("inference_tokens", inference_tokens, "give the tokens served over the model's life")
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
+    check_stated_counts({"inference_tokens": served}, {"inference_tokens": study.ranges["tokens"]})
     params, tokens, training, total = cheapest_runs(law, values, rule, loss, served)
     if not np.isfinite(params[0]):
         raise FitError(
@@ -219,6 +223,12 @@ def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> lis
     if study.undetermined:
         return [(law.output, interval_at(study, found))]
     return [(law.output, percentile_interval(found[0], found[1:], study.level))]
+
+
+def _budget(study: Study, flops: float) -> float:
+    flops = _positive("flops", flops, "give a budget in raw FLOPs, as 1e18")
+    check_stated_counts({"flops": flops}, {"flops": (study.largest_flops, study.largest_flops)})
+    return flops
 
 
 def _positive(name: str, value: float, fix: str) -> float:

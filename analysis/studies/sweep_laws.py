@@ -29,7 +29,7 @@ from analysis.studies.hyperparameters import (
 )
 from analysis.studies.study import furthest_outside
 from analysis.tables.files import notes_of
-from analysis.tables.units import check_counts, loss_notes
+from analysis.tables.units import check_counts, check_stated_counts, loss_notes
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def sweep_laws(
     laws: of the axes, at most one each; without any, each axis gets its power law of those of params, tokens and flops
     that are columns of the cell and vary. at: inputs at which the laws are read. Raises FitError for a missing column,
     an axis that nothing was swept along, a law of another output or two of one, or an input that `at` lacks; TableError
-    for params or tokens that are no counts.
+    for params, tokens or flops that are no counts, of a row or of `at`.
     """
     rows, left_out = sweep_rows(table, cell, axes)
     check_counts(rows, cell)
@@ -198,6 +198,7 @@ def _advice(
     for whole in laws.values():
         ranges |= _ranges(select(whole.fit.law, optima)[0].inputs)
     used = {name: at[name] for name in needed}
+    check_stated_counts(used, ranges)
     values = {axis: whole.at({name: at[name] for name in whole.fit.law.inputs}, level) for axis, whole in laws.items()}
     return Advice(used, values, furthest_outside(used, ranges, far))
 

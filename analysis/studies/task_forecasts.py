@@ -14,7 +14,7 @@ from analysis.runs_table import complete
 from analysis.studies.downstream import TaskPrediction, TwoSteps, fit_two_steps, predict_task, smoothed
 from analysis.studies.study import furthest_outside
 from analysis.tables.files import notes_of
-from analysis.tables.units import check_counts, check_shares
+from analysis.tables.units import check_counts, check_shares, check_stated_counts
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ def forecast_tasks(
             continue
         runs = [*_ends(rows[rows["held_out"] & rows["last"]], by), *wanted]
         ranges = _ranges(seen)
+        check_stated_counts(at or {}, ranges)
         forecasts += [_forecast(task, steps[task], ranges, far_factor, *run) for run in runs]
     if not steps:
         raise FitError(f"tasks: none can be fitted. The first, {without[0][0]}: {without[0][1]}")

@@ -26,6 +26,7 @@ from analysis.tables.files import TableError
 SHARES = ("accuracy", "token_accuracy", "exact_match")  # and those of one task or domain, as accuracy_<task>
 ROUNDING = 1e-6  # a mean over answers in single precision may end beyond 1 by less
 COUNTS = ("params", "active_params", "tokens", "unique_tokens")
+STATED_COUNTS = {**dict.fromkeys((*COUNTS, "inference_tokens"), "7e9"), "flops": "1e21"}  # and one, as it is written
 FEWEST, USUAL = 1e3, 1e9  # parameters or tokens of anything that is trained, and of what tables mostly hold
 NO_COUNT = f"below {FEWEST:g}, which is no count; in billions or millions?"
 LOWEST, HIGHEST, FROM_MEDIAN = 1 / 200, 100.0, 50.0
@@ -59,16 +60,16 @@ def check_units(law: Law, rows: pd.DataFrame) -> None:
         _check_budgets(rows)
 
 
-def check_stated_counts(inputs: Mapping[str, float], fitted: Mapping[str, tuple[float, float]]) -> None:
-    """Raise TableError where a count among the inputs that a user states of a run is none, as in a table's row.
+def check_stated_counts(stated: Mapping[str, float], fitted: Mapping[str, tuple[float, float]]) -> None:
+    """Raise TableError where a count that a user states of a run is none, as in a table's row.
 
-    fitted: smallest and largest of each input; where a table's own counts are as small, and were said to be right, any
-    is taken.
+    stated: inputs, budgets, served tokens, by name. fitted: smallest and largest of those that a table has; where its
+    own counts are as small, and were said to be right, any is taken.
     """
-    wrong = [name for name in COUNTS if name in inputs and inputs[name] < FEWEST <= fitted[name][0]]
+    wrong = [name for name in STATED_COUNTS if stated.get(name, FEWEST) < FEWEST <= fitted.get(name, (FEWEST,))[0]]
     if wrong:
-        values = "; ".join(f"{name} = {inputs[name]:g}" for name in wrong)
-        raise TableError(f"{values}: {NO_COUNT} Fix: write it out, as {wrong[0]}=7e9.")
+        values = "; ".join(f"{name} = {stated[name]:g}" for name in wrong)
+        raise TableError(f"{values}: {NO_COUNT} Fix: write it out, as {wrong[0]}={STATED_COUNTS[wrong[0]]}.")
 
 
 def unit_notes(law: Law, rows: pd.DataFrame) -> tuple[str, ...]:
