@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.legend import Legend
 from planted_tables import BUDGETS, planted_table
 
 from analysis import figures, runs_table
@@ -26,6 +27,17 @@ def table():
 @pytest.fixture(scope="module")
 def study(table):
     return fit_table(table, bootstraps=100)
+
+
+def test_a_legend_counts_rows_where_a_run_has_several(table, study):
+    """Checkpoints are drawn a dot each, and are no runs."""
+    several = pd.concat([table, table.assign(tokens=1.5 * table["tokens"], flops=1.5 * table["flops"])])
+    by_row = fit_table(several.assign(budget_flops=np.nan), bootstraps=20)
+    for found, rows, word in ((study, table, "runs"), (by_row, several, "rows")):
+        for draw in (figures.loss_against_compute, figures.loss_surface):
+            labels = [text.get_text() for legend in draw(rows, found).findobj(Legend) for text in legend.texts]
+            assert f"{word} fitted" in labels
+        assert figures.residuals(rows, found).axes[-1].get_ylabel() == word
 
 
 def sweep():

@@ -110,6 +110,16 @@ def test_an_unlikely_loss_is_said_and_fitted(loss, said):
     assert said is None or re.search(said, notes[0])
 
 
+def test_what_counts_rows_says_rows_where_a_run_has_several():
+    frame = table().assign(loss_nats=np.exp(2 * table()["loss_nats"]), budget_flops=2 * table()["flops"])
+    for names, word in ((np.arange(24), "runs"), (np.arange(24) // 2, "rows")):
+        named = frame.assign(run=[f"r{name}" for name in names])
+        doubled, perplexity = checked(named)
+        assert f"(in the median of 24 {word})" in doubled and f"of 24 {word}, up to" in perplexity
+        with pytest.raises(TableError, match=rf"of run .* \(24 of 24 {word}\)"):
+            checked(named.assign(params=named["params"] / 1e9))
+
+
 def test_budgets_that_are_not_what_their_runs_cost_are_said():
     """Approach 2 and approach 3 cannot agree on such a table, whichever of the two columns is right."""
     for factor, said in ((2.0, "2 times"), (0.5, "0.5 times"), (1.2, None), (1.0, None)):

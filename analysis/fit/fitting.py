@@ -14,6 +14,7 @@ from analysis.fit.points import FitError, LeftOut, Points, select, those_left_ou
 from analysis.fit.search import search
 from analysis.fit.starts import off_bounds
 from analysis.laws import LAWS, Law, evaluate
+from analysis.tables.runs import rows_or_runs
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Fit:
     residual_scale: float
     used: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+
+    @property
+    def counted(self) -> str:
+        """What `used` counts: rows where a run has several, else runs."""
+        return rows_or_runs(len(self.used), len(set(self.used)))
 
     def array(self) -> np.ndarray:
         """The fitted constants (parameters,), in the law's order."""
