@@ -175,7 +175,7 @@ def test_words_and_rows_that_were_not_read_are_named(tmp_path, capsys):
     found = json.loads((tmp_path / "found.json").read_text())
     reasons = {item["run"]: item["reason"] for item in found["left_out"]}
     assert reasons == {
-        "1.9e+08-20 at tokens 1.9e+09": "accuracy_quiz is missing or NaN",
+        "1.9e+08-20 at tokens 1.9e+09": "accuracy_quiz = 'n/a?' is not a number",
         "1.9e+08-40 at tokens 5.7e+09": "task_loss_quiz = -1 is not positive and finite",
         "1.9e+08-100 at tokens 9.5e+09": "task_loss_quiz = -1 is not positive and finite",
         "1.9e+08-200 at tokens 2.85e+10": "status failed",

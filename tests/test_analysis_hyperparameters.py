@@ -125,7 +125,7 @@ def test_cells_are_told_apart_by_any_column_and_rows_left_out_are_named():
     rows, left_out = sweep_rows(table, ("group", "tokens"))
     assert len(rows) == len(table) - 3
     assert [(item.run, item.reason) for item in left_out] == [
-        ("run-3", "group is missing: its cell is unknown"),
+        ("run-3", "group is missing or NaN: its cell is unknown"),
         ("run-4", "learning_rate = 0 is not positive and finite"),
         ("run-5", "batch_tokens is missing or NaN"),
     ]

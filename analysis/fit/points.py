@@ -3,7 +3,7 @@
 `reasons_left_out` is the single definition of a usable row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.laws import Law
 from analysis.runs_table import complete
+from analysis.tables.files import words_of
 
 NAMED_ROWS = 5  # of those left out
 Rule = Literal["positive and finite", "finite and at least zero", "finite"]
@@ -70,7 +71,7 @@ def reasons_left_out(table: pd.DataFrame, rules: Mapping[str, Rule]) -> np.ndarr
     A row is used when it is not held out, its status is done, it keeps every rule, and it is not an exact copy of an
     earlier row. rules: what the values of a column must be.
     """
-    reasons = np.full(len(table), "", dtype=object)
+    reasons, words = np.full(len(table), "", dtype=object), words_of(table)
 
     def leave_out(rows: np.ndarray, text) -> None:
         for i in np.flatnonzero(rows & (reasons == "")):
@@ -80,9 +81,15 @@ def reasons_left_out(table: pd.DataFrame, rules: Mapping[str, Rule]) -> np.ndarr
     leave_out(table["status"].fillna("unknown").ne("done").to_numpy(bool), lambda i: _status_reason(table.iloc[i]))
     for name, rule in rules.items():
         kept = _keeps(rule, _numbers(table[name]))
-        leave_out(~kept, lambda i, name=name, rule=rule: _value_reason(name, table[name].iloc[i], rule))
+        leave_out(~kept, lambda i, name=name, rule=rule: _value_reason(table, name, i, rule, words))
     leave_out(_copies(table), lambda i: "exact copy of an earlier row")
     return reasons
+
+
+def missing_reason(name: str, words: Mapping[str, Mapping[int, str]], label: Hashable) -> str:
+    """Why a cell without a number is of no use: the word that stood there (`words_of` its table), or that none did."""
+    word = words.get(name, {}).get(label)
+    return f"{name} is missing or NaN" if word is None else f"{name} = {word!r} is not a number"
 
 
 def left_out(table: pd.DataFrame, reasons: np.ndarray) -> tuple[LeftOut, ...]:
@@ -134,9 +141,10 @@ def _keeps(rule: Rule, values: np.ndarray) -> np.ndarray:
     return np.isfinite(values) & lowest[rule]
 
 
-def _value_reason(name: str, value: object, rule: str) -> str:
+def _value_reason(table: pd.DataFrame, name: str, row: int, rule: str, words: Mapping[str, Mapping[int, str]]) -> str:
+    value = table[name].iloc[row]
     if pd.isna(value):
-        return f"{name} is missing or NaN"
+        return missing_reason(name, words, table.index[row])
     try:
         return f"{name} = {float(value):g} is not {rule}"
     except (TypeError, ValueError):
