@@ -31,6 +31,15 @@ def test_a_prediction_survives_its_file_and_an_older_one_is_kept(tmp_path, study
     assert kept == dataclasses.replace(first, written="2020-01-01T00:00:00+00:00") and prediction.read(path) == second
 
 
+def test_a_prediction_from_before_notes_were_kept_can_still_be_scored(tmp_path, study):
+    found = prediction.write(tmp_path / "p.json", dataclasses.replace(predict(study, AT), table_notes=("a rate?",)))
+    assert prediction.read(tmp_path / "p.json").table_notes == ("a rate?",)
+    data = json.loads((tmp_path / "p.json").read_text())
+    del data["table_notes"]
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    assert prediction.read(tmp_path / "p.json") == dataclasses.replace(found, table_notes=())
+
+
 def test_a_score_says_inside_or_outside_and_when_it_is_no_test(study):
     predicted = predict(study, AT)
     good, bad = score(predicted, planted_loss(**AT)), score(predicted, predicted.high + 0.1)

@@ -248,6 +248,7 @@ def test_notes_reach_the_terminal_the_report_and_the_json(tmp_path, capsys):
     for verb, more in ((backtest, ()), (predict, ("--at", "params=1e9", "tokens=2e10", "--out", tmp_path / "p.json"))):
         run(verb, tmp_path / "odd.csv", *FEW, *more)
         assert "is it a perplexity?" in capsys.readouterr().out
+    assert prediction.read(tmp_path / "p.json").table_notes == study.table_notes
 
 
 def test_a_run_with_checkpoints_lies_on_one_side_of_a_cut_and_is_predicted_at_its_end(tmp_path, capsys):
