@@ -260,6 +260,12 @@ def test_hyperparameters_are_read_at_the_optimum(study):
     true_params = planted_optimum(1e13)
     assert best.hyperparameters["learning_rate"].contains(2.0 * true_params**-0.7 * (1e13 / 6 / true_params) ** 0.3)
     assert best.hyperparameters["batch_tokens"].contains(0.5 * 1e13**0.4)
+    assert not any(reached.warning for reached in best.hyperparameter_reach.values())
+    far = optimum(study, 6e18, hyperparameters=(rate, batch))  # the largest fitted is 6 * 1e7 * 1e9
+    reached = far.hyperparameter_reach
+    assert "extrapolates 100 times beyond the fitted flops, more than 10" in reached["batch_tokens"].warning
+    beyond = max(far.params.value / 1e7, far.tokens.value / 1e9)
+    assert reached["learning_rate"].factor == pytest.approx(beyond) and reached["learning_rate"].warning
     tasks = cells.assign(task_loss=np.linspace(1, 2, 25), accuracy=np.linspace(0.7, 0.3, 25) + 0.01 * noise)
     accuracy = estimate(find("task_accuracy"), tasks, bootstraps=20)
     with pytest.raises(FitError, match="law = 'task_accuracy': needs 'task_loss', which an optimum does not have"):

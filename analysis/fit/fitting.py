@@ -27,7 +27,7 @@ class Fit:
     ended within 1e-6 relative of the best value. condition_number: ratio of the largest to the smallest singular value
     of d residual / d variable, without the variables that have no effect where they are, such as constants at their
     bound. residual_scale: standard deviation of the residuals (of log loss, for most laws), with (points - parameters)
-    degrees of freedom.
+    degrees of freedom. ranges: smallest and largest value fitted of each of the law's inputs and of its output.
     """
 
     law: Law
@@ -40,6 +40,7 @@ class Fit:
     gradient_norm: float
     condition_number: float
     residual_scale: float
+    ranges: dict[str, tuple[float, float]]
     used: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
 
@@ -85,6 +86,9 @@ def fit_points(law: Law, points: Points, left_out: tuple[LeftOut, ...], objectiv
         gradient_norm=float(np.max(np.abs(found.gradient[best]))),
         condition_number=float(singular[0] / max(singular[-1], 1e-300)),
         residual_scale=residual_scale,
+        ranges={
+            name: (float(x.min()), float(x.max())) for name, x in {**points.inputs, law.output: points.output}.items()
+        },
         used=points.runs,
         left_out=left_out,
     )

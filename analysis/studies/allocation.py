@@ -15,7 +15,7 @@ from analysis.compute.frontier import departures, paired
 from analysis.compute.serving import FORWARD_SHARE
 from analysis.fit import FitError
 from analysis.intervals import NOT_DETERMINED, Estimate, Interval, bca_interval, percentile_interval
-from analysis.studies.study import Study, planning_law, reach
+from analysis.studies.study import Study, furthest_outside, planning_law, reach
 from analysis.tables.units import check_stated_counts
 
 DEPARTURES = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)
@@ -26,7 +26,8 @@ class Optimum:
     """The compute-optimal run at a budget, under `rule`.
 
     loss_nats is None where approach 2 has no loss frontier. hyperparameters: what each hyperparameter law says at this
-    params and tokens, by the name of its output (learning_rate, batch_tokens, ...).
+    params and tokens, by the name of its output (learning_rate, batch_tokens, ...); hyperparameter_reach: how far that
+    is from what the law was fitted to.
     """
 
     flops: float
@@ -39,6 +40,7 @@ class Optimum:
     loss_nats: Interval | None
     reach: Reach
     hyperparameters: dict[str, Interval] = field(default_factory=dict)
+    hyperparameter_reach: dict[str, Reach] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def optimum(
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     params, tokens, loss = efficient_runs(law, values, rule, flops)
     at = {"params": params, "tokens": tokens, "flops": np.full(len(params), flops)}
-    read = {name: interval for e in hyperparameters for name, interval in _read(study, e, at)}
+    read = {one.fit.law.output: _read(study, one, at) for one in hyperparameters}
     return Optimum(
         flops,
         rule,
@@ -109,7 +111,8 @@ def optimum(
         interval_at(study, tokens / params),
         interval_at(study, loss),
         reach(study, {**study.given, "params": params[0], "tokens": tokens[0]}),
-        read,
+        {name: interval for name, (interval, _) in read.items()},
+        {name: far for name, (_, far) in read.items()},
     )
 
 
@@ -209,7 +212,7 @@ def _by_valleys(study: Study, flops: float) -> Optimum:
     return Optimum(flops, study.flop_rule, 2, study.level, params, tokens, ratio, loss, far)
 
 
-def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> list[tuple[str, Interval]]:
+def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> tuple[Interval, Reach]:
     """A hyperparameter law at the optimum: its draws are paired with those of the optimum, which are independent."""
     law, draws = estimate.fit.law, len(study.law.draws)
     unknown = set(law.inputs) - set(at)
@@ -220,9 +223,11 @@ def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> lis
         )
     constants = np.concatenate([estimate.fit.array()[None], estimate.draws[np.arange(draws) % len(estimate.draws)]])
     found = paired(law, constants, {name: values[: 1 + draws] for name, values in at.items()})
+    reached = {name: at[name][0] for name in law.inputs}
+    far = furthest_outside(reached, estimate.fit.ranges, study.far_factor)
     if study.undetermined:
-        return [(law.output, interval_at(study, found))]
-    return [(law.output, percentile_interval(found[0], found[1:], study.level))]
+        return interval_at(study, found), far
+    return percentile_interval(found[0], found[1:], study.level), far
 
 
 def _budget(study: Study, flops: float) -> float:

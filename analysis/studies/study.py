@@ -53,7 +53,7 @@ class Study:
     parametric law with its bootstrap (approach 3 when it is `chinchilla`). profiles: its constants' profile
     likelihoods. isoflop: approach 2, or None with the reason in isoflop_note. flop_rule: how the table counts FLOPs,
     None for a law without params and tokens. largest_flops: the largest budget (or run, where no budget is stated) that
-    was fitted. ranges: smallest and largest value fitted of each of the law's inputs and output. far_factor: what lies
+    was fitted. far_factor: what lies
     further than this many times beyond the fitted runs is called an extrapolation wherever it is printed. given: values
     of the law's inputs other than params and tokens at which optima are taken; optima_note: why there are none, or
     nothing. table_digest: of every number the fit has read. table_notes: what the table may mean otherwise, and what
@@ -73,7 +73,6 @@ class Study:
     isoflop_note: str
     flop_rule: FlopRule | None
     largest_flops: float
-    ranges: dict[str, tuple[float, float]]
     far_factor: float
     given: dict[str, float]
     optima_note: str
@@ -85,6 +84,11 @@ class Study:
     def left_out(self) -> tuple[LeftOut, ...]:
         """Runs that took no part in the fit of the law, with reasons."""
         return self.law.fit.left_out
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest value fitted of each of the law's inputs and output."""
+        return self.law.fit.ranges
 
     @property
     def weakly_identified(self) -> dict[str, str]:
@@ -164,9 +168,7 @@ def fit_table(
     given = _given(law, given or {})
     _check_budgets(law, rows["budget_flops"])
     result = fit_points(law, points, left_out, objective)
-    ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
-    check_stated_counts(given, ranges)
-    ranges[law.output] = (float(points.output.min()), float(points.output.max()))
+    check_stated_counts(given, result.ranges)
     profiles = profile(result, points, level)
     units, unit = _independent(resampling, table, points)
     estimate = bootstrapped(result, points, table, resampling=resampling, profiles=profiles, **settings)
@@ -177,7 +179,7 @@ def fit_table(
         surface = Surface(law, result.array(), rule, objective, estimate.draws)
         isoflop, note = _approach_2(table, surface, given, valleys, settings)
     elif "flops" in law.inputs:
-        largest = ranges["flops"][1]
+        largest = result.ranges["flops"][1]
     return Study(
         units=units,
         unit=unit,
@@ -188,7 +190,6 @@ def fit_table(
         isoflop_note=note,
         flop_rule=rule,
         largest_flops=largest,
-        ranges=ranges,
         far_factor=float(far_factor),
         given=given,
         optima_note=_optima_note(law, given),

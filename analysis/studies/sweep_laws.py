@@ -124,7 +124,7 @@ def sweep_laws(
     followed = () if notes else tuple(
         _follow(i, bowl, group, optima, found, far_factor) for i, (bowl, group) in enumerate(zip(bowls, groups))
     )  # fmt: skip
-    advice = None if at is None else _advice(found, optima, at, level, far_factor)
+    advice = None if at is None else _advice(found, at, level, far_factor)
     table_notes = (*notes_of(rows), *loss_notes(rows, "loss_nats"))
     return SweepLaws(
         tuple(cell), tuple(axes), level, bowls, left_out, found, notes, followed, advice, table_notes
@@ -175,16 +175,14 @@ def _follow(
             return Followed(bowl.cell, {}, (), "", float("nan"), None, reason)
         wanted[axis] = evaluate(law, fitted.array(), here).item()
         inputs |= here
-        ranges |= _ranges(others.inputs)
+        ranges |= fitted.ranges
     nearest, excess = nearest_run(group, wanted)
     outside = tuple(name for name, value in wanted.items() if not group[name].min() <= value <= group[name].max())
     reach = furthest_outside(inputs, ranges, far)
     return Followed(bowl.cell, wanted, outside, str(nearest["run"]), excess, reach, "")
 
 
-def _advice(
-    laws: Mapping[str, Estimate], optima: pd.DataFrame, at: Mapping[str, float], level: float, far: float
-) -> Advice:
+def _advice(laws: Mapping[str, Estimate], at: Mapping[str, float], level: float, far: float) -> Advice:
     at = {name: float(value) for name, value in at.items()}
     if {"params", "tokens"} <= set(at) and "flops" not in at:
         at["flops"] = 6.0 * at["params"] * at["tokens"]
@@ -194,14 +192,8 @@ def _advice(
             raise FitError(f"at {name} = {at.get(name)}: the laws need a positive one. Fix: give {name}=VALUE.")
     if not laws:
         raise FitError("at: no axis has a law that could be read there. Fix: leave it out, or name laws with --law.")
-    ranges: dict[str, tuple[float, float]] = {}
-    for whole in laws.values():
-        ranges |= _ranges(select(whole.fit.law, optima)[0].inputs)
+    ranges = {name: ends for whole in laws.values() for name, ends in whole.fit.ranges.items()}
     used = {name: at[name] for name in needed}
     check_stated_counts(used, ranges)
     values = {axis: whole.at({name: at[name] for name in whole.fit.law.inputs}, level) for axis, whole in laws.items()}
     return Advice(used, values, furthest_outside(used, ranges, far))
-
-
-def _ranges(inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    return {name: (float(values.min()), float(values.max())) for name, values in inputs.items()}
