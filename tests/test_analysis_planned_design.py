@@ -79,6 +79,12 @@ def test_a_law_whose_constants_were_changed_is_no_prior(tmp_path, rows, value, s
     (tmp_path / "law.json").write_text(json.dumps(data))
     with pytest.raises(FitError, match=f"prior = .*law.json': is no law.json that can be used .{said}"):
         prior_of(str(tmp_path / "law.json"), rows)
+    (tmp_path / "law.json").write_text(json.dumps({name: data[name] for name in data if name != "format"} | {"sd": 1}))
+    other = (
+        r"law.json': format = not stated: another version .*field 'sd' is unknown.* Fix: fit the table again, as isof"
+    )
+    with pytest.raises(FitError, match=other):
+        prior_of(str(tmp_path / "law.json"), rows)
 
 
 def test_what_cannot_be_judged_is_refused(rows):

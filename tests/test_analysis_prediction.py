@@ -38,6 +38,9 @@ def test_a_prediction_from_before_notes_were_kept_can_still_be_scored(tmp_path, 
     del data["table_notes"]
     (tmp_path / "p.json").write_text(json.dumps(data))
     assert prediction.read(tmp_path / "p.json") == dataclasses.replace(found, table_notes=())
+    (tmp_path / "p.json").write_text(json.dumps({**data, "format": "Prediction-00000000", "digest": "1"}))
+    with pytest.raises(PredictionError, match="format = Prediction-00000000: another version.* Fix: predict again"):
+        prediction.read(tmp_path / "p.json")
 
 
 def test_a_score_says_inside_or_outside_and_when_it_is_no_test(study):

@@ -111,6 +111,29 @@ def test_law_json_round_trip(study):
         Study.from_dict({key: value for key, value in study.to_dict().items() if key != "law"})
 
 
+def test_a_file_of_another_version_is_told_from_a_damaged_one(study):
+    """By the fields that the version had: one without `ranges`, and with one that there is no more."""
+    data = json.loads(json_values.dumps(study.to_dict()))
+    assert (
+        Study.from_dict({**data, "format": "Study-of another version, whose fields are these"}).ranges == study.ranges
+    )
+    for change in (lambda fit: fit.pop("ranges"), lambda fit: fit.update(spread=1.0)):
+        changed = json.loads(json.dumps(data))
+        change(changed["law"]["fit"])
+        wrong = "spread" if "spread" in changed["law"]["fit"] else "ranges"
+        older = {**changed, "format": "Study-00000000"}, {k: v for k, v in changed.items() if k != "format"}
+        for file, stated in zip(older, ("Study-00000000", "not stated"), strict=True):
+            with pytest.raises(
+                json_values.FormatError,
+                match=rf"format = {stated}: another version .* law.fit: field '{wrong}' is .*Fix: fit the table again",
+            ):
+                Study.from_dict(file)
+        for file in (changed, {**changed, "format": "Prediction-00000000"}, {"name": "no study"}):
+            with pytest.raises(json_values.FileError, match="Fix: write the file again") as refused:
+                Study.from_dict(file)
+            assert not isinstance(refused.value, json_values.FormatError)
+
+
 def test_the_same_seed_gives_the_same_study(table, study):
     assert json_values.dumps(fit_table(table, bootstraps=200)) == json_values.dumps(study)
 

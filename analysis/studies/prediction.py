@@ -161,7 +161,7 @@ def write(path: Path, prediction: Prediction) -> Prediction:
         path.rename(path.with_name(f"{path.stem}-{older.written.replace(':', '')}{path.suffix}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     prediction = dataclasses.replace(prediction, written=datetime.now(UTC).isoformat(timespec="seconds"))
-    write_atomically(path, json_values.dumps(prediction).encode())
+    write_atomically(path, json_values.dumps(json_values.to_file(prediction)).encode())
     return prediction
 
 
@@ -176,7 +176,10 @@ def read(path: Path) -> Prediction:
         raise PredictionError(f"prediction = {str(path)!r}: {state}. Fix: give a file that isoflop predict wrote.")
     try:
         data = json.loads(path.read_text())
-        return json_values.from_dict(Prediction, {"table_notes": [], **data} if isinstance(data, dict) else data)
+        data = {"table_notes": [], **data} if isinstance(data, dict) else data
+        return json_values.from_file(Prediction, data, "predict again, as isoflop predict TABLE --out FILE")
+    except json_values.FormatError as error:
+        raise PredictionError(f"prediction = {str(path)!r}: {error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, json_values.FileError) as error:
         raise PredictionError(
             f"prediction = {str(path)!r}: is not a prediction ({error}). Fix: give a file that isoflop predict wrote."

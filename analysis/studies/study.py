@@ -115,8 +115,8 @@ class Study:
         return undetermined(self.law.fit, self.profiles, self.law.intervals)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return json_values.to_dict(self)
+        """JSON-ready form, with its format."""
+        return json_values.to_file(self)
 
     @staticmethod
     def from_dict(data: dict[str, Any], laws: Sequence[Law] = ()) -> "Study":
@@ -125,9 +125,8 @@ class Study:
         laws: your own, where the study's is none of the package's; no code is loaded. Raises FileError naming a field
         that is missing or unknown, LawError for an unknown law or constants outside its bounds.
         """
-        study = json_values.from_dict(
-            Study, {name: value for name, value in data.items() if name != "report"}, laws=laws
-        )
+        own = {name: value for name, value in data.items() if name != "report"} if isinstance(data, dict) else data
+        study = json_values.from_file(Study, own, "fit the table again, as isoflop fit TABLE --json FILE", laws)
         study.law.fit.law.check(study.law.fit.values)
         return study
 
