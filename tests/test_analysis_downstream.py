@@ -11,6 +11,7 @@ from analysis.fit import LEAST_SQUARES, FitError
 from analysis.intervals import estimate
 from analysis.laws import evaluate, find
 from analysis.report.fitted_law import weak_constants
+from analysis.runs_table import complete
 from analysis.studies import fit_two_steps, forecast_tasks, predict_task, smoothed
 from analysis.tables.units import check_shares
 
@@ -30,7 +31,7 @@ def planted_ladder(noise=0.0, seed=0):
     accuracy = evaluate(find("task_accuracy"), np.array(list(ACCURACY.values())), {"task_loss": loss})
     table["task_loss_quiz"] = loss * np.exp(noise * generator.standard_normal(len(table)))
     table["accuracy_quiz"] = accuracy + noise * generator.standard_normal(len(table))
-    return table
+    return complete(table, ("task_loss_quiz", "accuracy_quiz"))
 
 
 def test_both_steps_come_back_and_predict_a_larger_run():
@@ -124,7 +125,7 @@ def checkpoints(noise=0.0):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda accuracy: 100 * accuracy, r"64 of 64 runs\): .*in percent\? Fix: .*--unit accuracy_quiz=0.01"),
+        (lambda accuracy: 100 * accuracy, r"64 of 64 rows\): .*in percent\? Fix: .*--unit accuracy_quiz=0.01"),
         (lambda accuracy: accuracy.where(accuracy.index != 3, 1.3), r"accuracy_quiz = 1.3 of run '1.9e\+08-20' \(1 of"),
         (lambda accuracy: accuracy.where(accuracy.index != 3, -0.1), "0 to 1. Fix: mend these rows"),
         (

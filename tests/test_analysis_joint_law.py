@@ -10,6 +10,7 @@ from analysis.command.fit import fit as fit_command
 from analysis.fit import FitError, fit, select
 from analysis.intervals import estimate
 from analysis.laws import CHINCHILLA, LawError, evaluate, joint
+from analysis.runs_table import complete
 from analysis.studies import fit_table, optimum, predict
 
 GROUPS = ("adamw", "muon")
@@ -68,7 +69,7 @@ def test_optima_and_predictions_are_those_of_a_group(tmp_path, capsys):
 
 
 def test_rows_of_no_group_and_what_cannot_be_joined_are_named():
-    _, left_out = select(LAW, two_groups().assign(group=[7, np.nan, *[0, 1] * 17]))
+    _, left_out = select(LAW, complete(two_groups().assign(group=[7, np.nan, *[0, 1] * 17])))
     assert [item.reason for item in left_out] == ["group = 7.0 is none of 0, 1", "group is missing or NaN"]
     for groups, own, message in (
         (("adamw",), ("A",), "groups = adamw: must be two or more different ones"),

@@ -8,6 +8,7 @@ from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit, select
 from analysis.intervals import bootstrap, one_step, profile_likelihood
 from analysis.intervals.resampling import bootstrap_weights
 from analysis.laws import CHINCHILLA, evaluate
+from analysis.runs_table import complete
 
 TRUTH = np.array([1.82, 478.0, 2143.0, 0.347, 0.367])
 
@@ -16,7 +17,7 @@ def large_table(rows, seed=0):
     generator = np.random.default_rng(seed)
     inputs = {"params": 10 ** generator.uniform(7, 11, rows), "tokens": 10 ** generator.uniform(9, 13, rows)}
     loss = evaluate(CHINCHILLA, TRUTH, inputs) * np.exp(0.01 * generator.standard_normal(rows))
-    return pd.DataFrame({**inputs, "loss_nats": loss})
+    return complete(pd.DataFrame({**inputs, "loss_nats": loss}))
 
 
 def test_one_step_draws_spread_as_refitted_ones_do():

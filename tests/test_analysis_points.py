@@ -96,9 +96,9 @@ def test_losses_that_are_all_equal_are_nothing_to_fit():
 def test_an_input_may_be_zero_only_where_the_law_says_so():
     law = find("annealing")
     table = pd.DataFrame({"schedule_area": [1.0, 2.0], "annealing_area": [0.0, -1.0], "loss_nats": [3.0, 2.9]})
-    points, left_out = select(law, table)
+    points, left_out = select(law, complete(table))
     assert len(points.runs) == 1 and left_out[0].reason == "annealing_area = -1 is not finite and at least zero"
-    _, left_out = select(law, table.assign(schedule_area=0.0))
+    _, left_out = select(law, complete(table.assign(schedule_area=0.0)))
     assert left_out[0].reason == "schedule_area = 0 is not positive and finite"
 
 

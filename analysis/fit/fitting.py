@@ -14,6 +14,7 @@ from analysis.fit.points import FitError, LeftOut, Points, select, those_left_ou
 from analysis.fit.search import search
 from analysis.fit.starts import off_bounds
 from analysis.laws import LAWS, Law, evaluate
+from analysis.runs_table import complete
 from analysis.tables.runs import rows_or_runs
 
 
@@ -55,12 +56,12 @@ class Fit:
 
 
 def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
-    """Fit `law` to the usable rows of `table` from many starting points; the lowest minimum is returned.
+    """Fit `law` to the usable rows of any `table` from many starting points; the lowest minimum is returned.
 
     Raises FitError when fewer points than parameters + 1 are usable, when an input is constant and its effect cannot be
     told from a constant, or when several inputs are powers of one another.
     """
-    return fit_points(law, *select(law, table), objective)
+    return fit_points(law, *select(law, complete(table)), objective)
 
 
 def fit_points(law: Law, points: Points, left_out: tuple[LeftOut, ...], objective: Objective = HUBER) -> Fit:

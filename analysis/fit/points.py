@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Law
-from analysis.runs_table import complete
 from analysis.tables.files import words_of
 
 NAMED_ROWS = 5  # of those left out
@@ -50,10 +49,9 @@ def select(law: Law, table: pd.DataFrame) -> tuple[Points, tuple[LeftOut, ...]]:
     """The rows a fit of `law` may use, and every other row with the reason it is left out.
 
     A row is used when `reasons_left_out` has nothing to say of it: the law's inputs and output must be positive, unless
-    the law says otherwise. table: any; it is completed first. Raises FitError when a column of the law is missing or
-    twice there, TableError as `complete` does.
+    the law says otherwise. table: a complete one (`runs_table.complete`). Raises FitError when a column of the law is
+    missing or twice there.
     """
-    table = complete(table)
     _check_columns(law, table)
     reasons = reasons_left_out(table, {name: _rule(law, name) for name in (law.output, *law.inputs)})
     for name, allowed in law.choices:
@@ -108,6 +106,9 @@ def those_left_out(left_out: Sequence[LeftOut], used: int) -> str:
 
 
 def _check_columns(law: Law, table: pd.DataFrame) -> None:
+    absent = [name for name in ("run", "status", "held_out") if name not in table.columns]
+    if absent:
+        raise FitError(f"table: has no {absent[0]}, and so is not complete. Fix: call runs_table.complete on it once.")
     for name in (*law.inputs, law.output):
         if name not in table.columns:
             raise FitError(

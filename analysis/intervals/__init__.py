@@ -10,6 +10,7 @@ from analysis.intervals.bootstrap import (
     bootstrapped,
     check_resampling,
     estimate,
+    estimate_rows,
     predictive,
     predictive_interval,
     predictive_intervals,

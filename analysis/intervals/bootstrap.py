@@ -102,17 +102,23 @@ def estimate(
     seed: int = 0,
     resampling: Resampling = POINTS,
 ) -> Estimate:
-    """Fit `law` and bootstrap the points; all resamples are solved together, each from the fitted optimum.
+    """Fit `law` to any table and bootstrap the points; all resamples are solved together, each from the optimum.
 
     Raises FitError as `fitting.fit` does, for a level outside (0, 1), fewer than 20 bootstraps, or a resampling that
     the table does not allow.
     """
-    check_resampling(level, bootstraps)
-    table = complete(table)
+    settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
+    return estimate_rows(law, complete(table), objective=objective, resampling=resampling, **settings)
+
+
+def estimate_rows(
+    law: Law, table: pd.DataFrame, *, objective: Objective, resampling: Resampling, level: float, **settings: int
+) -> Estimate:
+    """`estimate` for a table that is complete already."""
+    check_resampling(level, settings["bootstraps"])
     points, left_out = select(law, table)
     result = fit_points(law, points, left_out, objective)
-    settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
-    return bootstrapped(result, points, table, resampling=resampling, **settings)
+    return bootstrapped(result, points, table, resampling=resampling, level=level, **settings)
 
 
 def bootstrapped(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.compute import Reach
 from analysis.fit import LEAST_SQUARES, FitError, LeftOut, Objective, fit_points, select
-from analysis.intervals import Estimate, Interval, estimate
+from analysis.intervals import POINTS, Estimate, Interval, estimate_rows
 from analysis.laws import Law, evaluate
 from analysis.laws.hyperparameters import LAWS, UNITS
 from analysis.runs_table import complete
@@ -117,7 +117,7 @@ def sweep_laws(
     for axis, law in chosen.items():
         try:
             settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
-            found[axis] = estimate(law, optima, objective=objective, **settings)
+            found[axis] = estimate_rows(law, optima, objective=objective, resampling=POINTS, **settings)
         except FitError as error:
             notes[axis] = str(error)
     groups = [group for _, group in cells_of(rows, cell)]
