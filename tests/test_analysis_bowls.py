@@ -12,6 +12,7 @@ from analysis.command.fit import fit
 from analysis.fit import FitError
 from analysis.laws import find
 from analysis.runs_table import TableError
+from analysis.sampling import Sampling
 from analysis.studies import excess_loss, sweep_laws
 
 FEW = ("--bootstraps", "30")
@@ -44,12 +45,14 @@ def test_a_sweep_becomes_laws_and_a_table_that_fit_reads(tmp_path, capsys):
 def test_a_cell_is_followed_by_laws_that_have_not_seen_it():
     """Each cell's recommendation is what the laws of a table without the cell say of it, and its cost a run's."""
     table = planted_sweep()
-    whole = sweep_laws(table, bootstraps=20)
+    whole = sweep_laws(table, sampling=Sampling(20))
     assert len(whole.followed) == len(SWEPT)
     for i in (0, 4):
         (params, ratio), one = SWEPT[i], whole.followed[i]
         at = {"params": params, "tokens": ratio * params}
-        rest = sweep_laws(table[~(table["params"].eq(params) & table["tokens"].eq(at["tokens"]))], bootstraps=20, at=at)
+        rest = sweep_laws(
+            table[~(table["params"].eq(params) & table["tokens"].eq(at["tokens"]))], sampling=Sampling(20), at=at
+        )
         for axis in whole.axes:
             assert one.recommended[axis] == pytest.approx(rest.advice.values[axis].value, rel=1e-9)
         cell = excess_loss(table, {axis: lambda _, v=value: v for axis, value in one.recommended.items()}).iloc[i]
@@ -110,6 +113,6 @@ def test_what_cannot_be_followed_is_refused():
         (lambda t: t.assign(params=t["params"] / 1e9), {}, "params = 0.1 of run .* --unit params=1e9"),
     ):
         with pytest.raises((FitError, TableError), match=message):
-            sweep_laws(change(table), bootstraps=20, **settings)
-    one = sweep_laws(table[table["params"].eq(1e8)], bootstraps=20)
+            sweep_laws(change(table), sampling=Sampling(20), **settings)
+    one = sweep_laws(table[table["params"].eq(1e8)], sampling=Sampling(20))
     assert not one.laws and "points = 2" in one.law_notes["learning_rate"] and not one.followed

@@ -334,9 +334,10 @@ def test_fitting_leaves_the_precision_too():
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from planted_tables import planted_table\n"
+        "from analysis.sampling import Sampling\n"
         "from analysis.studies import fit_table\n"
         "import jax.numpy as jnp\n"
-        "fit_table(planted_table(), bootstraps=20)\n"
+        "fit_table(planted_table(), sampling=Sampling(20))\n"
         "print(jnp.ones(1).dtype)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

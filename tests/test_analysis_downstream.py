@@ -12,6 +12,7 @@ from analysis.intervals import estimate
 from analysis.laws import evaluate, find
 from analysis.report.fitted_law import weak_constants
 from analysis.runs_table import complete
+from analysis.sampling import Sampling
 from analysis.studies import fit_two_steps, forecast_tasks, predict_task, smoothed
 from analysis.tables.units import check_shares
 
@@ -36,7 +37,7 @@ def planted_ladder(noise=0.0, seed=0):
 
 def test_both_steps_come_back_and_predict_a_larger_run():
     target = {"params": 7e9, "tokens": 4e12}
-    exact = fit_two_steps(smoothed(planted_ladder(), "quiz", window=1), bootstraps=50)
+    exact = fit_two_steps(smoothed(planted_ladder(), "quiz", window=1), sampling=Sampling(50))
     assert exact.task_loss.fit.values == pytest.approx(LOSS, rel=1e-4)
     assert exact.accuracy.fit.values == pytest.approx(ACCURACY, rel=1e-6)
     loss = evaluate(find("task_loss"), np.array(list(LOSS.values())), target)
@@ -45,7 +46,7 @@ def test_both_steps_come_back_and_predict_a_larger_run():
     assert predicted.task_loss.value == pytest.approx(loss.item(), rel=1e-6)
     assert predicted.accuracy.value == pytest.approx(accuracy, rel=1e-6)
     noisy = predict_task(
-        fit_two_steps(smoothed(planted_ladder(0.01), "quiz", window=1), bootstraps=200, level=0.99), target
+        fit_two_steps(smoothed(planted_ladder(0.01), "quiz", window=1), sampling=Sampling(200, level=0.99)), target
     )
     assert noisy.accuracy.contains(accuracy) and noisy.task_loss.contains(loss.item())
 
@@ -87,7 +88,7 @@ def test_the_ideal_point_closes_the_upper_end_of_the_sigmoid():
     table["accuracy_quiz"] = exact + 0.01 * np.random.default_rng(1).standard_normal(len(table))
     rows, target = smoothed(table[loss > 0.7], "quiz", window=1), {"task_loss": 0.3}
     open_end, closed = (
-        fit_two_steps(rows, ideal_point=ideal, bootstraps=100, level=0.99).accuracy for ideal in (False, True)
+        fit_two_steps(rows, ideal_point=ideal, sampling=Sampling(100, level=0.99)).accuracy for ideal in (False, True)
     )
     true = evaluate(find("task_accuracy"), np.array(list(truth.values())), target).item()
     intervals = [step.at(target, 0.99) for step in (open_end, closed)]
@@ -137,7 +138,7 @@ def checkpoints(noise=0.0):
 def test_what_is_no_share_or_does_not_vary_is_refused(change, message):
     table = checkpoints().assign(accuracy_quiz=lambda t: change(t["accuracy_quiz"]))
     with pytest.raises(ValueError, match=message):
-        forecast_tasks(table, ["quiz"], bootstraps=20)
+        forecast_tasks(table, ["quiz"], sampling=Sampling(20))
 
 
 def test_percent_that_is_said_to_be_is_read(tmp_path):
@@ -189,14 +190,14 @@ def test_words_and_rows_that_were_not_read_are_named(tmp_path, capsys):
 def test_a_constant_between_two_bounds_is_not_called_at_its_bound():
     """Noisy, and each well inside: floor 0.25 of 0 to 1, gain 0.7 of 0 to 2."""
     for seed in range(3):
-        step = fit_two_steps(smoothed(planted_ladder(0.01, seed), "quiz"), bootstraps=20).accuracy
+        step = fit_two_steps(smoothed(planted_ladder(0.01, seed), "quiz"), sampling=Sampling(20)).accuracy
         assert {interval.note for interval in step.intervals.values()} == {""} and step.weakly_identified == {}
 
 
 def test_runs_that_never_leave_the_upper_half_do_not_tell_the_floor():
     table = checkpoints(0.01)
     rows = smoothed(table[table["task_loss_quiz"] < 0.85], "quiz", window=1)
-    shown = weak_constants(estimate(find("task_accuracy"), rows, objective=LEAST_SQUARES, bootstraps=20))
+    shown = weak_constants(estimate(find("task_accuracy"), rows, objective=LEAST_SQUARES, sampling=Sampling(20)))
     assert "floor" in shown
 
 

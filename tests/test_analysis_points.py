@@ -9,6 +9,7 @@ from analysis.compute import fit_isoflop
 from analysis.fit import FitError, fit, select
 from analysis.laws import CHINCHILLA, find
 from analysis.runs_table import complete
+from analysis.sampling import Sampling
 from analysis.tables.files import notes_of, read_file
 
 
@@ -45,7 +46,7 @@ def test_a_word_that_was_read_as_missing_is_named_where_its_row_is_left_out(tmp_
             "run-6": "loss_nats is missing or NaN",
         }
         assert any("loss_nats = 'diverged' in row 4" in note for note in notes_of(complete(again)))
-    (unbudgeted,) = fit_isoflop(read, bootstraps=20).left_out
+    (unbudgeted,) = fit_isoflop(read, sampling=Sampling(20)).left_out
     assert (unbudgeted.run, unbudgeted.reason) == ("run-8", "budget_flops = 'unknown' is not a number")
 
 

@@ -8,6 +8,7 @@ from planted_tables import BUDGETS, planted_loss, planted_table
 
 from analysis.fit import FitError
 from analysis.runs_table import TableError, digest
+from analysis.sampling import Sampling
 from analysis.studies import PredictionError, fit_table, predict, prediction, score
 from analysis.tables.units import with_stated
 
@@ -16,7 +17,7 @@ AT = {"params": 3e6, "tokens": 2e8}
 
 @pytest.fixture(scope="module")
 def study():
-    return fit_table(planted_table(), bootstraps=100)
+    return fit_table(planted_table(), sampling=Sampling(100))
 
 
 def test_a_prediction_survives_its_file_and_an_older_one_is_kept(tmp_path, study):
@@ -92,7 +93,7 @@ def test_counts_below_a_thousand_are_predicted_where_the_fitted_ones_are_as_smal
     table = planted_table()
     table["params"] /= 1e3
     table.attrs = with_stated(table, {"params": 1.0, "flops": 1.0}).attrs
-    small = fit_table(table, bootstraps=20)
+    small = fit_table(table, sampling=Sampling(20))
     assert small.ranges["params"][0] < 1000 and predict(small, {**AT, "params": 500}).inputs["params"] == 500
 
 

@@ -19,6 +19,7 @@ from analysis.laws import CHINCHILLA, LAWS
 from analysis.report import study_report
 from analysis.report.markdown import markdown
 from analysis.runs_table import TableError, complete
+from analysis.sampling import Sampling
 from analysis.studies import Study, fit_table, prediction
 from analysis.studies import backtest as backtest_of
 from analysis.tables.choice import chosen_rows, in_units
@@ -90,7 +91,7 @@ def one_row(frame, name, factor):
     ],
 )
 def test_numbers_that_no_run_can_have_are_named_and_nothing_is_fitted(change, message):
-    for attempt in (checked, lambda t: fit_table(t, bootstraps=20), lambda t: backtest_of(CHINCHILLA, t)):
+    for attempt in (checked, lambda t: fit_table(t, sampling=Sampling(20)), lambda t: backtest_of(CHINCHILLA, t)):
         with pytest.raises(TableError, match=message):
             attempt(change(table()))
 
@@ -202,7 +203,7 @@ def test_every_verb_is_told_units_and_rows(tmp_path, capsys):
     source = (*source, "--where", "family=mine")
     run(fit, *source, *FEW, "--json", tmp_path / "law.json")
     study = Study.from_dict(json.loads((tmp_path / "law.json").read_text()))
-    plain = fit_table(table().drop(columns="budget_flops"), bootstraps=20)
+    plain = fit_table(table().drop(columns="budget_flops"), sampling=Sampling(20))
     np.testing.assert_allclose(study.law.fit.array(), plain.law.fit.array(), rtol=1e-6)
     assert study.flop_rule.coefficient == pytest.approx(6, rel=1e-6) and study.table_notes == ()
     run(predict, *source, *FEW, "--at", "params=1e9", "tokens=2e10", "--out", tmp_path / "p.json")
@@ -261,7 +262,7 @@ def test_a_run_with_checkpoints_lies_on_one_side_of_a_cut_and_is_predicted_at_it
     )
     flops = 6 * params * tokens
     cut = flops[(frame["run"] == "run-5") & (frame["tokens"] / params > 20)].min()
-    found = backtest_of(CHINCHILLA, frame, cuts=[cut], bootstraps=20)
+    found = backtest_of(CHINCHILLA, frame, cuts=[cut], sampling=Sampling(20))
     assert found.cuts[0].fitted == 30 and set(found.cuts[0].runs) == {"run-5", "run-6", "run-7"}
     assert len(found.cuts[0].runs) == int((flops >= cut).sum()) and (found.cuts[0].at >= cut).all()
     assert "a run is fitted below the cut where all its rows are" in found.table_notes[0]

@@ -8,7 +8,7 @@ from analysis.intervals.bootstrap import (
     Estimate,
     Predictive,
     bootstrapped,
-    check_resampling,
+    check_sampling,
     estimate,
     estimate_rows,
     predictive,

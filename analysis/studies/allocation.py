@@ -15,7 +15,8 @@ from analysis.compute.frontier import departures, paired
 from analysis.compute.serving import FORWARD_SHARE
 from analysis.fit import FitError
 from analysis.intervals import NOT_DETERMINED, Estimate, Interval, bca_interval, percentile_interval
-from analysis.studies.study import Study, furthest_outside, planning_law, reach
+from analysis.studies.reach import furthest_outside, reach
+from analysis.studies.study import Study, planning_law
 from analysis.tables.units import check_stated_counts
 
 DEPARTURES = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)

@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.fit import HUBER, LEAST_SQUARES, FitError, Objective
 from analysis.intervals import Estimate, Interval, Resampling, estimate_rows, percentile_interval
 from analysis.laws import evaluate, find
+from analysis.sampling import ONE_FIT, Sampling
 
 IDEAL = "the ideal model"
 ROUNDING = 1e-9  # of a value: checkpoints that differ by less do not vary
@@ -78,9 +79,7 @@ def fit_two_steps(
     by: str = "run",
     ideal_point: bool = False,
     objective: Objective = HUBER,
-    level: float = 0.9,
-    bootstraps: int = 1000,
-    seed: int = 0,
+    sampling: Sampling = ONE_FIT,
 ) -> TwoSteps:
     """Fit both steps to what `smoothed` gives: step 1 to the last checkpoint of each run by `objective`, step 2 to all
     of them by least squares on accuracy. Runs, named by the column `by`, are drawn as a whole in the bootstraps, since
@@ -89,14 +88,12 @@ def fit_two_steps(
     that does not vary."""
     for name in ("task_loss", "accuracy"):
         _check_varies(name, checkpoints[name].dropna().to_numpy(np.float64))
-    bootstrap = {"level": level, "bootstraps": bootstraps, "seed": seed}
     last, resampling = checkpoints[checkpoints["last"]], Resampling(by=by)
-    first = estimate_rows(find("task_loss"), last, objective=objective, resampling=resampling, **bootstrap)
+    first = estimate_rows(find("task_loss"), last, objective, sampling, resampling)
     if ideal_point:
         checkpoints, resampling = _with_ideal_point(checkpoints, by), Resampling(by=by, within=IDEAL)
-    settings = {"objective": LEAST_SQUARES, "resampling": resampling, **bootstrap}
-    second = estimate_rows(find("task_accuracy"), checkpoints, **settings)
-    return TwoSteps(first, second, level)
+    second = estimate_rows(find("task_accuracy"), checkpoints, LEAST_SQUARES, sampling, resampling)
+    return TwoSteps(first, second, sampling.level)
 
 
 def _check_varies(name: str, values: np.ndarray) -> None:

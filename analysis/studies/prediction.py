@@ -21,7 +21,9 @@ from analysis.fit import FitError
 from analysis.intervals import predictive_interval
 from analysis.quantities import QUANTITY
 from analysis.runs_table import unit_of
-from analysis.studies.study import Study, check_choices, reach
+from analysis.studies.given import check_choices
+from analysis.studies.reach import reach
+from analysis.studies.study import Study
 from analysis.tables.units import check_stated_counts
 
 

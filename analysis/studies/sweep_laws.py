@@ -13,10 +13,11 @@ import pandas as pd
 
 from analysis.compute import Reach
 from analysis.fit import LEAST_SQUARES, FitError, LeftOut, Objective, fit_points, select
-from analysis.intervals import POINTS, Estimate, Interval, estimate_rows
+from analysis.intervals import Estimate, Interval, estimate_rows
 from analysis.laws import Law, evaluate
 from analysis.laws.hyperparameters import LAWS, UNITS
 from analysis.runs_table import complete
+from analysis.sampling import ONE_FIT, Sampling
 from analysis.studies.hyperparameters import (
     AXES,
     CELL,
@@ -27,7 +28,7 @@ from analysis.studies.hyperparameters import (
     optima_table,
     sweep_rows,
 )
-from analysis.studies.study import furthest_outside
+from analysis.studies.reach import furthest_outside
 from analysis.tables.files import notes_of
 from analysis.tables.units import check_counts, check_stated_counts, loss_notes
 
@@ -92,9 +93,7 @@ def sweep_laws(
     axes: Sequence[str] = AXES,
     laws: Sequence[Law] = (),
     objective: Objective = LEAST_SQUARES,
-    level: float = 0.9,
-    bootstraps: int = 1000,
-    seed: int = 0,
+    sampling: Sampling = ONE_FIT,
     far_factor: float = 10.0,
     at: Mapping[str, float] | None = None,
 ) -> SweepLaws:
@@ -116,18 +115,17 @@ def sweep_laws(
     found: dict[str, Estimate] = {}
     for axis, law in chosen.items():
         try:
-            settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
-            found[axis] = estimate_rows(law, optima, objective=objective, resampling=POINTS, **settings)
+            found[axis] = estimate_rows(law, optima, objective, sampling)
         except FitError as error:
             notes[axis] = str(error)
     groups = [group for _, group in cells_of(rows, cell)]
     followed = () if notes else tuple(
         _follow(i, bowl, group, optima, found, far_factor) for i, (bowl, group) in enumerate(zip(bowls, groups))
     )  # fmt: skip
-    advice = None if at is None else _advice(found, at, level, far_factor)
+    advice = None if at is None else _advice(found, at, sampling.level, far_factor)
     table_notes = (*notes_of(rows), *loss_notes(rows, "loss_nats"))
     return SweepLaws(
-        tuple(cell), tuple(axes), level, bowls, left_out, found, notes, followed, advice, table_notes
+        tuple(cell), tuple(axes), sampling.level, bowls, left_out, found, notes, followed, advice, table_notes
     )  # fmt: skip
 
 
