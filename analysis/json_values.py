@@ -1,9 +1,12 @@
 """Frozen dataclasses to JSON and back: what `law.json` is written and read with.
 
-A law is written as its name, its formula and what is held, and read back by that name.
+A law is written as its name, its formula and what is held, and read back by that name. A file that is read back states
+its format, so that one of another version of this package is told from a damaged one.
 """
 
 import dataclasses
+import functools
+import hashlib
 import json
 import math
 import re
@@ -21,6 +24,10 @@ T = TypeVar("T")
 
 class FileError(ValueError):
     """A JSON file does not hold what it should; the message names the field and the fix."""
+
+
+class FormatError(FileError):
+    """A JSON file was written by another version of this package; the message names a field that differs."""
 
 
 def to_dict(value: Any) -> Any:
@@ -76,6 +83,50 @@ def from_dict(kind: Any, data: Any, path: str = "", laws: Sequence[Law] = ()) ->
         return np.array(data, np.float64) if kind is np.ndarray else kind(data)
     except (TypeError, ValueError):
         raise FileError(f"{path} = {data!r}: must be {kind.__name__}. Fix: write the file again.") from None
+
+
+def to_file(value: Any) -> dict[str, Any]:
+    """`to_dict` of a dataclass, with its `format`."""
+    return {"format": format_of(type(value)), **to_dict(value)}
+
+
+def from_file(kind: type[T], data: Any, again: str, laws: Sequence[Law] = ()) -> T:
+    """Inverse of `to_file`; a file that states no format, as older ones, is read if its fields are those of `kind`.
+
+    again: how such a file is made, for the fix. laws, errors: as in `from_dict`; FormatError where another version of
+    this package wrote the file.
+    """
+    if not isinstance(data, dict):
+        raise FileError(f"{kind.__name__} = {data!r:.40}: must be an object. Fix: {again}.")
+    fields = {name: value for name, value in data.items() if name != "format"}
+    try:
+        return from_dict(kind, fields, laws=laws)
+    except FileError as error:
+        stated = data.get("format")
+        known = {field.name for field in dataclasses.fields(kind)}
+        is_such = str(stated).startswith(f"{kind.__name__}-") if stated else 2 * len(known & set(fields)) > len(known)
+        if stated == format_of(kind) or not is_such:
+            raise
+        fault = str(error).partition(". Fix:")[0]
+        raise FormatError(
+            f"format = {stated or 'not stated'}: another version of this package wrote the file, and the fields of "
+            f"this one's {format_of(kind)} differ ({fault}). Fix: {again}."
+        ) from error
+
+
+@functools.cache
+def format_of(kind: type) -> str:
+    """The name of a dataclass with a digest of its fields and of those inside them."""
+    return f"{kind.__name__}-{hashlib.sha256(repr(_layout(kind)).encode()).hexdigest()[:8]}"
+
+
+def _layout(kind: Any) -> Any:
+    """The names and types of a dataclass' fields, to the last."""
+    if dataclasses.is_dataclass(kind) and kind is not Law:
+        hints = typing.get_type_hints(kind)
+        return [(field.name, _layout(hints[field.name])) for field in dataclasses.fields(kind)]
+    inner = typing.get_args(kind)
+    return [_layout(k) for k in inner] if inner else getattr(kind, "__name__", repr(kind))
 
 
 def dumps(value: Any) -> str:

@@ -15,8 +15,8 @@ import pandas as pd
 
 from analysis.files import write_atomically
 from analysis.lifecycle import PHASES, Status
-from analysis.tables.files import TableError, notes_of, read_file, with_notes
-from analysis.tables.values import Column, cell_by_cell, converted, status_of, truth_of
+from analysis.tables.files import TableError, notes_of, read_file, renumbered, with_notes, with_words, words_of
+from analysis.tables.values import Column, cell_by_cell, converted, status_of, truth_of, words_note
 
 FOREIGN = "foreign"  # experiment of runs whose table names none
 RELIED_ON = ("run", "experiment", "family", "status", "held_out", "budget_flops", "flops")  # what `complete` fills in
@@ -139,22 +139,25 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
     missing = [name for name in required if name not in frame.columns]
     if missing:
         raise TableError(_missing_message(missing, list(frame.columns), missing[0]))
-    table = frame.reset_index(drop=True)
+    table = renumbered(frame)
     for name in (*RELIED_ON, "params", "tokens", *required):
         if name in table.columns and isinstance(table[name], pd.DataFrame):
             raise TableError(f"table: column {name!r} is there {table[name].shape[1]} times. Fix: keep one of them.")
     table = table.assign(**{name: v for name, v in _defaults(table).items() if name not in table.columns})
     table["held_out"] = cell_by_cell(table["held_out"], truth_of)
     table["status"] = cell_by_cell(table["status"], status_of)
-    read, notes = {*RELIED_ON, *required}, list(notes_of(frame))
+    read, notes, words = {*RELIED_ON, *required}, list(notes_of(frame)), words_of(table)
     for name in dict.fromkeys(table.columns):
         column = column_of(name)
         if column is not None and (name in read or _fits(table[name], column)):
-            table[name], words = converted(table[name], column, words_allowed=True, whole=name not in read)
-            notes += [words] if words else []
+            table[name], wrong = converted(table[name], column, words_allowed=True, whole=name not in read)
+            if len(wrong):
+                notes.append(words_note(wrong, name))
+                words[name] = words.get(name, {}) | {row: str(cell) for row, cell in wrong.items()}
     _check_statuses(table["status"])
     if table["flops"].isna().all():
         table["flops"] = six_nd(table)
+    table = with_words(table, words) if words else table
     return with_notes(table, notes) if notes else table
 
 

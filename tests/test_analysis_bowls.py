@@ -12,6 +12,7 @@ from analysis.command.fit import fit
 from analysis.fit import FitError
 from analysis.laws import find
 from analysis.runs_table import TableError
+from analysis.sampling import Sampling
 from analysis.studies import excess_loss, sweep_laws
 
 FEW = ("--bootstraps", "30")
@@ -44,12 +45,14 @@ def test_a_sweep_becomes_laws_and_a_table_that_fit_reads(tmp_path, capsys):
 def test_a_cell_is_followed_by_laws_that_have_not_seen_it():
     """Each cell's recommendation is what the laws of a table without the cell say of it, and its cost a run's."""
     table = planted_sweep()
-    whole = sweep_laws(table, bootstraps=20)
+    whole = sweep_laws(table, sampling=Sampling(20))
     assert len(whole.followed) == len(SWEPT)
     for i in (0, 4):
         (params, ratio), one = SWEPT[i], whole.followed[i]
         at = {"params": params, "tokens": ratio * params}
-        rest = sweep_laws(table[~(table["params"].eq(params) & table["tokens"].eq(at["tokens"]))], bootstraps=20, at=at)
+        rest = sweep_laws(
+            table[~(table["params"].eq(params) & table["tokens"].eq(at["tokens"]))], sampling=Sampling(20), at=at
+        )
         for axis in whole.axes:
             assert one.recommended[axis] == pytest.approx(rest.advice.values[axis].value, rel=1e-9)
         cell = excess_loss(table, {axis: lambda _, v=value: v for axis, value in one.recommended.items()}).iloc[i]
@@ -71,7 +74,7 @@ def test_cells_without_an_optimum_axes_without_a_law_and_rows_left_out_are_named
     found = json.loads((tmp_path / "b.json").read_text())
     assert len(found["left_out"]) == len(found["table_notes"]) == 1
     assert "too few runs near the lowest loss" in shown and "isoflop fit calls it learning_rate_tokens" in shown
-    assert "loss_nats is missing or NaN" in shown and "over 6 cells" in shown
+    assert "loss_nats = 'diverged' is not a number" in shown and "over 6 cells" in shown
     run(bowls, tmp_path / "sweep.csv", *cell, *FEW, "--axes", "momentum", "batch_tokens")
     shown = capsys.readouterr().out
     assert "There is none: no law has it as a power of tokens. Fix: name one with --law" in shown
@@ -96,10 +99,20 @@ def test_what_cannot_be_followed_is_refused():
         (lambda t: t, {"laws": [find("chinchilla")]}, "law 'chinchilla': gives loss_nats, which is none of the axes"),
         (lambda t: t, {"laws": [find("batch_tokens_params")] * 2}, "is the second of batch_tokens. Fix: keep one"),
         (lambda t: t, {"at": {"params": 1e9}}, "at tokens = None: the laws need a positive one"),
+        (
+            lambda t: t,
+            {"at": {"params": 7, "tokens": 140e9}},
+            r"params = 7: below 1000, .* write it out, as params=7e9",
+        ),
+        (
+            lambda t: t,
+            {"at": {"flops": 5.0}, "axes": ["batch_tokens"], "laws": [find("batch_tokens_flops")]},
+            r"flops = 5: below 1000, .* write it out, as flops=1e21",
+        ),
         (lambda t: t.drop(columns="params"), {}, "missing column 'params'"),
         (lambda t: t.assign(params=t["params"] / 1e9), {}, "params = 0.1 of run .* --unit params=1e9"),
     ):
         with pytest.raises((FitError, TableError), match=message):
-            sweep_laws(change(table), bootstraps=20, **settings)
-    one = sweep_laws(table[table["params"].eq(1e8)], bootstraps=20)
+            sweep_laws(change(table), sampling=Sampling(20), **settings)
+    one = sweep_laws(table[table["params"].eq(1e8)], sampling=Sampling(20))
     assert not one.laws and "points = 2" in one.law_notes["learning_rate"] and not one.followed

@@ -13,12 +13,13 @@ from analysis.laws import find
 from analysis.report import study_report
 from analysis.report.captions import study_figures
 from analysis.report.markdown import markdown
+from analysis.sampling import Sampling
 from analysis.studies import cost_of_departing, fit_table, frontier_exponents, lifetime_optimum, optimum
 
 
 @pytest.fixture(scope="module")
 def study():
-    return fit_table(planted_table(), bootstraps=20)
+    return fit_table(planted_table(), sampling=Sampling(20))
 
 
 def near_twenty():
@@ -33,7 +34,7 @@ def near_twenty():
 def test_what_follows_from_terms_that_cannot_be_told_apart_is_not_determined():
     """Resamples of such a table hardly move its exponents, which says nothing of how well they are known."""
     table = near_twenty()
-    found = fit_table(table, bootstraps=20)
+    found = fit_table(table, sampling=Sampling(20))
     assert found.undetermined and set(found.undetermined) <= set(found.caveats)
     best = optimum(found, 1e22)
     departures = (away.loss_penalty for away in cost_of_departing(found, 1e22))
@@ -52,7 +53,7 @@ def test_what_follows_from_terms_that_cannot_be_told_apart_is_not_determined():
 @pytest.mark.parametrize("figure", [loss_against_compute, loss_surface, optimal_allocation])
 def test_figures_of_optima_that_are_not_determined_have_no_shade(figure):
     table = near_twenty()
-    drawn = figure(table, fit_table(table, bootstraps=20))
+    drawn = figure(table, fit_table(table, sampling=Sampling(20)))
     labels = [text.get_text() for legend in drawn.legends for text in legend.get_texts()]
     labels += [text.get_text() for axes in drawn.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
     assert "its interval is not determined" in labels
@@ -92,15 +93,15 @@ def checkpoints(runs, rows=4, noise=0.004):
 
 def test_a_caveat_counts_independent_runs_and_not_their_rows():
     """32 rows are many points, and few runs; rows that are runs of their own are as many as they seem."""
-    few, many = fit_table(checkpoints(8), bootstraps=20), fit_table(checkpoints(20), bootstraps=20)
+    few, many = fit_table(checkpoints(8), sampling=Sampling(20)), fit_table(checkpoints(20), sampling=Sampling(20))
     assert (few.units, few.unit) == (8, "runs") and few.caveats[0].startswith("8 runs for 5 constants are few")
     assert (many.units, many.unit) == (20, "runs") and not many.caveats
-    alone = fit_table(checkpoints(8).drop(columns="run"), bootstraps=20)
+    alone = fit_table(checkpoints(8).drop(columns="run"), sampling=Sampling(20))
     assert (alone.units, alone.unit) == (32, "points") and not alone.caveats
     groups = checkpoints(20).assign(third=np.repeat(["a", "b", "c"], [24, 28, 28]))
-    grouped = fit_table(groups, bootstraps=20, resampling=Resampling("third"))
+    grouped = fit_table(groups, sampling=Sampling(20), resampling=Resampling("third"))
     assert (grouped.units, grouped.unit) == (3, "groups of equal third")
     assert grouped.caveats[0].startswith("3 groups of equal third for 5 constants are few")
     # Two runs cannot be resampled by run, and are no more independent for that.
-    two = fit_table(checkpoints(2, rows=20).assign(params=1e5), law=find("kaplan_tokens"), bootstraps=20)
+    two = fit_table(checkpoints(2, rows=20).assign(params=1e5), law=find("kaplan_tokens"), sampling=Sampling(20))
     assert (two.units, two.unit) == (2, "runs") and two.caveats

@@ -78,6 +78,12 @@ def test_hyperparameters_of_a_table_of_their_own(tmp_path, capsys):
     line = next(line for line in shown.splitlines() if "learning_rate" in line)
     value = float(line.split()[-1])
     assert value == pytest.approx(2 * size**-0.7 * (BUDGETS[-1] / 6 / size) ** 0.3, rel=0.1)
+    assert "learning_rate at" not in shown
+    best[best["params"] < 5e5].to_csv(tmp_path / "best.csv", index=False)
+    run(fit, foreign(tmp_path), *NAMES, *FEW, "--hyperparameters", law)
+    assert re.search(
+        r"learning_rate at \S+ FLOP extrapolates \S+ times beyond the fitted params", capsys.readouterr().out
+    )
 
 
 def test_figures_and_report_from_a_foreign_table(tmp_path, capsys):
@@ -328,9 +334,10 @@ def test_fitting_leaves_the_precision_too():
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from planted_tables import planted_table\n"
+        "from analysis.sampling import Sampling\n"
         "from analysis.studies import fit_table\n"
         "import jax.numpy as jnp\n"
-        "fit_table(planted_table(), bootstraps=20)\n"
+        "fit_table(planted_table(), sampling=Sampling(20))\n"
         "print(jnp.ones(1).dtype)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,6 +11,7 @@ from analysis.laws import evaluate, find
 from analysis.report import comparison_document
 from analysis.report.document import Number, leaves
 from analysis.report.files import write_comparison
+from analysis.sampling import Sampling
 from analysis.studies import by_length, compare
 
 BUDGETS, RATES, SEEDS = (1e10, 4e10, 16e10, 64e10), (1e-3, 2e-3, 4e-3), (0, 1)
@@ -33,7 +34,7 @@ def _table(noise=1e-3):
 
 
 def test_each_family_stands_at_its_best_rate_with_its_own_law():
-    found = {family.name: family for family in compare(_table(), bootstraps=200).families}
+    found = {family.name: family for family in compare(_table(), sampling=Sampling(200)).families}
     assert list(found) == ["a", "b"]
     for name, family in found.items():
         assert [cell.budget_flops for cell in family.cells] == list(BUDGETS)
@@ -63,13 +64,15 @@ def test_one_law_of_all_families_is_recovered_from_their_best_runs(tmp_path):
         loss_nats=loss, family=table["experts"].astype(str), budget_flops=table["active_params"] * 1e9, status="done",
         flops=table["active_params"] * 1e9, params=table["active_params"], run=[f"r{i}" for i in range(len(table))],
     )  # fmt: skip
-    comparison = compare(table, law="routed", bootstraps=500, level=0.99)
+    comparison = compare(table, law="routed", sampling=Sampling(500, level=0.99))
     assert len(comparison.joint.fit.used) == len(table) / 2
     for name, interval in comparison.joint.intervals.items():
         assert interval.contains(planted[name]), (name, interval)
     report = write_comparison(tmp_path, "grid", "Do experts help?", comparison)[-1].read_text()
     assert "## All families together" in report and "| E_start | " in report
-    without = compare(table.drop(columns="active_params").assign(active_params=1e6), law="routed", bootstraps=50)
+    without = compare(
+        table.drop(columns="active_params").assign(active_params=1e6), law="routed", sampling=Sampling(50)
+    )
     assert without.joint is None or without.joint.weakly_identified  # one size cannot give an exponent of size
 
 
@@ -77,7 +80,7 @@ def test_runs_that_cannot_be_used_are_named():
     table = _table()
     table.loc[0, ["status", "loss_nats"]] = ["failed", np.nan]
     table.loc[1, "loss_nats"] = -1.0
-    family = compare(table, bootstraps=50).families[0]
+    family = compare(table, sampling=Sampling(50)).families[0]
     assert [(item.run, item.reason) for item in family.left_out] == [
         ("r0", "status failed"),
         ("r1", "loss_nats = -1 is not positive and finite"),
@@ -89,17 +92,17 @@ def test_rows_that_no_fit_may_use_take_no_part_in_a_comparison():
     table.loc[0, "held_out"] = True
     table.loc[1, "status"] = None
     table.loc[2, "learning_rate"] = np.nan
-    family = compare(table, bootstraps=50).families[0]
+    family = compare(table, sampling=Sampling(50)).families[0]
     reasons = {item.run: item.reason for item in family.left_out}
     assert reasons == {"r0": "held out", "r1": "status unknown", "r2": "learning_rate is missing or NaN"}
     assert not {"r0", "r1", "r2"} & {run for cell in family.cells for run in cell.runs}
     table.loc[3, "family"] = None
     with pytest.raises(FitError, match="family of run 'r3': is missing"):
-        compare(table, bootstraps=50)
+        compare(table, sampling=Sampling(50))
 
 
 def test_without_budgets_there_is_one_cell_and_no_law():
-    family = compare(_table().drop(columns="budget_flops"), bootstraps=50).families[0]
+    family = compare(_table().drop(columns="budget_flops"), sampling=Sampling(50)).families[0]
     assert len(family.cells) == 1 and family.law is None and "needs at least 3" in family.law_note
 
 
@@ -110,7 +113,7 @@ def test_no_finished_run_is_an_error():
 
 def test_measures_by_length_are_sorted():
     table = _table().assign(exact_match=0.7, exact_match_copy_5=0.9)
-    lengths, values = by_length(compare(table, bootstraps=50).families[0].cells[0], "exact_match")
+    lengths, values = by_length(compare(table, sampling=Sampling(50)).families[0].cells[0], "exact_match")
     np.testing.assert_array_equal(lengths, [5, 10])
     np.testing.assert_allclose(values, [0.9, 0.5])
 
@@ -118,7 +121,7 @@ def test_measures_by_length_are_sorted():
 def test_the_report_holds_every_family_figure_and_left_out_run(tmp_path):
     table = _table().assign(exact_match_copy_5=0.9)
     table.loc[0, ["status", "loss_nats"]] = ["failed", np.nan]
-    paths = write_comparison(tmp_path, "grid", "Which is better?", compare(table, bootstraps=50))
+    paths = write_comparison(tmp_path, "grid", "Which is better?", compare(table, sampling=Sampling(50)))
     assert all(path.stat().st_size > 0 for path in paths)
     text = (tmp_path / "report.md").read_text()
     for wanted in (
@@ -136,7 +139,7 @@ def test_the_report_holds_every_family_figure_and_left_out_run(tmp_path):
 
 def test_every_number_of_the_report_is_in_comparison_json(tmp_path):
     """Unrounded; the numbers of seeds are the lengths of the lists of runs."""
-    comparison = compare(_table().assign(exact_match_copy_5=0.9, exact_match=0.7), bootstraps=50)
+    comparison = compare(_table().assign(exact_match_copy_5=0.9, exact_match=0.7), sampling=Sampling(50))
     write_comparison(tmp_path, "grid", "Which is better?", comparison)
     held = set()
 

@@ -9,6 +9,7 @@ from planted_tables import TRUTH, planted_table
 from analysis.compute import SIX_ND, Surface, ValleySettings, fit_isoflop, fit_surface, simulate
 from analysis.compute.valleys import Noise, valleys
 from analysis.laws import CHINCHILLA
+from analysis.sampling import Sampling
 
 BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12)
 PLANTED = Surface(CHINCHILLA, np.array([TRUTH[name] for name in CHINCHILLA.names]), SIX_ND)
@@ -68,7 +69,7 @@ def test_the_promised_width_is_the_realised_one(name):
     for seed in range(200):
         table = planted_table(noise=NOISE.value, sizes=7, budgets=BUDGETS, seed=seed)
         try:
-            found = fit_isoflop(table, PLANTED, ValleySettings(name, noise_nats=NOISE.value * 3), bootstraps=50)
+            found = fit_isoflop(table, PLANTED, ValleySettings(name, noise_nats=NOISE.value * 3), sampling=Sampling(50))
         except ValueError:
             continue  # fewer than three minima inside the sizes: counted below
         exponents.append(found.params.exponent.value)

@@ -11,6 +11,8 @@ from analysis.fit import LEAST_SQUARES, FitError
 from analysis.intervals import estimate
 from analysis.laws import evaluate, find
 from analysis.report.fitted_law import weak_constants
+from analysis.runs_table import complete
+from analysis.sampling import Sampling
 from analysis.studies import fit_two_steps, forecast_tasks, predict_task, smoothed
 from analysis.tables.units import check_shares
 
@@ -30,12 +32,12 @@ def planted_ladder(noise=0.0, seed=0):
     accuracy = evaluate(find("task_accuracy"), np.array(list(ACCURACY.values())), {"task_loss": loss})
     table["task_loss_quiz"] = loss * np.exp(noise * generator.standard_normal(len(table)))
     table["accuracy_quiz"] = accuracy + noise * generator.standard_normal(len(table))
-    return table
+    return complete(table, ("task_loss_quiz", "accuracy_quiz"))
 
 
 def test_both_steps_come_back_and_predict_a_larger_run():
     target = {"params": 7e9, "tokens": 4e12}
-    exact = fit_two_steps(smoothed(planted_ladder(), "quiz", window=1), bootstraps=50)
+    exact = fit_two_steps(smoothed(planted_ladder(), "quiz", window=1), sampling=Sampling(50))
     assert exact.task_loss.fit.values == pytest.approx(LOSS, rel=1e-4)
     assert exact.accuracy.fit.values == pytest.approx(ACCURACY, rel=1e-6)
     loss = evaluate(find("task_loss"), np.array(list(LOSS.values())), target)
@@ -44,7 +46,7 @@ def test_both_steps_come_back_and_predict_a_larger_run():
     assert predicted.task_loss.value == pytest.approx(loss.item(), rel=1e-6)
     assert predicted.accuracy.value == pytest.approx(accuracy, rel=1e-6)
     noisy = predict_task(
-        fit_two_steps(smoothed(planted_ladder(0.01), "quiz", window=1), bootstraps=200, level=0.99), target
+        fit_two_steps(smoothed(planted_ladder(0.01), "quiz", window=1), sampling=Sampling(200, level=0.99)), target
     )
     assert noisy.accuracy.contains(accuracy) and noisy.task_loss.contains(loss.item())
 
@@ -86,7 +88,7 @@ def test_the_ideal_point_closes_the_upper_end_of_the_sigmoid():
     table["accuracy_quiz"] = exact + 0.01 * np.random.default_rng(1).standard_normal(len(table))
     rows, target = smoothed(table[loss > 0.7], "quiz", window=1), {"task_loss": 0.3}
     open_end, closed = (
-        fit_two_steps(rows, ideal_point=ideal, bootstraps=100, level=0.99).accuracy for ideal in (False, True)
+        fit_two_steps(rows, ideal_point=ideal, sampling=Sampling(100, level=0.99)).accuracy for ideal in (False, True)
     )
     true = evaluate(find("task_accuracy"), np.array(list(truth.values())), target).item()
     intervals = [step.at(target, 0.99) for step in (open_end, closed)]
@@ -124,7 +126,7 @@ def checkpoints(noise=0.0):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda accuracy: 100 * accuracy, r"64 of 64 runs\): .*in percent\? Fix: .*--unit accuracy_quiz=0.01"),
+        (lambda accuracy: 100 * accuracy, r"64 of 64 rows\): .*in percent\? Fix: .*--unit accuracy_quiz=0.01"),
         (lambda accuracy: accuracy.where(accuracy.index != 3, 1.3), r"accuracy_quiz = 1.3 of run '1.9e\+08-20' \(1 of"),
         (lambda accuracy: accuracy.where(accuracy.index != 3, -0.1), "0 to 1. Fix: mend these rows"),
         (
@@ -136,7 +138,7 @@ def checkpoints(noise=0.0):
 def test_what_is_no_share_or_does_not_vary_is_refused(change, message):
     table = checkpoints().assign(accuracy_quiz=lambda t: change(t["accuracy_quiz"]))
     with pytest.raises(ValueError, match=message):
-        forecast_tasks(table, ["quiz"], bootstraps=20)
+        forecast_tasks(table, ["quiz"], sampling=Sampling(20))
 
 
 def test_percent_that_is_said_to_be_is_read(tmp_path):
@@ -175,7 +177,7 @@ def test_words_and_rows_that_were_not_read_are_named(tmp_path, capsys):
     found = json.loads((tmp_path / "found.json").read_text())
     reasons = {item["run"]: item["reason"] for item in found["left_out"]}
     assert reasons == {
-        "1.9e+08-20 at tokens 1.9e+09": "accuracy_quiz is missing or NaN",
+        "1.9e+08-20 at tokens 1.9e+09": "accuracy_quiz = 'n/a?' is not a number",
         "1.9e+08-40 at tokens 5.7e+09": "task_loss_quiz = -1 is not positive and finite",
         "1.9e+08-100 at tokens 9.5e+09": "task_loss_quiz = -1 is not positive and finite",
         "1.9e+08-200 at tokens 2.85e+10": "status failed",
@@ -188,14 +190,14 @@ def test_words_and_rows_that_were_not_read_are_named(tmp_path, capsys):
 def test_a_constant_between_two_bounds_is_not_called_at_its_bound():
     """Noisy, and each well inside: floor 0.25 of 0 to 1, gain 0.7 of 0 to 2."""
     for seed in range(3):
-        step = fit_two_steps(smoothed(planted_ladder(0.01, seed), "quiz"), bootstraps=20).accuracy
+        step = fit_two_steps(smoothed(planted_ladder(0.01, seed), "quiz"), sampling=Sampling(20)).accuracy
         assert {interval.note for interval in step.intervals.values()} == {""} and step.weakly_identified == {}
 
 
 def test_runs_that_never_leave_the_upper_half_do_not_tell_the_floor():
     table = checkpoints(0.01)
     rows = smoothed(table[table["task_loss_quiz"] < 0.85], "quiz", window=1)
-    shown = weak_constants(estimate(find("task_accuracy"), rows, objective=LEAST_SQUARES, bootstraps=20))
+    shown = weak_constants(estimate(find("task_accuracy"), rows, objective=LEAST_SQUARES, sampling=Sampling(20)))
     assert "floor" in shown
 
 
@@ -204,6 +206,7 @@ def test_runs_that_never_leave_the_upper_half_do_not_tell_the_floor():
     [
         (("--held-out", "2e9-20"), "held-out '2e9-20': no such run; the first are 1.3e\\+09-100"),
         (("--at", "params=7e9"), "at = {'params': 7000000000.0}: must be positive params and tokens"),
+        (("--at", "params=7", "tokens=4e12"), "params = 7: below 1000, which is no count"),
         (("--task", "riddles"), "missing column"),
         (("--window", "0"), "tasks: none can be fitted. The first, quiz"),
     ],

@@ -12,7 +12,9 @@ from analysis.fit import LEAST_SQUARES, FitError
 from analysis.intervals import estimate
 from analysis.laws import CHINCHILLA, Law, Parameter, evaluate, find, power
 from analysis.runs_table import complete
+from analysis.sampling import Sampling
 from analysis.studies import cost_of_departing, fit_table, lifetime_optimum, optimum
+from analysis.tables.files import TableError
 
 VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
 # Hoffmann et al. 2022, equation 10, with the digits that Sardana et al. 2024 compute with.
@@ -21,7 +23,7 @@ HOFFMANN = np.array([[1.69, 406.4, 410.7, 0.336, 0.283]])
 
 @pytest.fixture(scope="module")
 def study():
-    return fit_table(planted_table(), bootstraps=200)
+    return fit_table(planted_table(), sampling=Sampling(200))
 
 
 @pytest.fixture(scope="module")
@@ -221,14 +223,22 @@ def test_a_lifetime_has_intervals_and_refuses_what_the_law_never_reaches(study):
         lifetime_optimum(study, target, -1)
 
 
+def test_budgets_and_served_tokens_that_are_no_counts_are_refused(study):
+    for ask in (optimum, cost_of_departing):
+        with pytest.raises(TableError, match="flops = 10: below 1000, which is no count.* as flops=1e21"):
+            ask(study, 10)
+    with pytest.raises(TableError, match="inference_tokens = 2: below 1000, which is no count"):
+        lifetime_optimum(study, study.ranges["loss_nats"][1], 2)
+
+
 def test_what_goes_far_says_so(study):
     near, far = optimum(study, 9.9 * BUDGETS[-1]), optimum(study, 11 * BUDGETS[-1])
     assert not near.reach.warning and "extrapolates 11 times beyond the fitted compute" in far.reach.warning
     assert "more than 10" in far.reach.warning
-    strict = fit_table(planted_table(), bootstraps=20, far_factor=2)
+    strict = fit_table(planted_table(), sampling=Sampling(20), far_factor=2)
     assert "more than 2" in optimum(strict, 4 * BUDGETS[-1]).reach.warning
     with pytest.raises(FitError, match=r"far_factor = 0.5: must be at least 1"):
-        fit_table(planted_table(), bootstraps=20, far_factor=0.5)
+        fit_table(planted_table(), sampling=Sampling(20), far_factor=0.5)
 
 
 def test_hyperparameters_are_read_at_the_optimum(study):
@@ -239,20 +249,26 @@ def test_hyperparameters_are_read_at_the_optimum(study):
         find("learning_rate_params_tokens"),
         cells.assign(learning_rate=2.0 * params**-0.7 * tokens**0.3 * noise),
         objective=LEAST_SQUARES,
-        bootstraps=200,
+        sampling=Sampling(200),
     )
     batch = estimate(
         find("batch_tokens_flops"),
         cells.assign(flops=6 * params * tokens, batch_tokens=0.5 * (6 * params * tokens) ** 0.4 * noise),
         objective=LEAST_SQUARES,
-        bootstraps=50,
+        sampling=Sampling(50),
     )
     best = optimum(study, 1e13, hyperparameters=(rate, batch))
     true_params = planted_optimum(1e13)
     assert best.hyperparameters["learning_rate"].contains(2.0 * true_params**-0.7 * (1e13 / 6 / true_params) ** 0.3)
     assert best.hyperparameters["batch_tokens"].contains(0.5 * 1e13**0.4)
+    assert not any(reached.warning for reached in best.hyperparameter_reach.values())
+    far = optimum(study, 6e18, hyperparameters=(rate, batch))  # the largest fitted is 6 * 1e7 * 1e9
+    reached = far.hyperparameter_reach
+    assert "extrapolates 100 times beyond the fitted flops, more than 10" in reached["batch_tokens"].warning
+    beyond = max(far.params.value / 1e7, far.tokens.value / 1e9)
+    assert reached["learning_rate"].factor == pytest.approx(beyond) and reached["learning_rate"].warning
     tasks = cells.assign(task_loss=np.linspace(1, 2, 25), accuracy=np.linspace(0.7, 0.3, 25) + 0.01 * noise)
-    accuracy = estimate(find("task_accuracy"), tasks, bootstraps=20)
+    accuracy = estimate(find("task_accuracy"), tasks, sampling=Sampling(20))
     with pytest.raises(FitError, match="law = 'task_accuracy': needs 'task_loss', which an optimum does not have"):
         optimum(study, 1e13, hyperparameters=(accuracy,))
 
@@ -266,13 +282,13 @@ def test_a_law_with_more_inputs_is_optimised_where_they_are_given():
     inputs = {"params": params, "tokens": unique * repeats, "unique_tokens": unique * generator.uniform(0.5, 2, 30)}
     loss = evaluate(law, np.array([15.0]), inputs) * np.exp(0.002 * generator.standard_normal(30))
     table = pd.DataFrame({**inputs, "loss_nats": loss})
-    closed = fit_table(table, law=law, bootstraps=50)
+    closed = fit_table(table, law=law, sampling=Sampling(50))
     assert closed.optima_note.endswith("Fix: give it, as --given unique_tokens=VALUE.")
     with pytest.raises(FitError, match="an optimum needs unique_tokens"):
         optimum(closed, 1e15)
-    plenty = fit_table(table, law=law, bootstraps=50, given={"unique_tokens": 1e12})
-    scarce = fit_table(table, law=law, bootstraps=50, given={"unique_tokens": 1e7})
+    plenty = fit_table(table, law=law, sampling=Sampling(50), given={"unique_tokens": 1e12})
+    scarce = fit_table(table, law=law, sampling=Sampling(50), given={"unique_tokens": 1e7})
     assert optimum(plenty, 1e15).params.value == pytest.approx(planted_optimum(1e15), rel=1e-9)
     assert optimum(scarce, 1e15).loss_nats.low > optimum(plenty, 1e15).loss_nats.value
     with pytest.raises(FitError, match="given experts: not a further input of law 'data_constrained'"):
-        fit_table(table, law=law, bootstraps=50, given={"experts": 8})
+        fit_table(table, law=law, sampling=Sampling(50), given={"experts": 8})

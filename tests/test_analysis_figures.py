@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.legend import Legend
 from planted_tables import BUDGETS, planted_table
 
 from analysis import figures, runs_table
@@ -15,6 +16,7 @@ from analysis.drawing import log_ticks, saving, told_apart
 from analysis.fit import FitError, select
 from analysis.intervals import Interval, profile
 from analysis.laws import CHINCHILLA, find
+from analysis.sampling import Sampling
 from analysis.studies import backtest, collapse, compare, fit_table, predict
 
 
@@ -25,7 +27,18 @@ def table():
 
 @pytest.fixture(scope="module")
 def study(table):
-    return fit_table(table, bootstraps=100)
+    return fit_table(table, sampling=Sampling(100))
+
+
+def test_a_legend_counts_rows_where_a_run_has_several(table, study):
+    """Checkpoints are drawn a dot each, and are no runs."""
+    several = pd.concat([table, table.assign(tokens=1.5 * table["tokens"], flops=1.5 * table["flops"])])
+    by_row = fit_table(several.assign(budget_flops=np.nan), sampling=Sampling(20))
+    for found, rows, word in ((study, table, "runs"), (by_row, several, "rows")):
+        for draw in (figures.loss_against_compute, figures.loss_surface):
+            labels = [text.get_text() for legend in draw(rows, found).findobj(Legend) for text in legend.texts]
+            assert f"{word} fitted" in labels
+        assert figures.residuals(rows, found).axes[-1].get_ylabel() == word
 
 
 def sweep():
@@ -55,14 +68,16 @@ def curves(seeds=3, noise=0.004):
 def drawn(table, study):
     """Name -> a function of the number of columns."""
     far = predict(study, {"params": 3e6, "tokens": 2e8})
-    past = backtest(CHINCHILLA, table, cuts=[1e12, 3e12], bootstraps=20)
+    past = backtest(CHINCHILLA, table, cuts=[1e12, 3e12], sampling=Sampling(20))
     held = profile(study.law.fit, select(study.law.fit.law, table)[0])
     compared = {
         name: {"ours": Interval(0.5, 0.4, 0.6), "another, whose name is long": Interval(0.6, 0.3, 0.7)}
         for name in ("params", "tokens")
     }
     two = pd.concat([table, table.assign(run=table["run"] + "-b", family="lstm", loss_nats=1.1 * table["loss_nats"])])
-    families = compare(two.assign(learning_rate=1e-3, exact_match_copy_5=0.9, exact_match_copy_9=0.4), bootstraps=20)
+    families = compare(
+        two.assign(learning_rate=1e-3, exact_match_copy_5=0.9, exact_match_copy_9=0.4), sampling=Sampling(20)
+    )
     on_top = collapse(curves(), floor=2.0)
     return {
         "isoflop_valleys": lambda c: figures.isoflop_valleys(study, c),
@@ -128,7 +143,7 @@ def test_what_cannot_be_drawn_is_refused(table, study):
         figures.exponents_compared({}, 0.9)
     tasks = pd.DataFrame({"task_loss": np.linspace(0.5, 1.5, 12)})
     tasks["accuracy"] = 0.9 - 0.4 * tasks["task_loss"] + 0.01 * np.cos(np.arange(12))
-    accuracy = fit_table(tasks, law=find("task_accuracy"), bootstraps=20)
+    accuracy = fit_table(tasks, law=find("task_accuracy"), sampling=Sampling(20))
     with pytest.raises(figures.FigureError, match="law = 'task_accuracy': its output may be zero"):
         figures.prediction_against_measurement(tasks, accuracy)
     assert figures.residuals(tasks, accuracy, "one").axes[0].get_ylabel() == "measured minus\nfitted (accuracy)"
@@ -182,13 +197,13 @@ def test_a_legend_tells_all_its_budgets_apart(table):
     """Two digits are enough for most; two cuts that round alike get as many as they need."""
     assert told_apart([1e12, 2.5e12]) == ["10¹²", "2.5×10¹²"]
     assert told_apart([6e11, 6.01e11]) == ["6×10¹¹", "6.01×10¹¹"]
-    close = backtest(CHINCHILLA, table, cuts=[6.01e11, 6.04e11], bootstraps=20)
+    close = backtest(CHINCHILLA, table, cuts=[6.01e11, 6.04e11], sampling=Sampling(20))
     labels = [text.get_text() for text in figures.backtest_errors(close).legends[0].get_texts()]
     assert len(labels) == len(set(labels)) == 2
 
 
 def test_many_valleys_are_all_drawn_and_every_few_named():
-    many = fit_table(planted_table(sizes=4, budgets=tuple(np.geomspace(1e11, 1e14, 23))), bootstraps=20)
+    many = fit_table(planted_table(sizes=4, budgets=tuple(np.geomspace(1e11, 1e14, 23))), sampling=Sampling(20))
     figure = figures.isoflop_valleys(many)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[0] == "10¹¹" and names[-2:] == ["10¹⁴", "optimum"] and len(names) == 11
@@ -204,6 +219,6 @@ def test_ticks_of_a_logarithmic_axis_are_even_in_its_logarithm():
 
 
 def test_a_law_that_meets_its_points_exactly_is_drawn():
-    study = fit_table(planted_table(noise=0.0), bootstraps=20)
+    study = fit_table(planted_table(noise=0.0), sampling=Sampling(20))
     figure = figures.bootstrap_cloud(study.law, study.level)
     assert all(np.isfinite(axes.get_xlim()).all() for axes in figure.axes)

@@ -8,6 +8,7 @@ from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, plante
 from analysis.compute import ValleySettings, efficient_runs, fit_isoflop, fit_surface
 from analysis.compute.readings import minima, reading
 from analysis.fit import FitError
+from analysis.sampling import Sampling
 
 MANY_BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12, 2.56e13)
 WIDE = {"E": 1.8, "A": 30.0, "B": 2e5, "alpha": 0.2, "beta": 0.6}  # steeper on one side; optimal params grow as C^0.75
@@ -29,7 +30,7 @@ def test_exact_parabolas_give_their_minima_and_power_laws():
     best = 0.3 * table["budget_flops"] ** 0.49
     floor = 2.0 * (table["budget_flops"] / 1e11) ** -0.05
     table["loss_nats"] = floor + 0.1 * np.log(table["params"] / best) ** 2
-    found = fit_isoflop(table, settings=ValleySettings("parabola", noise_nats=1e-6), bootstraps=50)
+    found = fit_isoflop(table, settings=ValleySettings("parabola", noise_nats=1e-6), sampling=Sampling(50))
     assert len(found.valleys) == len(BUDGETS)
     for valley, budget in zip(found.valleys, BUDGETS, strict=True):
         assert valley.params.value == pytest.approx(0.3 * budget**0.49, rel=1e-9)
@@ -80,16 +81,16 @@ def test_without_noise_the_default_is_unbiased(alpha, beta, sizes):
             params, flops = grid.ravel(), np.repeat(budgets, sizes)
             table = pd.DataFrame({"params": params, "tokens": flops / 6 / params, "budget_flops": flops})
             table["loss_nats"] = planted_loss(params, table["tokens"], truth)
-            found = fit_isoflop(table, bootstraps=20)
+            found = fit_isoflop(table, sampling=Sampling(20))
             assert found.params.exponent.value == pytest.approx(beta / (alpha + beta), abs=1e-3)
             assert found.params.exponent.value + found.tokens.exponent.value == pytest.approx(1.0, abs=1e-9)
 
 
 def test_wide_valleys_are_read_where_parabolas_miss_them():
     table = wide_table(noise=0.002)
-    found = fit_isoflop(table, bootstraps=200)
+    found = fit_isoflop(table, sampling=Sampling(200))
     assert found.params.exponent.contains(0.75) and found.params.exponent.value == pytest.approx(0.75, abs=0.02)
-    parabola = fit_isoflop(table, settings=ValleySettings("parabola"), bootstraps=20)
+    parabola = fit_isoflop(table, settings=ValleySettings("parabola"), sampling=Sampling(20))
     assert abs(parabola.params.exponent.value - 0.75) > 0.1
     assert any("more than its noise" in note for note in parabola.notes)
     assert not parabola.design.supports_well(parabola.design.support("parabola"))
@@ -102,7 +103,8 @@ def test_the_planted_exponent_lies_inside_its_interval():
     """At 90 %, six misses of 20 have probability 0.011 if intervals cover what they promise."""
     planted = TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
     inside = [
-        fit_isoflop(planted_table(seed=seed), bootstraps=200).params.exponent.contains(planted) for seed in range(20)
+        fit_isoflop(planted_table(seed=seed), sampling=Sampling(200)).params.exponent.contains(planted)
+        for seed in range(20)
     ]
     assert sum(inside) >= 15
 
@@ -112,17 +114,17 @@ def test_minima_of_the_law_are_its_own_optima():
     surface = fit_surface(table)
     drawn = np.tile(surface.values, (30, 1))
     surface = type(surface)(surface.law, surface.values, surface.rule, surface.objective, drawn)
-    found = fit_isoflop(table, surface, ValleySettings("law"), bootstraps=30)
+    found = fit_isoflop(table, surface, ValleySettings("law"), sampling=Sampling(30))
     for valley in found.valleys:
         best = efficient_runs(surface.law, surface.values[None], surface.rule, valley.budget_flops)
         values = (valley.params.value, valley.tokens.value, valley.loss_nats.value)
         np.testing.assert_allclose(values, np.ravel(best), rtol=1e-9)
     with pytest.raises(FitError, match="has no draws"):
-        fit_isoflop(table, settings=ValleySettings("law"), bootstraps=30)
+        fit_isoflop(table, settings=ValleySettings("law"), sampling=Sampling(30))
 
 
 def test_a_loss_frontier_is_fitted_where_there_are_enough_budgets():
-    found = fit_isoflop(planted_table(noise=0.001, budgets=MANY_BUDGETS), bootstraps=100)
+    found = fit_isoflop(planted_table(noise=0.001, budgets=MANY_BUDGETS), sampling=Sampling(100))
     gamma = TRUTH["alpha"] * TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
     assert found.loss.intervals["exponent"].value == pytest.approx(gamma, rel=0.1)
     assert found.loss.intervals["E"].contains(TRUTH["E"])
@@ -131,7 +133,7 @@ def test_a_loss_frontier_is_fitted_where_there_are_enough_budgets():
 def test_tokens_follow_the_tables_own_count_of_flops():
     table = planted_table(noise=0.0)
     table["tokens"] *= 0.5 * table["params"] ** 0.05  # another price per token, as with attention counted
-    valley = fit_isoflop(table, bootstraps=20).valleys[0]
+    valley = fit_isoflop(table, sampling=Sampling(20)).valleys[0]
     assert valley.tokens.value == pytest.approx(
         BUDGETS[0] / 6 / valley.params.value * 0.5 * valley.params.value**0.05, rel=1e-10
     )
@@ -141,14 +143,14 @@ def test_minima_outside_the_sizes_trained_are_no_minima():
     table = planted_table(noise=0.0, budgets=MANY_BUDGETS)
     small = (table["budget_flops"] == 1e11) & (table["params"] < planted_optimum(1e11))
     few = table.index[table["budget_flops"] == 4e11]
-    found = fit_isoflop(table[~small].drop(index=few[2:]), bootstraps=20)
+    found = fit_isoflop(table[~small].drop(index=few[2:]), sampling=Sampling(20))
     assert [(item.run, item.reason) for item in found.left_out] == [
         ("budget 4e+11 FLOP", "2 sizes; a minimum needs 3"),
         ("budget 1e+11 FLOP", "the loss is lowest at the smallest size trained"),
     ]
     assert [valley.budget_flops for valley in found.valleys] == [1.6e12, 6.4e12, 2.56e13]
     with pytest.raises(FitError, match="0 budgets have a minimum .* inside the sizes trained"):
-        fit_isoflop(table[table["params"] < planted_optimum(table["budget_flops"])], bootstraps=20)
+        fit_isoflop(table[table["params"] < planted_optimum(table["budget_flops"])], sampling=Sampling(20))
 
 
 def test_tables_without_three_valleys_are_refused():

@@ -10,6 +10,8 @@ from analysis.command.fit import fit as fit_command
 from analysis.fit import FitError, fit, select
 from analysis.intervals import estimate
 from analysis.laws import CHINCHILLA, LawError, evaluate, joint
+from analysis.runs_table import complete
+from analysis.sampling import Sampling
 from analysis.studies import fit_table, optimum, predict
 
 GROUPS = ("adamw", "muon")
@@ -36,11 +38,11 @@ def test_planted_constants_come_back():
 
 def test_what_is_shared_is_known_better_than_from_either_group():
     table = two_groups()
-    both = estimate(LAW, table, bootstraps=200, level=0.99)
+    both = estimate(LAW, table, sampling=Sampling(200, level=0.99))
     assert all(both.intervals[name].contains(TRUTH[name]) for name in SHARED)
     assert both.intervals["A_muon"].contains(MUON["A"]) and both.intervals["B_adamw"].contains(TRUTH["B"])
     for group in (0, 1):
-        alone = estimate(CHINCHILLA, table[table["group"].eq(group)], bootstraps=200, level=0.99)
+        alone = estimate(CHINCHILLA, table[table["group"].eq(group)], sampling=Sampling(200, level=0.99))
         assert all(np.std(both.draws[:, LAW.names.index(n)]) < np.std(alone.draws[:, CHINCHILLA.names.index(n)])
                    for n in ("alpha", "beta"))  # fmt: skip
 
@@ -54,7 +56,7 @@ def test_each_group_has_the_law_of_its_constants():
 
 
 def test_optima_and_predictions_are_those_of_a_group(tmp_path, capsys):
-    study = fit_table(two_groups(noise=0.0), law=LAW, bootstraps=20, given={"group": 1})
+    study = fit_table(two_groups(noise=0.0), law=LAW, sampling=Sampling(20), given={"group": 1})
     assert optimum(study, 1e13).params.value == pytest.approx(planted_optimum(1e13, MUON), rel=1e-5)
     with pytest.raises(FitError, match="group = 2: must be one of 0, 1 in law 'chinchilla_by_group'"):
         predict(study, {"params": 1e6, "tokens": 1e8, "group": 2})
@@ -68,7 +70,7 @@ def test_optima_and_predictions_are_those_of_a_group(tmp_path, capsys):
 
 
 def test_rows_of_no_group_and_what_cannot_be_joined_are_named():
-    _, left_out = select(LAW, two_groups().assign(group=[7, np.nan, *[0, 1] * 17]))
+    _, left_out = select(LAW, complete(two_groups().assign(group=[7, np.nan, *[0, 1] * 17])))
     assert [item.reason for item in left_out] == ["group = 7.0 is none of 0, 1", "group is missing or NaN"]
     for groups, own, message in (
         (("adamw",), ("A",), "groups = adamw: must be two or more different ones"),

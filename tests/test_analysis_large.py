@@ -8,6 +8,8 @@ from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit, select
 from analysis.intervals import bootstrap, one_step, profile_likelihood
 from analysis.intervals.resampling import bootstrap_weights
 from analysis.laws import CHINCHILLA, evaluate
+from analysis.runs_table import complete
+from analysis.sampling import Sampling
 
 TRUTH = np.array([1.82, 478.0, 2143.0, 0.347, 0.367])
 
@@ -16,7 +18,7 @@ def large_table(rows, seed=0):
     generator = np.random.default_rng(seed)
     inputs = {"params": 10 ** generator.uniform(7, 11, rows), "tokens": 10 ** generator.uniform(9, 13, rows)}
     loss = evaluate(CHINCHILLA, TRUTH, inputs) * np.exp(0.01 * generator.standard_normal(rows))
-    return pd.DataFrame({**inputs, "loss_nats": loss})
+    return complete(pd.DataFrame({**inputs, "loss_nats": loss}))
 
 
 def test_one_step_draws_spread_as_refitted_ones_do():
@@ -35,13 +37,13 @@ def test_a_large_table_gives_narrow_true_intervals(objective, monkeypatch):
     monkeypatch.setattr(bootstrap, "MOST_REFITTED_POINTS", 1000)
     monkeypatch.setattr(profile_likelihood, "MOST_REFITTED_POINTS", 1000)
     table = large_table(4000)
-    found = bootstrap.estimate(CHINCHILLA, table, objective=objective, bootstraps=400, level=0.99)
+    found = bootstrap.estimate(CHINCHILLA, table, objective=objective, sampling=Sampling(400, level=0.99))
     profiles = profile_likelihood.profile(found.fit, select(CHINCHILLA, table)[0], 0.99)
     assert found.method.endswith("each by one Newton step")
     for name, truth in zip(CHINCHILLA.names, TRUTH, strict=True):
         assert found.intervals[name].contains(truth) and profiles[name].low <= truth <= profiles[name].high
         assert found.intervals[name].high < 1.3 * found.intervals[name].low
-    spread = bootstrap.predictive(found.fit, select(CHINCHILLA, table)[0], bootstraps=200)
+    spread = bootstrap.predictive(found.fit, select(CHINCHILLA, table)[0], sampling=Sampling(200))
     loss = bootstrap.predictive_interval(CHINCHILLA, found.fit, spread, {"params": 1e9, "tokens": 1e11}, 0.9)
     # 1 % noise: the 90 % interval is 1.645 times that on either side.
     assert np.log(loss.high / loss.low) == pytest.approx(2 * 1.645 * 0.01, rel=0.1)

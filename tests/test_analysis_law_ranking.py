@@ -14,6 +14,7 @@ from analysis.fit import FitError
 from analysis.laws import CHINCHILLA, find
 from analysis.report.law_ranking import ranking_sections
 from analysis.runs_table import TableError
+from analysis.sampling import Sampling
 from analysis.studies import backtest, rank_laws
 
 BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12, 2.5e13)
@@ -27,13 +28,13 @@ def table():
 
 
 def test_the_planted_law_wins_and_each_has_its_own_back_test(table):
-    found = rank_laws([KAPLAN, CHINCHILLA], table, cuts=CUTS, bootstraps=20)
+    found = rank_laws([KAPLAN, CHINCHILLA], table, cuts=CUTS, sampling=Sampling(20))
     assert [one.law.name for one in found.ranked] == ["chinchilla", "kaplan"] and found.cuts == CUTS
     best, worse = found.ranked
     assert best.worse is None and worse.apart and worse.worse.low > 0
     assert worse.worse.value == pytest.approx(worse.mean_absolute_error - best.mean_absolute_error, rel=1e-12)
     for one in found.ranked:
-        alone = backtest(one.law, table, cuts=CUTS, bootstraps=20)
+        alone = backtest(one.law, table, cuts=CUTS, sampling=Sampling(20))
         errors = np.concatenate([np.abs(cut.predicted - cut.measured) for cut in alone.cuts])
         inside = np.concatenate([(cut.low <= cut.measured) & (cut.measured <= cut.high) for cut in alone.cuts])
         assert one.mean_absolute_error == pytest.approx(errors.mean(), rel=1e-12)
@@ -43,7 +44,7 @@ def test_the_planted_law_wins_and_each_has_its_own_back_test(table):
 
 def test_two_laws_that_say_the_same_cannot_be_told_apart(table):
     twin = dataclasses.replace(CHINCHILLA, name="twin")
-    found = rank_laws([CHINCHILLA, twin], table, cuts=CUTS[:1], bootstraps=20)
+    found = rank_laws([CHINCHILLA, twin], table, cuts=CUTS[:1], sampling=Sampling(20))
     assert found.ranked[1].worse.value == 0.0 and not found.ranked[1].apart
     assert "cannot be told apart on these runs" in str(ranking_sections(found)[0])
 
@@ -51,8 +52,10 @@ def test_two_laws_that_say_the_same_cannot_be_told_apart(table):
 def test_all_laws_see_the_same_runs(table):
     """Runs without a price, which one law needs, are left out for the other law, too: as if they were not there."""
     priced = table.assign(flops=table["flops"].where(table.index % 5 != 1))
-    found = rank_laws([CHINCHILLA, FRONTIER], priced, by="budget_flops", cuts=CUTS[:1], bootstraps=20)
-    rest = rank_laws([CHINCHILLA, FRONTIER], priced.dropna(subset="flops"), by="budget_flops", cuts=CUTS, bootstraps=20)
+    found = rank_laws([CHINCHILLA, FRONTIER], priced, by="budget_flops", cuts=CUTS[:1], sampling=Sampling(20))
+    rest = rank_laws(
+        [CHINCHILLA, FRONTIER], priced.dropna(subset="flops"), by="budget_flops", cuts=CUTS, sampling=Sampling(20)
+    )
     assert found.without == 6 and rest.without == 0 and rest.left_out == ()
     assert [item.run for item in found.left_out] == priced["run"][priced["flops"].isna()].tolist()
     assert {item.reason for item in found.left_out} == {"flops is missing or NaN"}
@@ -62,13 +65,13 @@ def test_all_laws_see_the_same_runs(table):
 
 
 def test_cuts_below_which_a_law_has_no_fit_do_not_count(table):
-    found = rank_laws([CHINCHILLA, FRONTIER], table, cuts=(3e11, *CUTS), bootstraps=20)
+    found = rank_laws([CHINCHILLA, FRONTIER], table, cuts=(3e11, *CUTS), sampling=Sampling(20))
     assert found.cuts == (6e12, 2e13) and found.scored == 18
     reasons = {one.law.name: one.backtest.cuts[0].reason for one in found.ranked}
     assert "one compute budget" in reasons["chinchilla"]
     assert "chinchilla has no fit below " in str(ranking_sections(found)[1])
     with pytest.raises(FitError, match="cuts: below none of them all laws have a fit|none can be back-tested"):
-        rank_laws([CHINCHILLA, FRONTIER], table, cuts=(3e11,), bootstraps=20)
+        rank_laws([CHINCHILLA, FRONTIER], table, cuts=(3e11,), sampling=Sampling(20))
 
 
 def test_what_cannot_be_compared_is_named(table, tmp_path, capsys):
@@ -85,7 +88,7 @@ def test_what_cannot_be_compared_is_named(table, tmp_path, capsys):
     assert shown.startswith(f"Of the table, first - loss_nats = 'diverged' in row {len(table)}: no number")
     found = json.loads((tmp_path / "ranking.json").read_text())
     reasons = [item["reason"] for item in found["left_out"]]
-    assert reasons == ["loss_nats is missing or NaN", "loss_nats = -1 is not positive and finite"]
+    assert reasons == ["loss_nats = 'diverged' is not a number", "loss_nats = -1 is not positive and finite"]
     assert all(reason in shown for reason in reasons) and len(found["table_notes"]) == 1
     assert [one["law"]["name"] for one in found["ranked"]] == ["chinchilla", "kaplan"]
     with pytest.raises(TableError, match="missing columns 'unique_tokens', 'learning_rate'"):

@@ -17,6 +17,7 @@ from analysis.laws import CHINCHILLA, LAWS, Law, LawError, Parameter, describe, 
 from analysis.laws.checks import check_law
 from analysis.report import study_report
 from analysis.report.files import write_study
+from analysis.sampling import Sampling
 from analysis.studies import Study, backtest_of, fit_table, predict
 
 
@@ -129,7 +130,7 @@ SATURATING = Law(
 def test_a_law_of_ones_own_needs_no_list(tmp_path):
     """tokens^(-k / ln 10) is Chinchilla's term in tokens: fit, intervals, back-test and report must agree with it."""
     table = planted_table(noise=0.003)
-    own, known = (fit_table(table, law=law, bootstraps=50) for law in (SATURATING, CHINCHILLA))
+    own, known = (fit_table(table, law=law, sampling=Sampling(50)) for law in (SATURATING, CHINCHILLA))
     assert own.law.fit.objective_value == pytest.approx(known.law.fit.objective_value, rel=1e-9)
     assert own.law.intervals["k"].value / np.log(10) == pytest.approx(known.law.intervals["beta"].value, rel=1e-6)
     assert own.profiles["alpha"].low == pytest.approx(known.profiles["alpha"].low, rel=1e-2)

@@ -9,6 +9,7 @@ from planted_tables import TRUTH, planted_table
 from analysis.fit import FitError
 from analysis.report import planned_design_section, study_report
 from analysis.report.markdown import markdown
+from analysis.sampling import Sampling
 from analysis.studies import fit_table, judge, prior_of
 
 BUDGETS = (1e17, 4e17, 1.6e18, 6.4e18)
@@ -50,7 +51,7 @@ def test_the_section_says_what_halves_the_interval(judged):
 
 def test_a_prior_is_a_published_law_or_the_law_of_a_fit(tmp_path, rows):
     table = planted_table(sizes=6, budgets=(1e11, 4e11, 1.6e12, 6.4e12))
-    study = fit_table(table, bootstraps=20)
+    study = fit_table(table, sampling=Sampling(20))
     path = tmp_path / "law.json"
     path.write_text(json.dumps(study_report(table, study).to_dict()))
     prior = prior_of(str(path), rows)
@@ -74,10 +75,16 @@ def test_a_file_that_is_no_law_is_no_prior(tmp_path, rows, content):
 )
 def test_a_law_whose_constants_were_changed_is_no_prior(tmp_path, rows, value, said):
     table = planted_table(sizes=6, budgets=(1e11, 4e11, 1.6e12, 6.4e12))
-    data = fit_table(table, bootstraps=20).to_dict()
+    data = fit_table(table, sampling=Sampling(20)).to_dict()
     data["law"]["fit"]["values"]["alpha"] = value
     (tmp_path / "law.json").write_text(json.dumps(data))
     with pytest.raises(FitError, match=f"prior = .*law.json': is no law.json that can be used .{said}"):
+        prior_of(str(tmp_path / "law.json"), rows)
+    (tmp_path / "law.json").write_text(json.dumps({name: data[name] for name in data if name != "format"} | {"sd": 1}))
+    other = (
+        r"law.json': format = not stated: another version .*field 'sd' is unknown.* Fix: fit the table again, as isof"
+    )
+    with pytest.raises(FitError, match=other):
         prior_of(str(tmp_path / "law.json"), rows)
 
 

@@ -5,8 +5,12 @@ import pandas as pd
 import pytest
 from planted_tables import TRUTH, planted_table
 
+from analysis.compute import fit_isoflop
 from analysis.fit import FitError, fit, select
 from analysis.laws import CHINCHILLA, find
+from analysis.runs_table import complete
+from analysis.sampling import Sampling
+from analysis.tables.files import notes_of, read_file
 
 
 def test_mixed_dtypes_are_read_and_what_is_no_number_is_left_out():
@@ -26,6 +30,24 @@ def test_mixed_dtypes_are_read_and_what_is_no_number_is_left_out():
     }
     assert points.output[0] == 2.75 and points.output.dtype == np.float64
     assert points.runs[:2] == ("run-0", "run-4") and list(points.rows[:2]) == [0, 4]
+
+
+def test_a_word_that_was_read_as_missing_is_named_where_its_row_is_left_out(tmp_path):
+    """In a table that was completed, cut and read again; the row beside it that holds nothing stays without a word."""
+    table = planted_table().astype({"loss_nats": object, "budget_flops": object})
+    table.loc[[4, 6], "loss_nats"] = "diverged", None
+    table.loc[8, "budget_flops"] = "unknown"
+    read = complete(table, ("loss_nats",))[2:]
+    read.to_parquet(tmp_path / "runs.parquet")
+    for again in (read, read.sample(frac=1.0, random_state=0), read_file(tmp_path / "runs.parquet")):
+        _, left_out = select(CHINCHILLA, again)
+        assert {item.run: item.reason for item in left_out} == {
+            "run-4": "loss_nats = 'diverged' is not a number",
+            "run-6": "loss_nats is missing or NaN",
+        }
+        assert any("loss_nats = 'diverged' in row 4" in note for note in notes_of(complete(again)))
+    (unbudgeted,) = fit_isoflop(read, sampling=Sampling(20)).left_out
+    assert (unbudgeted.run, unbudgeted.reason) == ("run-8", "budget_flops = 'unknown' is not a number")
 
 
 @pytest.mark.parametrize("value, text", [(np.inf, "inf"), (-np.inf, "-inf"), (0.0, "0"), (-3.0, "-3")])
@@ -75,9 +97,9 @@ def test_losses_that_are_all_equal_are_nothing_to_fit():
 def test_an_input_may_be_zero_only_where_the_law_says_so():
     law = find("annealing")
     table = pd.DataFrame({"schedule_area": [1.0, 2.0], "annealing_area": [0.0, -1.0], "loss_nats": [3.0, 2.9]})
-    points, left_out = select(law, table)
+    points, left_out = select(law, complete(table))
     assert len(points.runs) == 1 and left_out[0].reason == "annealing_area = -1 is not finite and at least zero"
-    _, left_out = select(law, table.assign(schedule_area=0.0))
+    _, left_out = select(law, complete(table.assign(schedule_area=0.0)))
     assert left_out[0].reason == "schedule_area = 0 is not positive and finite"
 
 

@@ -8,6 +8,7 @@ from planted_tables import BUDGETS, planted_loss, planted_table
 
 from analysis.fit import FitError
 from analysis.runs_table import TableError, digest
+from analysis.sampling import Sampling
 from analysis.studies import PredictionError, fit_table, predict, prediction, score
 from analysis.tables.units import with_stated
 
@@ -16,7 +17,7 @@ AT = {"params": 3e6, "tokens": 2e8}
 
 @pytest.fixture(scope="module")
 def study():
-    return fit_table(planted_table(), bootstraps=100)
+    return fit_table(planted_table(), sampling=Sampling(100))
 
 
 def test_a_prediction_survives_its_file_and_an_older_one_is_kept(tmp_path, study):
@@ -29,6 +30,18 @@ def test_a_prediction_survives_its_file_and_an_older_one_is_kept(tmp_path, study
     second = prediction.write(path, predict(study, AT))
     kept = prediction.read(path.with_name("prediction-2020-01-01T000000+0000.json"))
     assert kept == dataclasses.replace(first, written="2020-01-01T00:00:00+00:00") and prediction.read(path) == second
+
+
+def test_a_prediction_from_before_notes_were_kept_can_still_be_scored(tmp_path, study):
+    found = prediction.write(tmp_path / "p.json", dataclasses.replace(predict(study, AT), table_notes=("a rate?",)))
+    assert prediction.read(tmp_path / "p.json").table_notes == ("a rate?",)
+    data = json.loads((tmp_path / "p.json").read_text())
+    del data["table_notes"]
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    assert prediction.read(tmp_path / "p.json") == dataclasses.replace(found, table_notes=())
+    (tmp_path / "p.json").write_text(json.dumps({**data, "format": "Prediction-00000000", "digest": "1"}))
+    with pytest.raises(PredictionError, match="format = Prediction-00000000: another version.* Fix: predict again"):
+        prediction.read(tmp_path / "p.json")
 
 
 def test_a_score_says_inside_or_outside_and_when_it_is_no_test(study):
@@ -80,7 +93,7 @@ def test_counts_below_a_thousand_are_predicted_where_the_fitted_ones_are_as_smal
     table = planted_table()
     table["params"] /= 1e3
     table.attrs = with_stated(table, {"params": 1.0, "flops": 1.0}).attrs
-    small = fit_table(table, bootstraps=20)
+    small = fit_table(table, sampling=Sampling(20))
     assert small.ranges["params"][0] < 1000 and predict(small, {**AT, "params": 500}).inputs["params"] == 500
 
 

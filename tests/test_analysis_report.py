@@ -32,6 +32,7 @@ from analysis.report.files import write_study
 from analysis.report.fitted_law import law_section
 from analysis.report.markdown import markdown
 from analysis.report.residual_checks import checks_section
+from analysis.sampling import Sampling
 from analysis.studies import LackOfFit, Study, backtest, fit_table, optimum, predict, score
 
 TIMINGS = {
@@ -52,7 +53,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def study(table):
-    return fit_table(table, bootstraps=50)
+    return fit_table(table, sampling=Sampling(50))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def report(table, study, prediction):
         study,
         prediction=prediction,
         score=score(prediction, planted_loss(**prediction.inputs)),
-        backtest=backtest(CHINCHILLA, table, cuts=[6e11, 4e12], bootstraps=20),
+        backtest=backtest(CHINCHILLA, table, cuts=[6e11, 4e12], sampling=Sampling(20)),
         time=time_account(TIMINGS),
         served=(1.5, 1e12),
     )
@@ -219,7 +220,7 @@ def test_weakly_identified_constants_are_flagged_with_their_open_profiles():
     generator = np.random.default_rng(0)
     params, tokens = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 2e6, 4), np.geomspace(1e8, 2e8, 4)))
     loss = planted_loss(params, tokens) * np.exp(0.02 * generator.standard_normal(16))
-    weak = fit_table(pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss}), bootstraps=50)
+    weak = fit_table(pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss}), sampling=Sampling(50))
     assert any("profile likelihood does not close" in reason for reason in weak.weakly_identified.values())
     text = markdown(law_section(weak))
     assert "is weakly identified**" in text
@@ -230,14 +231,14 @@ def test_weakly_identified_constants_are_flagged_with_their_open_profiles():
 
 
 def test_a_back_test_in_the_report(table):
-    text = markdown(backtest_section(backtest(CHINCHILLA, table, cuts=[6e11, 1e12], bootstraps=20)))
+    text = markdown(backtest_section(backtest(CHINCHILLA, table, cuts=[6e11, 1e12], sampling=Sampling(20))))
     assert "## Back-test" in "#" + text and "| 1e+12 | 10 | 6 |" in text
     assert "| 6e+11 | 4 | 0 | 40 | no fit |" in text and "- No fit below 6e+11: points = 4" in text
 
 
 def test_report_without_budgets_says_why_approach_2_is_missing(tmp_path, table):
     bare = table.assign(budget_flops=np.nan)
-    study = fit_table(bare, bootstraps=50)
+    study = fit_table(bare, sampling=Sampling(50))
     paths = write_study(tmp_path, bare, study_report(bare, study))
     assert "Not fitted. budget_flops: no run states its budget" in paths[-1].read_text()
     assert not any("valleys" in path.name for path in paths)
@@ -248,7 +249,7 @@ def test_report_without_budgets_says_why_approach_2_is_missing(tmp_path, table):
 def test_how_far_an_optimum_lies_is_said_of_what_lies_out(table, study):
     """Sizes around the optimum of each budget, of which the largest is left out: its optimum lies beyond the others."""
     small = table[table["params"] < planted_optimum(BUDGETS[-1]) / 2]
-    best = optimum(fit_table(small, bootstraps=20), BUDGETS[-1])
+    best = optimum(fit_table(small, sampling=Sampling(20)), BUDGETS[-1])
     assert best.reach.quantity == "params" and 1 < best.reach.factor < 10
     text = markdown(optima_section([best], (best.params, best.tokens), ()))
     assert f"| {best.reach.factor:.3g} (params) |" in text
@@ -256,9 +257,9 @@ def test_how_far_an_optimum_lies_is_said_of_what_lies_out(table, study):
 
 def test_a_table_that_names_no_experiment_is_called_by_its_output(table):
     foreign = runs_table.complete(table.drop(columns="experiment"))
-    text = markdown(study_report(foreign, fit_table(foreign, bootstraps=20)).document())
+    text = markdown(study_report(foreign, fit_table(foreign, sampling=Sampling(20))).document())
     assert text.startswith("# Scaling law of loss_nats\n")
-    assert markdown(study_report(table, fit_table(table, bootstraps=20)).document()).startswith(
+    assert markdown(study_report(table, fit_table(table, sampling=Sampling(20))).document()).startswith(
         "# Scaling law of plant"
     )
 
@@ -278,8 +279,8 @@ def test_reports_count_runs_and_their_rows():
     names = [f"run-{i}" for i in np.repeat(np.arange(12), 4)]
     table = pd.DataFrame({"run": names, "params": params, "tokens": tokens})
     table["loss_nats"] = planted_loss(params, tokens) * np.exp(noise)
-    study = fit_table(table.assign(held_out=table["run"].isin(["run-3", "run-11"])), bootstraps=20)
-    test = backtest(CHINCHILLA, table, cuts=[params[40] * tokens[40]], bootstraps=20)
+    study = fit_table(table.assign(held_out=table["run"].isin(["run-3", "run-11"])), sampling=Sampling(20))
+    test = backtest(CHINCHILLA, table, cuts=[params[40] * tokens[40]], sampling=Sampling(20))
     predicted = predict(study, {"params": 2e6, "tokens": 2e7})
     report = study_report(table, study, prediction=predicted, backtest=test)
     text = markdown(report.document([one.figure for one in study_figures(table, report)]))

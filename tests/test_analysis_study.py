@@ -13,6 +13,7 @@ from analysis.fit import HUBER, FitError, fit_points, select
 from analysis.intervals import Resampling, predictive, predictive_interval
 from analysis.laws import CHINCHILLA, LOSS_FRONTIER, find
 from analysis.runs_table import TableError, complete
+from analysis.sampling import Sampling
 from analysis.studies import Study, fit_table, fitted_rows, frontier_exponents, optimum, predict
 
 VALUES = np.array([[TRUTH[name] for name in CHINCHILLA.names]])
@@ -39,7 +40,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def study(table):
-    return fit_table(table, bootstraps=200)
+    return fit_table(table, sampling=Sampling(200))
 
 
 def test_optimum_equals_the_closed_form():
@@ -111,8 +112,31 @@ def test_law_json_round_trip(study):
         Study.from_dict({key: value for key, value in study.to_dict().items() if key != "law"})
 
 
+def test_a_file_of_another_version_is_told_from_a_damaged_one(study):
+    """By the fields that the version had: one without `ranges`, and with one that there is no more."""
+    data = json.loads(json_values.dumps(study.to_dict()))
+    assert (
+        Study.from_dict({**data, "format": "Study-of another version, whose fields are these"}).ranges == study.ranges
+    )
+    for change in (lambda fit: fit.pop("ranges"), lambda fit: fit.update(spread=1.0)):
+        changed = json.loads(json.dumps(data))
+        change(changed["law"]["fit"])
+        wrong = "spread" if "spread" in changed["law"]["fit"] else "ranges"
+        older = {**changed, "format": "Study-00000000"}, {k: v for k, v in changed.items() if k != "format"}
+        for file, stated in zip(older, ("Study-00000000", "not stated"), strict=True):
+            with pytest.raises(
+                json_values.FormatError,
+                match=rf"format = {stated}: another version .*law.fit: field '{wrong}' is .*Fix: fit the table again",
+            ):
+                Study.from_dict(file)
+        for file in (changed, {**changed, "format": "Prediction-00000000"}, {"name": "no study"}):
+            with pytest.raises(json_values.FileError, match="Fix: write the file again") as refused:
+                Study.from_dict(file)
+            assert not isinstance(refused.value, json_values.FormatError)
+
+
 def test_the_same_seed_gives_the_same_study(table, study):
-    assert json_values.dumps(fit_table(table, bootstraps=200)) == json_values.dumps(study)
+    assert json_values.dumps(fit_table(table, sampling=Sampling(200))) == json_values.dumps(study)
 
 
 def test_other_laws_need_no_change():
@@ -120,7 +144,7 @@ def test_other_laws_need_no_change():
     flops = np.geomspace(1e12, 1e18, 12)
     noise = 0.002 * np.random.default_rng(0).standard_normal(12)
     study = fit_table(pd.DataFrame({"flops": flops, "loss_nats": (1.5 + 300 * flops**-0.2) * np.exp(noise)}),
-                      law=LOSS_FRONTIER, bootstraps=100)  # fmt: skip
+                      law=LOSS_FRONTIER, sampling=Sampling(100))  # fmt: skip
     assert study.law.intervals["E"].contains(1.5) and study.isoflop is None and study.flop_rule is None
     asked = {"params": 1e6, "tokens": 1e7}
     for ask in (lambda: optimum(study, 1e20), lambda: predict(study, asked), lambda: frontier_exponents(study)):
@@ -145,7 +169,7 @@ def test_other_laws_need_no_change():
 )
 def test_hostile_tables_get_a_clear_error(change, message):
     with pytest.raises(ValueError, match=message):
-        fit_table(change(planted_table()), bootstraps=20)
+        fit_table(change(planted_table()), sampling=Sampling(20))
 
 
 def test_wrong_questions_are_refused(study):
@@ -168,17 +192,17 @@ def checkpoints(runs=8, rows=5, noise=0.012, seed=0):
 
 def test_rows_of_one_run_are_drawn_together_and_said_to_be():
     table = checkpoints()
-    study = fit_table(table, bootstraps=20)
-    asked = fit_table(table, bootstraps=20, resampling=Resampling(by="run"))
+    study = fit_table(table, sampling=Sampling(20))
+    asked = fit_table(table, sampling=Sampling(20), resampling=Resampling(by="run"))
     assert "groups of equal run" in study.law.method and len(fitted_rows(table, study)) == 40
     np.testing.assert_array_equal(study.law.draws, asked.law.draws)
     assert study.table_notes == ("40 rows of 8 runs: rows of one run are not independent, and are resampled by run",)
     # Without names, a column of steps says which rows are checkpoints of one run; without it they are runs.
     unnamed = table.drop(columns="run")
-    stepped = fit_table(unnamed.assign(step=np.tile(np.arange(5), 8)), bootstraps=20)
+    stepped = fit_table(unnamed.assign(step=np.tile(np.arange(5), 8)), sampling=Sampling(20))
     np.testing.assert_array_equal(stepped.law.draws, study.law.draws)
-    assert stepped.table_notes == study.table_notes and not fit_table(unnamed, bootstraps=20).table_notes
-    few = fit_table(table.assign(params=1e5)[table["run"] < "run-2"], law=find("kaplan_tokens"), bootstraps=20)
+    assert stepped.table_notes == study.table_notes and not fit_table(unnamed, sampling=Sampling(20)).table_notes
+    few = fit_table(table.assign(params=1e5)[table["run"] < "run-2"], law=find("kaplan_tokens"), sampling=Sampling(20))
     assert "2 cannot be resampled by run" in few.table_notes[0]
 
 
@@ -186,7 +210,7 @@ def test_one_name_of_two_sizes_is_no_run():
     table = checkpoints()
     table.loc[39, "run"] = "run-0"
     with pytest.raises(TableError, match="run = 'run-0': has 10000 params in one row and 1e.06 in another.*--ignore"):
-        fit_table(table, bootstraps=20)
+        fit_table(table, sampling=Sampling(20))
 
 
 def test_intervals_of_a_new_run_cover_noise_that_the_rows_of_a_run_share():
@@ -201,6 +225,6 @@ def test_intervals_of_a_new_run_cover_noise_that_the_rows_of_a_run_share():
         points, left_out = select(CHINCHILLA, complete(table))
         result = fit_points(CHINCHILLA, points, left_out, HUBER)
         for unit, runs in (("run", points.runs), ("point", tuple(map(str, points.rows)))):
-            spread = predictive(result, dataclasses.replace(points, runs=runs), bootstraps=100)
+            spread = predictive(result, dataclasses.replace(points, runs=runs), sampling=Sampling(100))
             inside[unit] += predictive_interval(CHINCHILLA, result, spread, new, 0.9).contains(measured)
     assert inside["run"] >= 31 > inside["point"]

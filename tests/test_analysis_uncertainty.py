@@ -21,6 +21,7 @@ from analysis.intervals import (
 from analysis.intervals.interval import DEGENERATE
 from analysis.intervals.resampling import bootstrap_weights, jackknife_weights
 from analysis.laws import CHINCHILLA
+from analysis.sampling import Sampling
 from analysis.studies import fit_table
 
 
@@ -40,12 +41,12 @@ def test_intervals_cover():
     for seed in range(tables):
         noise = 10 ** generator.uniform(np.log10(0.003), -2)
         table = planted_table(noise=noise, sizes=5 + seed % 2, seed=seed)
-        found, (points, _) = estimate(CHINCHILLA, table, bootstraps=192, seed=seed), select(CHINCHILLA, table)
+        found, (points, _) = estimate(CHINCHILLA, table, sampling=Sampling(192, seed=seed)), select(CHINCHILLA, table)
         profiles = profile(found.fit, points, 0.9)
         for name, value in TRUTH.items():
             inside[name] += found.intervals[name].contains(value)
             profiled[name] += profiles[name].low <= value <= profiles[name].high
-        spread = predictive(found.fit, points, bootstraps=192, seed=seed)
+        spread = predictive(found.fit, points, sampling=Sampling(192, seed=seed))
         measured = planted_loss(**unseen) * np.exp(noise * generator.standard_normal())
         predicted += predictive_interval(CHINCHILLA, found.fit, spread, unseen, 0.9, seed).contains(measured)
     counts = [*inside.values(), *profiled.values(), predicted]
@@ -60,7 +61,7 @@ def test_planted_constants_lie_inside_their_intervals():
     """
     missed = dict.fromkeys(TRUTH, 0)
     for seed in range(20):
-        intervals = estimate(CHINCHILLA, planted_table(seed=seed), bootstraps=300).intervals
+        intervals = estimate(CHINCHILLA, planted_table(seed=seed), sampling=Sampling(300)).intervals
         for name, value in TRUTH.items():
             missed[name] += not intervals[name].contains(value)
     assert max(missed.values()) <= 5, missed
@@ -71,15 +72,15 @@ def test_a_constant_that_the_points_do_not_determine_is_flagged():
     table = planted_table(noise=0.0)
     small = planted_loss(table["params"], table["tokens"], TRUTH | {"B": 0.5})
     noise = 0.01 * np.random.default_rng(0).standard_normal(len(table))
-    weak = estimate(CHINCHILLA, table.assign(loss_nats=small * np.exp(noise)), bootstraps=200).weakly_identified
+    weak = estimate(CHINCHILLA, table.assign(loss_nats=small * np.exp(noise)), sampling=Sampling(200)).weakly_identified
     assert {"B", "beta"} <= set(weak) and "spans more than a factor of 10" in weak["B"]
-    assert not estimate(CHINCHILLA, planted_table(noise=0.001), bootstraps=200).weakly_identified
+    assert not estimate(CHINCHILLA, planted_table(noise=0.001), sampling=Sampling(200)).weakly_identified
 
 
 def test_noise_free_points_give_intervals_without_width():
     table = planted_table(noise=0.0)
     result = fit(CHINCHILLA, table)
-    spread = predictive(result, select(CHINCHILLA, table)[0], bootstraps=50)
+    spread = predictive(result, select(CHINCHILLA, table)[0], sampling=Sampling(50))
     interval = predictive_interval(CHINCHILLA, result, spread, {"params": 1e6, "tokens": 1e7}, 0.9)
     assert interval.value == pytest.approx(planted_loss(1e6, 1e7), rel=1e-8)
     assert interval.high - interval.low < 1e-7
@@ -87,9 +88,9 @@ def test_noise_free_points_give_intervals_without_width():
 
 def test_the_same_seed_gives_the_same_intervals_and_more_level_wider_ones():
     table = planted_table()
-    first, second = (estimate(CHINCHILLA, table, bootstraps=100, seed=3) for _ in range(2))
+    first, second = (estimate(CHINCHILLA, table, sampling=Sampling(100, seed=3)) for _ in range(2))
     assert first.intervals == second.intervals
-    wide = estimate(CHINCHILLA, table, bootstraps=100, seed=3, level=0.99).intervals["E"]
+    wide = estimate(CHINCHILLA, table, sampling=Sampling(100, level=0.99, seed=3)).intervals["E"]
     assert wide.low <= first.intervals["E"].low < first.intervals["E"].high <= wide.high
 
 
@@ -127,9 +128,9 @@ def test_copied_points_fool_the_bootstrap_of_points_but_not_of_groups():
     """Four copies of each run, told apart by a column, say nothing new: drawn by run they give the resamples of one."""
     table = planted_table(noise=0.01)
     copies = pd.concat([table.assign(copy=i) for i in range(4)], ignore_index=True)
-    one = estimate(CHINCHILLA, table, bootstraps=60)
-    naive = estimate(CHINCHILLA, copies, bootstraps=60)
-    grouped = estimate(CHINCHILLA, copies, bootstraps=60, resampling=Resampling(by="run"))
+    one = estimate(CHINCHILLA, table, sampling=Sampling(60))
+    naive = estimate(CHINCHILLA, copies, sampling=Sampling(60))
+    grouped = estimate(CHINCHILLA, copies, sampling=Sampling(60), resampling=Resampling(by="run"))
     # The objective of four copies is four times that of one, and the weights are the same draws.
     np.testing.assert_allclose(grouped.draws, one.draws, rtol=1e-6)
     width = [np.log(e.intervals["A"].high / e.intervals["A"].low) for e in (one, naive, grouped)]
@@ -169,12 +170,12 @@ def test_seven_runs_near_twenty_tokens_per_parameter_leave_constants_open():
     tokens = 20 * params * np.exp(generator.uniform(-0.05, 0.05, 7))
     loss = 10 * params**-0.1 * np.exp(0.005 * generator.standard_normal(7))
     table = pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss})
-    found = estimate(CHINCHILLA, table, bootstraps=100)
+    found = estimate(CHINCHILLA, table, sampling=Sampling(100))
     for name, interval in found.intervals.items():
         assert interval.low <= interval.value <= interval.high, name
     assert set(found.weakly_identified) >= {"E", "A", "B"} and np.ptp(found.draws[:, 0]) > 1e-3
-    assert fit_table(table, bootstraps=20).caveats[0].startswith("7 points for 5 constants are few")
-    assert not fit_table(planted_table(), bootstraps=20).caveats
+    assert fit_table(table, sampling=Sampling(20)).caveats[0].startswith("7 points for 5 constants are few")
+    assert not fit_table(planted_table(), sampling=Sampling(20)).caveats
 
 
 def test_every_fallback_is_named():
@@ -190,16 +191,16 @@ def test_every_fallback_is_named():
 
 def test_bad_levels_and_counts_are_refused():
     with pytest.raises(FitError, match=r"level = 90: must lie between 0 and 1"):
-        estimate(CHINCHILLA, planted_table(), level=90)
+        estimate(CHINCHILLA, planted_table(), sampling=Sampling(level=90))
     with pytest.raises(FitError, match=r"bootstraps = 3: must be at least 20"):
-        estimate(CHINCHILLA, planted_table(), bootstraps=3)
+        estimate(CHINCHILLA, planted_table(), sampling=Sampling(3))
     assert str(Interval(1.23456, 1.0, 2.0)) == "1.235 [1, 2]"
 
 
 def test_resamples_may_leave_a_bound_that_the_fit_lies_at():
     """Fifteen runs whose best E is zero; its logarithm has no derivative there, and resamples want it elsewhere too."""
     table, _ = random_table(CHINCHILLA, np.random.default_rng([51, len("chinchilla")]))
-    found = estimate(CHINCHILLA, table, bootstraps=200)
+    found = estimate(CHINCHILLA, table, sampling=Sampling(200))
     assert found.fit.values["E"] < 1e-6 and found.fit.condition_number < 1e4
     assert 0.1 < np.mean(found.draws[:, 0] > 0.1) < 0.9
     assert found.intervals["alpha"].high > 0.1

@@ -8,6 +8,7 @@ from planted_tables import planted_table
 from analysis.compute import ValleySettings, fit_isoflop, fit_surface
 from analysis.compute.valleys import valleys
 from analysis.laws import evaluate
+from analysis.sampling import Sampling
 
 MANY_BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12, 2.56e13)
 
@@ -90,7 +91,7 @@ def test_diverged_runs_are_no_part_of_a_valley_and_are_named():
     assert [item.run for item in found.left_out] == ["run-3", "run-20", "run-33"]
     assert all(item.reason.startswith("an outlier") for item in found.left_out)
     with_them, without = (
-        fit_isoflop(rows, settings=ValleySettings("parabola"), bootstraps=20)
+        fit_isoflop(rows, settings=ValleySettings("parabola"), sampling=Sampling(20))
         for rows in (diverged, table.drop(index=[3, 20, 33]))
     )
     assert with_them.params.exponent.value == pytest.approx(without.params.exponent.value, abs=1e-9)

@@ -16,6 +16,7 @@ import pytest
 from fake_isoflop import pretend
 
 from analysis import runs_table
+from analysis.sampling import Sampling
 from research.command import cli, conclusion, verbs
 from research.execution import local
 from research.runs import Status, folder_of, prediction
@@ -57,7 +58,7 @@ def command(monkeypatch, tmp_path, experiment):
     """`isoflop VERB FILE ...` in this process, on fakes; returns the exit code."""
     monkeypatch.setattr(local, "LocalEngine", local.LocalEngine)  # both are put back at the end
     monkeypatch.setattr(verbs, "_prepare", verbs._prepare)
-    monkeypatch.setattr(conclusion, "fit_table", partial(conclusion.fit_table, bootstraps=50))
+    monkeypatch.setattr(conclusion, "fit_table", partial(conclusion.fit_table, sampling=Sampling(50)))
     pretend("train_unless_broken")
 
     def run(verb: str, *arguments: str) -> int:

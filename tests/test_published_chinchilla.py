@@ -8,6 +8,7 @@ from analysis.fit import HUBER, HUBER_LIKELIHOOD, fit, select
 from analysis.intervals import estimate
 from analysis.intervals.bootstrap import refit
 from analysis.laws import evaluate, find
+from analysis.sampling import Sampling
 
 # Their table 3 (approach 1): optimal params, FLOPs, tokens.
 TABLE_3 = (
@@ -90,7 +91,7 @@ def test_a_fit_below_1e20_flops_predicts_what_lies_above(law, objective, error):
 def allocations(table):
     """Each row of table 3 with the refitted law's params and tokens for its FLOPs, as 90 % intervals."""
     law = find("chinchilla")
-    found = estimate(law, table, bootstraps=200)
+    found = estimate(law, table, sampling=Sampling(200))
     for row in TABLE_3:
         at = {
             i: found.interval_of(lambda values, i=i, row=row: optimum(dict(zip(law.names, values.T)), row[1])[i], 0.9)

@@ -10,6 +10,7 @@ from analysis.fit import HUBER, fit, select
 from analysis.fit.objectives import total
 from analysis.intervals import estimate, profile
 from analysis.laws import evaluate, find
+from analysis.sampling import Sampling
 
 # Their fit to runs without repeats (utils/parametric_fit.ipynb), held in the fit of R_D* and R_N*.
 SINGLE_PASS = {
@@ -64,7 +65,7 @@ def lowest(function, starts):
 def test_the_minimum_is_the_lowest_that_scipy_finds_and_lies_below_the_published_one():
     """The published constants are one of several local minima."""
     table = published_table("datablations")
-    found = estimate(LAW, table, bootstraps=200)
+    found = estimate(LAW, table, sampling=Sampling(200))
     starts = np.log([(r_data, r_size) for r_data in (1, 8, 60, 400) for r_size in (0.3, 2, 12)])
     best = lowest(lambda logs: written_out(table, *np.exp(logs))[0], starts)
     assert found.fit.objective_value == pytest.approx(best.fun, rel=1e-6) and best.fun < huber(table, PUBLISHED)

@@ -19,6 +19,7 @@ from published_tables import published_table
 from analysis.fit import LEAST_SQUARES
 from analysis.intervals import estimate
 from analysis.laws import evaluate, find
+from analysis.sampling import Sampling
 
 ROUTED = find("routed")
 NAMES = ("a", "b", "c", "d", "E_start", "E_max")
@@ -48,7 +49,7 @@ def other_rows(table, family):
 
 
 def fit_family(table, family):
-    return estimate(ROUTED, rows_of(table, family), objective=LEAST_SQUARES, level=0.9)
+    return estimate(ROUTED, rows_of(table, family), objective=LEAST_SQUARES, sampling=Sampling(level=0.9))
 
 
 def misfit(table, family, values):

@@ -16,10 +16,9 @@ PUBLISHED = {
 
 def laws_of(optima):
     """The two laws of the paper, fitted to one row a cell, with 90 % intervals."""
-    resampling = {"objective": LEAST_SQUARES, "level": 0.9}
     return (
-        estimate(find("learning_rate_params_tokens"), optima, **resampling),
-        estimate(find("batch_tokens_tokens"), optima, **resampling),
+        estimate(find("learning_rate_params_tokens"), optima, objective=LEAST_SQUARES),
+        estimate(find("batch_tokens_tokens"), optima, objective=LEAST_SQUARES),
     )
 
 

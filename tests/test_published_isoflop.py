@@ -5,6 +5,7 @@ import pytest
 from published_tables import published_table
 
 from analysis.compute import ValleySettings, fit_isoflop
+from analysis.sampling import Sampling
 
 SETTINGS = ValleySettings("interpolation", noise_nats=0.002)  # theirs
 
@@ -28,7 +29,7 @@ def test_all_ten_exponents_lie_inside_their_published_intervals(sweeps):
     of the draws: exponents differ by at most 0.0015, ends of the 95 % intervals by less than 0.003.
     """
     for rows in sweeps.values():
-        found = fit_isoflop(rows, settings=SETTINGS, level=0.95, bootstraps=4000).params.exponent
+        found = fit_isoflop(rows, settings=SETTINGS, sampling=Sampling(4000, level=0.95)).params.exponent
         theirs = published(rows)
         assert theirs["published_low"] <= found.value <= theirs["published_high"]
         assert abs(found.value - theirs["published_exponent"]) < 0.002
@@ -45,7 +46,7 @@ def test_what_the_default_reads(sweeps):
         theirs = published(rows)
         inside = [
             theirs["published_low"]
-            <= fit_isoflop(rows, settings=settings, bootstraps=100).params.exponent.value
+            <= fit_isoflop(rows, settings=settings, sampling=Sampling(100)).params.exponent.value
             <= theirs["published_high"]
             for settings in (ValleySettings(), ValleySettings(noise_nats=0.002), ValleySettings("parabola"))
         ]

@@ -19,6 +19,7 @@ from analysis.laws import CHINCHILLA, LAWS
 from analysis.report import study_report
 from analysis.report.markdown import markdown
 from analysis.runs_table import TableError, complete
+from analysis.sampling import Sampling
 from analysis.studies import Study, fit_table, prediction
 from analysis.studies import backtest as backtest_of
 from analysis.tables.choice import chosen_rows, in_units
@@ -90,7 +91,7 @@ def one_row(frame, name, factor):
     ],
 )
 def test_numbers_that_no_run_can_have_are_named_and_nothing_is_fitted(change, message):
-    for attempt in (checked, lambda t: fit_table(t, bootstraps=20), lambda t: backtest_of(CHINCHILLA, t)):
+    for attempt in (checked, lambda t: fit_table(t, sampling=Sampling(20)), lambda t: backtest_of(CHINCHILLA, t)):
         with pytest.raises(TableError, match=message):
             attempt(change(table()))
 
@@ -108,6 +109,16 @@ def test_an_unlikely_loss_is_said_and_fitted(loss, said):
     notes = checked(table().assign(loss_nats=loss))
     assert len(notes) == (said is not None)
     assert said is None or re.search(said, notes[0])
+
+
+def test_what_counts_rows_says_rows_where_a_run_has_several():
+    frame = table().assign(loss_nats=np.exp(2 * table()["loss_nats"]), budget_flops=2 * table()["flops"])
+    for names, word in ((np.arange(24), "runs"), (np.arange(24) // 2, "rows")):
+        named = frame.assign(run=[f"r{name}" for name in names])
+        doubled, perplexity = checked(named)
+        assert f"(in the median of 24 {word})" in doubled and f"of 24 {word}, up to" in perplexity
+        with pytest.raises(TableError, match=rf"of run .* \(24 of 24 {word}\)"):
+            checked(named.assign(params=named["params"] / 1e9))
 
 
 def test_budgets_that_are_not_what_their_runs_cost_are_said():
@@ -147,10 +158,10 @@ def test_what_attention_embeddings_and_experts_explain_is_no_fault():
      "overtraining_gadre", "porian_refinedweb", "routed_moe", "steplaw_dense", "supercollapse"],
 )  # fmt: skip
 def test_no_published_table_raises_an_alarm(name):
-    published = published_table(name)
+    published = complete(published_table(name))
     for law in ("chinchilla", "kaplan_params", "kaplan_tokens", "kaplan_compute"):
         points, _ = select(LAWS[law], published)
-        rows = complete(published).iloc[points.rows]
+        rows = published.iloc[points.rows]
         check_units(LAWS[law], rows)
         assert unit_notes(LAWS[law], rows) == ()
 
@@ -192,7 +203,7 @@ def test_every_verb_is_told_units_and_rows(tmp_path, capsys):
     source = (*source, "--where", "family=mine")
     run(fit, *source, *FEW, "--json", tmp_path / "law.json")
     study = Study.from_dict(json.loads((tmp_path / "law.json").read_text()))
-    plain = fit_table(table().drop(columns="budget_flops"), bootstraps=20)
+    plain = fit_table(table().drop(columns="budget_flops"), sampling=Sampling(20))
     np.testing.assert_allclose(study.law.fit.array(), plain.law.fit.array(), rtol=1e-6)
     assert study.flop_rule.coefficient == pytest.approx(6, rel=1e-6) and study.table_notes == ()
     run(predict, *source, *FEW, "--at", "params=1e9", "tokens=2e10", "--out", tmp_path / "p.json")
@@ -238,6 +249,7 @@ def test_notes_reach_the_terminal_the_report_and_the_json(tmp_path, capsys):
     for verb, more in ((backtest, ()), (predict, ("--at", "params=1e9", "tokens=2e10", "--out", tmp_path / "p.json"))):
         run(verb, tmp_path / "odd.csv", *FEW, *more)
         assert "is it a perplexity?" in capsys.readouterr().out
+    assert prediction.read(tmp_path / "p.json").table_notes == study.table_notes
 
 
 def test_a_run_with_checkpoints_lies_on_one_side_of_a_cut_and_is_predicted_at_its_end(tmp_path, capsys):
@@ -250,7 +262,7 @@ def test_a_run_with_checkpoints_lies_on_one_side_of_a_cut_and_is_predicted_at_it
     )
     flops = 6 * params * tokens
     cut = flops[(frame["run"] == "run-5") & (frame["tokens"] / params > 20)].min()
-    found = backtest_of(CHINCHILLA, frame, cuts=[cut], bootstraps=20)
+    found = backtest_of(CHINCHILLA, frame, cuts=[cut], sampling=Sampling(20))
     assert found.cuts[0].fitted == 30 and set(found.cuts[0].runs) == {"run-5", "run-6", "run-7"}
     assert len(found.cuts[0].runs) == int((flops >= cut).sum()) and (found.cuts[0].at >= cut).all()
     assert "a run is fitted below the cut where all its rows are" in found.table_notes[0]

@@ -7,6 +7,7 @@ import tyro
 
 from analysis.command.outputs import announce, check_file, check_folder, standard_output, write_json, writing
 from analysis.command.request import Merged, Request, Source
+from analysis.sampling import SEVERAL_FITS, Sampling
 
 
 def backtest(
@@ -15,7 +16,7 @@ def backtest(
     *,
     by: str = "flops",
     cuts: Annotated[tuple[float, ...], tyro.conf.arg(metavar="VALUE")] = (),
-    bootstraps: int = 200,
+    sampling: Annotated[Sampling, Merged] = SEVERAL_FITS,
     json: Path | None = None,
     figures: Path | None = None,
 ) -> None:
@@ -27,7 +28,7 @@ def backtest(
         by: column that is cut: flops, or any other column of numbers.
         cuts: values of it; by default up to seven that leave 30 to 90 % of the runs below, each between two budgets
             (between clusters of runs where none is stated) and never inside one.
-        bootstraps: number of resamples behind each interval.
+        sampling: the resamples.
         json: file that gets every cut and every scored run, as JSON.
         figures: folder that gets the figure, as PNG and PDF.
     """
@@ -45,9 +46,7 @@ def backtest(
         by=by,
         cuts=cuts,
         objective=request.chosen_objective(),
-        level=request.level,
-        bootstraps=bootstraps,
-        seed=request.chosen_seed(),
+        sampling=sampling,
     )
     show(console, *notes_block(found.table_notes), backtest_section(found), *left_out_section(found.left_out))
     write_json(console, json, found)

@@ -7,6 +7,7 @@ import tyro
 
 from analysis.command.outputs import announce, check_file, check_folder, standard_output, write_json, writing
 from analysis.command.request import Assignments, Merged, Request, Source, numbers
+from analysis.sampling import ONE_FIT, Sampling
 
 
 def bowls(
@@ -20,9 +21,7 @@ def bowls(
     json: Path | None = None,
     figures: Path | None = None,
     objective: str = "least_squares",
-    level: float = 0.9,
-    bootstraps: int = 1000,
-    seed: int = 0,
+    sampling: Annotated[Sampling, Merged] = ONE_FIT,
     far_factor: float = 10.0,
 ) -> None:
     """Find the best hyperparameters in each cell of a sweep, fit laws to them, and see what following the laws costs.
@@ -41,9 +40,7 @@ def bowls(
         json: file that gets everything that was found, as JSON.
         figures: folder that gets the figure of the bowls, as PNG and PDF.
         objective: loss of a law's residual: least_squares, huber or huber_likelihood.
-        level: share of the distribution inside each interval.
-        bootstraps: number of resamples of the cells.
-        seed: seed of the resamples.
+        sampling: the resamples, of the cells.
         far_factor: what lies further than this many times beyond the fitted cells is flagged.
     """
     from analysis import backend
@@ -57,20 +54,10 @@ def bowls(
     for option, path in (("--out", out), ("--json", json)):
         check_file(option, path)
     check_folder("--figures", figures)
-    request = Request(objective=objective, level=level, seed=seed)
     table = source.read((*cell, *axes, "loss_nats"))
-    found = sweep_laws(
-        table,
-        cell=cell,
-        axes=axes,
-        laws=[load(name) for name in law],
-        objective=request.chosen_objective(),
-        level=level,
-        bootstraps=bootstraps,
-        seed=request.chosen_seed(),
-        far_factor=far_factor,
-        at=numbers("--at", at) or None,
-    )
+    settings = {"objective": Request(objective=objective).chosen_objective(), "sampling": sampling}
+    laws, asked = [load(name) for name in law], numbers("--at", at) or None
+    found = sweep_laws(table, cell=cell, axes=axes, laws=laws, far_factor=far_factor, at=asked, **settings)
     show(console, *sweep_sections(found))
     write_json(console, json, found)
     if out is not None:

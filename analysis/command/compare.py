@@ -7,6 +7,7 @@ import tyro
 
 from analysis.command.outputs import check_file, standard_output, write_json
 from analysis.command.request import Merged, Request, Source
+from analysis.sampling import SEVERAL_FITS, Sampling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +24,7 @@ def compare(
     json: Path | None = None,
     objective: str = "huber",
     delta: float | None = None,
-    level: float = 0.9,
-    bootstraps: int = 200,
-    seed: int = 0,
+    sampling: Annotated[Sampling, Merged] = SEVERAL_FITS,
 ) -> None:
     """Compare several laws on one table by back-test: each is fitted below the same cuts and scored on the same runs.
 
@@ -37,9 +36,7 @@ def compare(
         json: file that gets the ranking and every back-test, as JSON.
         objective: loss of a residual, for every law: huber, least_squares or huber_likelihood.
         delta: residual where huber turns from square to linear, as in `isoflop fit`.
-        level: share of the distribution inside each interval.
-        bootstraps: number of resamples behind each interval.
-        seed: seed of the resamples.
+        sampling: the resamples.
     """
     from analysis import backend
     from analysis.laws import load
@@ -49,19 +46,9 @@ def compare(
     backend.configure_command()
     console = standard_output()
     check_file("--json", json)
-    request = Request(objective=objective, delta=delta, level=level, seed=seed)
     chosen = [load(name) for name in laws]
-    table = _read(source, chosen, by)
-    found = rank_laws(
-        chosen,
-        table,
-        by=by,
-        cuts=cuts,
-        objective=request.chosen_objective(),
-        level=level,
-        bootstraps=bootstraps,
-        seed=request.chosen_seed(),
-    )
+    settings = {"objective": Request(objective=objective, delta=delta).chosen_objective(), "sampling": sampling}
+    found = rank_laws(chosen, _read(source, chosen, by), by=by, cuts=cuts, **settings)
     show(console, *ranking_sections(found))
     write_json(console, json, found)
 

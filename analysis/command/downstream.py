@@ -1,30 +1,41 @@
 """`isoflop downstream`: accuracy on tasks of runs that no fit has seen, in two steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from analysis.command.outputs import check_file, standard_output, write_json
-from analysis.command.request import Assignments, Merged, Request, Source, numbers, pairs
+from analysis.command.request import Assignments, Merged, Source, numbers, pairs
+from analysis.sampling import SEVERAL_FITS, Sampling
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Which checkpoints are one run, and over how many of them measures are averaged."""
+
+    by: str = "run"
+    """Column that names the run a checkpoint belongs to."""
+    order: str = "tokens"
+    """Column that says how far a checkpoint had come in its run."""
+    window: int = 5
+    """Checkpoints over which task loss and accuracy are averaged, up to each."""
+    skip: float = 0.1
+    """First share of each run that is left away."""
 
 
 def downstream(
     source: Annotated[Source, Merged],
     *,
     task: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK")] = (),
-    by: str = "run",
-    order: str = "tokens",
-    window: int = 5,
-    skip: float = 0.1,
+    smoothing: Annotated[Smoothing, Merged] = Smoothing(),
     held_out: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN")] = (),
     at: Annotated[Assignments, tyro.conf.arg(metavar="INPUT=VALUE")] = (),
     ideal_point: tyro.conf.FlagCreatePairsOff[bool] = False,
     json: Path | None = None,
-    level: float = 0.9,
-    bootstraps: int = 200,
-    seed: int = 0,
+    sampling: Annotated[Sampling, Merged] = SEVERAL_FITS,
     far_factor: float = 10.0,
 ) -> None:
     """Predict accuracy on tasks: task loss from params and tokens, then accuracy from task loss (Bhagia et al. 2024).
@@ -35,17 +46,12 @@ def downstream(
     Args:
         source: the table.
         task: tasks to predict; all that the table has both columns of, if not given.
-        by: column that names the run a checkpoint belongs to.
-        order: column that says how far a checkpoint had come in its run.
-        window: checkpoints over which task loss and accuracy are averaged, up to each.
-        skip: first share of each run that is left away.
+        smoothing: the checkpoints.
         held_out: runs (values of the column `by`) to keep out of the fit, besides rows whose held_out is true.
         at: params and tokens of a run that was not made, as params=7e9 tokens=4e12.
         ideal_point: add the ideal model, of task loss 0 and accuracy 1, to the points of step 2.
         json: file that gets everything that was found, as JSON.
-        level: share of the distribution inside each interval.
-        bootstraps: number of resamples of the runs.
-        seed: seed of the resamples.
+        sampling: the resamples, of the runs.
         far_factor: predictions further than this many times beyond the fitted runs are flagged.
     """
     from analysis import backend
@@ -57,20 +63,15 @@ def downstream(
     check_file("--json", json)
     tasks = task or _tasks(source)
     columns = [f"{kind}_{name}" for name in tasks for kind in ("task_loss", "accuracy")]
-    own = [name for name in (by, order) if name != "run"]
+    own = [name for name in (smoothing.by, smoothing.order) if name != "run"]
     found = forecast_tasks(
         source.read(tuple(dict.fromkeys(("params", "tokens", *own, *columns)))),
         tasks,
-        by=by,
-        order=order,
-        window=window,
-        skip=skip,
+        **vars(smoothing),
         held_out=held_out,
         at=numbers("--at", at) or None,
         ideal_point=ideal_point,
-        level=level,
-        bootstraps=bootstraps,
-        seed=Request(seed=seed).chosen_seed(),
+        sampling=sampling,
         far_factor=far_factor,
     )
     show(console, *forecast_sections(found))

@@ -10,6 +10,7 @@ import tyro
 
 from analysis.command.outputs import check_file, standard_output, writing
 from analysis.command.request import Assignments, Merged, Request, Source, is_named, numbers
+from analysis.sampling import ONE_FIT, Sampling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ def predict(
     flops: float | None = None,
     run: str | None = None,
     out: Path = Path("prediction.json"),
-    bootstraps: int = 1000,
+    sampling: Annotated[Sampling, Merged] = ONE_FIT,
     far_factor: float = 10.0,
 ) -> None:
     """Fit a law and write down what it says of one run, with its predictive interval, before the run is made.
@@ -40,13 +41,12 @@ def predict(
         flops: budget in FLOP; the run is the one the law calls best for it.
         run: name of the run; with --at or --flops, the name it will have.
         out: file for the prediction. One that is there is kept beside it under the time it was written.
-        bootstraps: number of resamples.
+        sampling: the resamples.
         far_factor: a run further than this many times beyond the fitted range is flagged.
     """
     import numpy as np
 
     from analysis import backend
-    from analysis.fit import FitError
     from analysis.report import held_out_section, left_out_section, notes_block, show
     from analysis.report.document import Bullets, Strong
     from analysis.studies import optimum, prediction
@@ -60,14 +60,11 @@ def predict(
     if named.any():
         table.loc[named, "held_out"] = True
         inputs = _inputs_of(law, table[named], inputs)
-    if not inputs and flops is None:
-        raise FitError(_nothing_said(law, table["run"], run))
-    best = None
-    study = request.study(table, bootstraps=bootstraps, far_factor=far_factor, given=_besides(law, inputs, flops))
-    if flops is not None:
-        if {"params", "tokens"} & set(inputs):
-            raise FitError("flops: chooses params and tokens by itself. Fix: leave out --flops, or give it alone.")
-        best = optimum(study, flops)
+    _check_asked(law, inputs, flops, table["run"], run)
+    given = {} if flops is None else inputs  # what an optimum is told besides its budget
+    study = request.study(table, sampling=sampling, far_factor=far_factor, given=given)
+    best = None if flops is None else optimum(study, flops)
+    if best is not None:
         inputs = {**inputs, "params": best.params.value, "tokens": best.tokens.value}
     found = dataclasses.replace(
         prediction.predict(study, inputs, run or ""),
@@ -92,6 +89,18 @@ def _check_out(out: Path) -> None:
         prediction.read(out)
 
 
+def _check_asked(
+    law: "Law", inputs: Mapping[str, float], flops: float | None, runs: "pd.Series", run: str | None
+) -> None:
+    """Raise FitError where nothing says which run is predicted, or a budget and the sizes that it chooses do."""
+    from analysis.fit import FitError
+
+    if not inputs and flops is None:
+        raise FitError(_nothing_said(law, runs, run))
+    if flops is not None and {"params", "tokens"} & set(inputs):
+        raise FitError("flops: chooses params and tokens by itself. Fix: leave out --flops, or give it alone.")
+
+
 def _nothing_said(law: "Law", runs: "pd.Series", run: str | None) -> str:
     """What is wrong where no input of the run to predict is known."""
     ways = f"--at {'=... '.join(law.inputs)}=... or --flops"
@@ -102,13 +111,6 @@ def _nothing_said(law: "Law", runs: "pd.Series", run: str | None) -> str:
         return f"run = {run!r}: its row has none of {', '.join(law.inputs)}. Fix: fill them in, or give {ways}."
     near = ", ".join(difflib.get_close_matches(run, names, n=3, cutoff=0.3) or names[:3] or ["none"])
     return f"run = {run!r}: no such run in the table; nearest: {near}. Fix: name one of its rows, or give {ways}."
-
-
-def _besides(law: "Law", inputs: Mapping[str, float], flops: float | None) -> dict[str, float]:
-    """What an optimum is told besides its budget: the law's further inputs."""
-    if flops is None:
-        return {}
-    return {name: value for name, value in inputs.items() if name not in ("params", "tokens")}
 
 
 def _inputs_of(law: "Law", rows: "pd.DataFrame", given: Mapping[str, float]) -> dict[str, float]:

@@ -87,7 +87,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Request:
-    """A law, how it is fitted, and how sure its intervals are to be."""
+    """A law, and how it is fitted."""
 
     law: str = "chinchilla"
     """Name of the law, or FILE.py:NAME for a law that a Python file of your own defines."""
@@ -97,10 +97,6 @@ class Request:
     """Loss of a residual: huber, least_squares or huber_likelihood (free scale). They have different optima."""
     delta: float | None = None
     """Residual where huber turns from square to linear, 1e-3 if not given; huber_likelihood counts it in scales."""
-    level: float = 0.9
-    """Share of the distribution inside each interval."""
-    seed: int = 0
-    """Seed of the resamples."""
 
     def chosen_law(self) -> "Law":
         """The law with its held constants. Raises LawError for an unknown name."""
@@ -123,14 +119,6 @@ class Request:
             raise FitError(f"delta = {self.delta:g}: must be positive. Fix: use 1e-3.")
         return Objective(named.name, self.delta)
 
-    def chosen_seed(self) -> int:
-        """The seed. Raises FitError for a negative one."""
-        from analysis.fit import FitError
-
-        if self.seed < 0:
-            raise FitError(f"seed = {self.seed}: must not be negative. Fix: use 0.")
-        return self.seed
-
     def read(self, source: Source, *also: str) -> "pd.DataFrame":
         """The runs table that a source holds for this law, with the further columns `also`; "" names none."""
         law = self.chosen_law()
@@ -140,14 +128,7 @@ class Request:
         """The law fitted to a table, with its intervals."""
         from analysis.studies import fit_table
 
-        return fit_table(
-            table,
-            law=self.chosen_law(),
-            objective=self.chosen_objective(),
-            level=self.level,
-            seed=self.chosen_seed(),
-            **settings,
-        )
+        return fit_table(table, law=self.chosen_law(), objective=self.chosen_objective(), **settings)
 
 
 Merged = tyro.conf.arg(name="")

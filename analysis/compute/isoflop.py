@@ -19,8 +19,9 @@ from analysis.compute.surface import Surface, fit_surface
 from analysis.compute.valleys import Budget, Noise, Valleys, valleys
 from analysis.fit import LEAST_SQUARES, FitError, LeftOut, fit
 from analysis.fit.batched import solve
-from analysis.intervals import Estimate, Interval, check_resampling, percentile_interval, with_intervals
+from analysis.intervals import Estimate, Interval, check_sampling, percentile_interval, with_intervals
 from analysis.laws import LOSS_FRONTIER, evaluate
+from analysis.sampling import ONE_FIT, Sampling
 
 AUTO = "auto"
 CURVE_POINTS = 60
@@ -104,18 +105,16 @@ def fit_isoflop(
     table: pd.DataFrame,
     surface: Surface | None = None,
     settings: ValleySettings = AUTO_VALLEYS,
-    *,
-    level: float = 0.9,
-    bootstraps: int = 1000,
-    seed: int = 0,
+    sampling: Sampling = ONE_FIT,
 ) -> IsoFlop:
     """Fit approach 2 to the usable rows of a runs table with a `budget_flops` column.
 
     surface: a law fitted to the table, by which the design is judged; `chinchilla` is fitted where none is given. Its
-    draws are needed where minima are the law's. Intervals are over `bootstraps` draws of the noise of a run. Raises
-    FitError when fewer than three budgets give a minimum inside the sizes trained.
+    draws are needed where minima are the law's. Intervals are over `sampling.bootstraps` draws of the noise of a run.
+    Raises FitError when fewer than three budgets give a minimum inside the sizes trained.
     """
-    check_resampling(level, bootstraps)
+    check_sampling(sampling)
+    level, seed = sampling.level, sampling.seed
     surface, how = fit_surface(table) if surface is None else surface, settings.how
     found = valleys(
         table,
@@ -136,7 +135,8 @@ def fit_isoflop(
     )
     chosen, why = _choice(how, design, missing)
     generator = np.random.default_rng(seed)
-    read = _of_law(found.budgets, surface) if chosen == LAW else _of_curves(chosen, found, bootstraps, generator)
+    draws = sampling.bootstraps
+    read = _of_law(found.budgets, surface) if chosen == LAW else _of_curves(chosen, found, draws, generator)
     weights, shares = weights_of(found.budgets, read.log_params)
     used = weights > 0
     left_out = [*found.left_out, *(_left_out(found.budgets[i], read.side[:, i]) for i in np.flatnonzero(~used))]

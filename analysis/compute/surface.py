@@ -28,7 +28,8 @@ class Surface:
 
 def fit_surface(table: pd.DataFrame, law: Law = CHINCHILLA, objective: Objective = HUBER) -> Surface:
     """A law of params and tokens fitted to a table, without draws. Raises FitError as `analysis.fit.fit` does."""
+    table = complete(table)
     points, left_out = select(law, table)
-    flops = complete(table)["flops"].to_numpy(np.float64)[points.rows]
+    flops = table["flops"].to_numpy(np.float64)[points.rows]
     rule = fit_flop_rule(points.inputs["params"], points.inputs["tokens"], flops)
     return Surface(law, fit_points(law, points, left_out, objective).array(), rule, objective)

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.compute.surface import Surface
-from analysis.fit import FitError, LeftOut, Points, outliers, select
+from analysis.fit import FitError, LeftOut, Points, missing_reason, outliers, select
 from analysis.laws import evaluate
 from analysis.runs_table import complete
+from analysis.tables.files import words_of
 
 WIDEST_BUDGET = 1.5  # factor that the runs of one budget may span
 SETTINGS = ("learning_rate", "batch_tokens", "weight_decay")  # repeats that differ in one are no repeats
@@ -104,7 +105,11 @@ def valleys(
         raise FitError(f"{surface.law.output}: must be positive for a valley. Fix: leave approach 2 out.")
     rows = table.iloc[points.rows].reset_index(drop=True)
     flops = rows["budget_flops"].to_numpy(np.float64)
-    left_out = [LeftOut(points.runs[i], "budget_flops is missing") for i in np.flatnonzero(np.isnan(flops))]
+    words, labels = words_of(table), table.index[points.rows]
+    left_out = [
+        LeftOut(points.runs[i], missing_reason("budget_flops", words, labels[i]))
+        for i in np.flatnonzero(np.isnan(flops))
+    ]
     points, rows, flops = _kept(~np.isnan(flops), points, rows, flops)
     groups, notes = _grouped(flops, tolerance)
     apart, outlying = _apart(surface, points, groups)

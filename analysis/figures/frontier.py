@@ -72,7 +72,7 @@ def loss_against_compute(
     best, low, high = _efficient(study, flops, 2)
     with canvas(columns, 3.0 if columns == "one" else 3.2) as (figure, axes):
         axes.plot(runs["flops"], runs["loss_nats"], color=GREY, **dots(len(runs), 2.8))
-        axes.plot([], [], color=GREY, label="runs fitted", **dots(1, 2.8))
+        axes.plot([], [], color=GREY, label=f"{study.law.fit.counted} fitted", **dots(1, 2.8))
         axes.plot(flops, best, color=DARK, label="compute-optimal loss, approach 3")
         axes.fill_between(flops, low, high, color=DARK, alpha=0.25, linewidth=0, label=interval_label(study))
         mark_edge(axes, study.largest_flops)

@@ -62,7 +62,7 @@ def loss_surface(
             sizes = np.geomspace(*x, 50)
             axes.plot(sizes, rule.tokens(10.0**exponent, sizes), ":", color="0.6", linewidth=0.6, zorder=1)
         axes.plot(runs["params"], runs["tokens"], color=WARM, zorder=3, **dots(len(runs), 2.6))
-        axes.plot([], [], color=WARM, label="runs fitted", **dots(1, 2.6))
+        axes.plot([], [], color=WARM, label=f"{study.law.fit.counted} fitted", **dots(1, 2.6))
         axes.plot(params[:, 0], tokens[:, 0], color=DARK, linewidth=1.6, label="efficient line, approach 3", zorder=4)
         band = [interval_at(study, sizes) for sizes in params]
         ends = [interval.low for interval in band], [interval.high for interval in band]
@@ -109,7 +109,7 @@ def residuals(table: pd.DataFrame, study: Study, columns: Columns = "two") -> Fi
         last = axes.flat[-1]
         last.hist(left, bins=min(40, max(8, len(left) // 4)), color="0.75", edgecolor="white", linewidth=0.4)
         _spread_lines(last.axvline, spread)
-        last.set(xlabel=f"measured minus\nfitted ({unit})", ylabel="runs")
+        last.set(xlabel=f"measured minus\nfitted ({unit})", ylabel=study.law.fit.counted)
         last.legend([last.lines[-1]], ["two residual scales"], loc="upper right")
         last.set_ylim(0, 1.25 * last.get_ylim()[1])
         last.xaxis.set_major_locator(MaxNLocator(4))
@@ -145,7 +145,7 @@ def prediction_against_measurement(
         top.plot(line, line, color="0.6", linewidth=0.8, label="measured = predicted")
         bottom.axhline(0.0, color="0.6", linewidth=0.8)
         top.plot(predicted, outputs, color=DARK, **dots(len(runs)))
-        top.plot([], [], color=DARK, label="runs fitted", **dots(1))
+        top.plot([], [], color=DARK, label=f"{study.law.fit.counted} fitted", **dots(1))
         bottom.plot(predicted, 100 * (outputs / predicted - 1), color=DARK, **dots(len(runs)))
         if prediction is not None and measured is not None:
             _draw_held_out(top, bottom, prediction, measured)

@@ -6,5 +6,14 @@ from; an objective is one entry of `objectives.OBJECTIVES`. `residual_tests` has
 
 from analysis.fit.fitting import Fit, fit, fit_points
 from analysis.fit.objectives import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, OBJECTIVES, Objective
-from analysis.fit.points import FitError, LeftOut, Points, left_out, reasons_left_out, select, those_left_out
+from analysis.fit.points import (
+    FitError,
+    LeftOut,
+    Points,
+    left_out,
+    missing_reason,
+    reasons_left_out,
+    select,
+    those_left_out,
+)
 from analysis.fit.residual_tests import Outliers, outliers, outliers_by_run, pure_error

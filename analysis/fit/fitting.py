@@ -14,6 +14,8 @@ from analysis.fit.points import FitError, LeftOut, Points, select, those_left_ou
 from analysis.fit.search import search
 from analysis.fit.starts import off_bounds
 from analysis.laws import LAWS, Law, evaluate
+from analysis.runs_table import complete
+from analysis.tables.runs import rows_or_runs
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Fit:
     ended within 1e-6 relative of the best value. condition_number: ratio of the largest to the smallest singular value
     of d residual / d variable, without the variables that have no effect where they are, such as constants at their
     bound. residual_scale: standard deviation of the residuals (of log loss, for most laws), with (points - parameters)
-    degrees of freedom.
+    degrees of freedom. ranges: smallest and largest value fitted of each of the law's inputs and of its output.
     """
 
     law: Law
@@ -39,8 +41,14 @@ class Fit:
     gradient_norm: float
     condition_number: float
     residual_scale: float
+    ranges: dict[str, tuple[float, float]]
     used: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+
+    @property
+    def counted(self) -> str:
+        """What `used` counts: rows where a run has several, else runs."""
+        return rows_or_runs(len(self.used), len(set(self.used)))
 
     def array(self) -> np.ndarray:
         """The fitted constants (parameters,), in the law's order."""
@@ -48,12 +56,12 @@ class Fit:
 
 
 def fit(law: Law, table: pd.DataFrame, objective: Objective = HUBER) -> Fit:
-    """Fit `law` to the usable rows of `table` from many starting points; the lowest minimum is returned.
+    """Fit `law` to the usable rows of any `table` from many starting points; the lowest minimum is returned.
 
     Raises FitError when fewer points than parameters + 1 are usable, when an input is constant and its effect cannot be
     told from a constant, or when several inputs are powers of one another.
     """
-    return fit_points(law, *select(law, table), objective)
+    return fit_points(law, *select(law, complete(table)), objective)
 
 
 def fit_points(law: Law, points: Points, left_out: tuple[LeftOut, ...], objective: Objective = HUBER) -> Fit:
@@ -79,6 +87,9 @@ def fit_points(law: Law, points: Points, left_out: tuple[LeftOut, ...], objectiv
         gradient_norm=float(np.max(np.abs(found.gradient[best]))),
         condition_number=float(singular[0] / max(singular[-1], 1e-300)),
         residual_scale=residual_scale,
+        ranges={
+            name: (float(x.min()), float(x.max())) for name, x in {**points.inputs, law.output: points.output}.items()
+        },
         used=points.runs,
         left_out=left_out,
     )

@@ -3,7 +3,7 @@
 `reasons_left_out` is the single definition of a usable row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Law
-from analysis.runs_table import complete
+from analysis.tables.files import words_of
 
 NAMED_ROWS = 5  # of those left out
 Rule = Literal["positive and finite", "finite and at least zero", "finite"]
@@ -49,10 +49,9 @@ def select(law: Law, table: pd.DataFrame) -> tuple[Points, tuple[LeftOut, ...]]:
     """The rows a fit of `law` may use, and every other row with the reason it is left out.
 
     A row is used when `reasons_left_out` has nothing to say of it: the law's inputs and output must be positive, unless
-    the law says otherwise. table: any; it is completed first. Raises FitError when a column of the law is missing or
-    twice there, TableError as `complete` does.
+    the law says otherwise. table: a complete one (`runs_table.complete`). Raises FitError when a column of the law is
+    missing or twice there.
     """
-    table = complete(table)
     _check_columns(law, table)
     reasons = reasons_left_out(table, {name: _rule(law, name) for name in (law.output, *law.inputs)})
     for name, allowed in law.choices:
@@ -70,7 +69,7 @@ def reasons_left_out(table: pd.DataFrame, rules: Mapping[str, Rule]) -> np.ndarr
     A row is used when it is not held out, its status is done, it keeps every rule, and it is not an exact copy of an
     earlier row. rules: what the values of a column must be.
     """
-    reasons = np.full(len(table), "", dtype=object)
+    reasons, words = np.full(len(table), "", dtype=object), words_of(table)
 
     def leave_out(rows: np.ndarray, text) -> None:
         for i in np.flatnonzero(rows & (reasons == "")):
@@ -80,9 +79,15 @@ def reasons_left_out(table: pd.DataFrame, rules: Mapping[str, Rule]) -> np.ndarr
     leave_out(table["status"].fillna("unknown").ne("done").to_numpy(bool), lambda i: _status_reason(table.iloc[i]))
     for name, rule in rules.items():
         kept = _keeps(rule, _numbers(table[name]))
-        leave_out(~kept, lambda i, name=name, rule=rule: _value_reason(name, table[name].iloc[i], rule))
+        leave_out(~kept, lambda i, name=name, rule=rule: _value_reason(table, name, i, rule, words))
     leave_out(_copies(table), lambda i: "exact copy of an earlier row")
     return reasons
+
+
+def missing_reason(name: str, words: Mapping[str, Mapping[int, str]], label: Hashable) -> str:
+    """Why a cell without a number is of no use: the word that stood there (`words_of` its table), or that none did."""
+    word = words.get(name, {}).get(label)
+    return f"{name} is missing or NaN" if word is None else f"{name} = {word!r} is not a number"
 
 
 def left_out(table: pd.DataFrame, reasons: np.ndarray) -> tuple[LeftOut, ...]:
@@ -101,6 +106,9 @@ def those_left_out(left_out: Sequence[LeftOut], used: int) -> str:
 
 
 def _check_columns(law: Law, table: pd.DataFrame) -> None:
+    absent = [name for name in ("run", "status", "held_out") if name not in table.columns]
+    if absent:
+        raise FitError(f"table: has no {absent[0]}, and so is not complete. Fix: call runs_table.complete on it once.")
     for name in (*law.inputs, law.output):
         if name not in table.columns:
             raise FitError(
@@ -134,9 +142,10 @@ def _keeps(rule: Rule, values: np.ndarray) -> np.ndarray:
     return np.isfinite(values) & lowest[rule]
 
 
-def _value_reason(name: str, value: object, rule: str) -> str:
+def _value_reason(table: pd.DataFrame, name: str, row: int, rule: str, words: Mapping[str, Mapping[int, str]]) -> str:
+    value = table[name].iloc[row]
     if pd.isna(value):
-        return f"{name} is missing or NaN"
+        return missing_reason(name, words, table.index[row])
     try:
         return f"{name} = {float(value):g} is not {rule}"
     except (TypeError, ValueError):

@@ -41,6 +41,7 @@ from analysis.intervals.resampling import POINTS, Resampling, bootstrap_weights,
 from analysis.intervals.run_noise import RunNoise, directions
 from analysis.laws import Law, evaluate
 from analysis.runs_table import complete
+from analysis.sampling import ONE_FIT, Sampling
 
 WEAK_RATIO = 10.0  # a positive constant whose interval spans more than this factor is called weakly identified
 WEAK_CONDITION = 1e8
@@ -97,32 +98,32 @@ def estimate(
     table: pd.DataFrame,
     *,
     objective: Objective = HUBER,
-    level: float = 0.9,
-    bootstraps: int = 1000,
-    seed: int = 0,
+    sampling: Sampling = ONE_FIT,
     resampling: Resampling = POINTS,
 ) -> Estimate:
-    """Fit `law` and bootstrap the points; all resamples are solved together, each from the fitted optimum.
+    """Fit `law` to any table and bootstrap the points; all resamples are solved together, each from the optimum.
 
     Raises FitError as `fitting.fit` does, for a level outside (0, 1), fewer than 20 bootstraps, or a resampling that
     the table does not allow.
     """
-    check_resampling(level, bootstraps)
-    table = complete(table)
+    return estimate_rows(law, complete(table), objective, sampling, resampling)
+
+
+def estimate_rows(
+    law: Law, table: pd.DataFrame, objective: Objective, sampling: Sampling, resampling: Resampling = POINTS
+) -> Estimate:
+    """`estimate` for a table that is complete already."""
+    check_sampling(sampling)
     points, left_out = select(law, table)
     result = fit_points(law, points, left_out, objective)
-    settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
-    return bootstrapped(result, points, table, resampling=resampling, **settings)
+    return bootstrapped(result, points, table, sampling, resampling)
 
 
 def bootstrapped(
     result: Fit,
     points: Points,
     table: pd.DataFrame,
-    *,
-    level: float,
-    bootstraps: int,
-    seed: int,
+    sampling: Sampling,
     resampling: Resampling,
     profiles: Mapping[str, Profile] | None = None,
 ) -> Estimate:
@@ -130,8 +131,8 @@ def bootstrapped(
 
     profiles: of the fit's constants, where they are known.
     """
-    check_resampling(level, bootstraps)
-    law = result.law
+    check_sampling(sampling)
+    law, level, bootstraps, seed = result.law, sampling.level, sampling.bootstraps, sampling.seed
     profiles = profile(result, points, level) if profiles is None else profiles
     units = resampling.units(table, points)
     strata = resampling.strata(table, points, units)
@@ -211,13 +212,13 @@ def _weak(result: Fit, intervals: Mapping[str, Interval], level: float) -> dict[
     return weak
 
 
-def predictive(result: Fit, points: Points, *, bootstraps: int = 1000, seed: int = 0) -> Predictive:
-    """Refit the law to its own prediction plus resampled studentised residuals, `bootstraps` times.
+def predictive(result: Fit, points: Points, sampling: Sampling = ONE_FIT) -> Predictive:
+    """Refit the law to its own prediction plus resampled studentised residuals, `sampling.bootstraps` times.
 
     Where runs have several points, what a run's points share is drawn for each run, and is noise of a new run. In a
     large table the constants are drawn by `one_step`, and the noise of a run is all that an interval holds.
     """
-    law = result.law
+    law, bootstraps, seed = result.law, sampling.bootstraps, sampling.seed
     fitted = law.target(evaluate(law, result.array(), points.inputs))
     residuals = law.target(points.output) - fitted
     if len(set(points.runs)) < len(residuals):
@@ -266,7 +267,7 @@ def predictive_intervals(
 
     The pivot is (log of a new resampled output - log of its own refit) / (scale of that refit).
     """
-    check_resampling(level, len(spread.scales))
+    check_sampling(Sampling(len(spread.scales), level, seed))
     centre = law.target(evaluate(law, result.array(), inputs))
     if spread.scale == 0.0:
         return (law.output_of(centre),) * 3
@@ -288,12 +289,16 @@ def predictive_interval(
     return holding(*(float(end[0]) for end in predictive_intervals(law, result, spread, inputs, level, seed)))
 
 
-def check_resampling(level: float, bootstraps: int) -> None:
-    """Raise FitError unless the level lies inside (0, 1) and there are at least 20 bootstraps."""
-    if not 0 < level < 1:
-        raise FitError(f"level = {level:g}: must lie between 0 and 1. Fix: use 0.9 for 90 % intervals.")
-    if bootstraps < 20:
-        raise FitError(f"bootstraps = {bootstraps}: must be at least 20 for an interval to have ends. Fix: use 1000.")
+def check_sampling(sampling: Sampling) -> None:
+    """Raise FitError unless the level lies inside (0, 1), there are 20 bootstraps, and the seed is not negative."""
+    if not 0 < sampling.level < 1:
+        raise FitError(f"level = {sampling.level:g}: must lie between 0 and 1. Fix: use 0.9 for 90 % intervals.")
+    if sampling.bootstraps < 20:
+        raise FitError(
+            f"bootstraps = {sampling.bootstraps}: must be at least 20 for an interval to have ends. Fix: use 1000."
+        )
+    if sampling.seed < 0:
+        raise FitError(f"seed = {sampling.seed}: must not be negative. Fix: use 0.")
 
 
 def _refit(law: Law, result: Fit, inputs: dict, outputs: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -102,6 +102,12 @@ def optima_section(
     rows = [row for flops in budgets for row in _optimum_rows([by.get((flops, a)) for a in approaches])]
     far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
     warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())
+    warnings += tuple(
+        Strong((f"{name} at ", Number(best.flops), f" FLOP {found.warning}."))
+        for best in optima
+        for name, found in best.hyperparameter_reach.items()
+        if found.warning
+    )
     return Section(
         "Compute-optimal runs",
         (

@@ -14,6 +14,7 @@ from analysis.quantities import with_unit
 from analysis.report.document import Content, Figure, Number, rows_of_runs
 from analysis.report.study import StudyReport
 from analysis.studies import MEASURES_BY_LENGTH, Backtest, Comparison, by_length
+from analysis.tables.runs import rows_or_runs
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFi
     if study.isoflop is not None:
         caption = (
             "Held-out loss (nats per token) against params, one marker and curve per compute budget (",
-            Number(sum(valley.runs for valley in study.isoflop.valleys), "d"), " runs). Left of a minimum the model is "
-            "too small for its budget, right of it it sees too few tokens. Stars are the minima of the curves, bars "
-            "their ", level, "s.",
+            Number(sum(valley.runs for valley in study.isoflop.valleys), "d"), f" {study.law.fit.counted}). Left of a "
+            "minimum the model is too small for its budget, right of it it sees too few tokens. Stars are the minima "
+            "of the curves, bars their ", level, "s.",
         )  # fmt: skip
         figure = Figure("isoflop_valleys", "IsoFLOP valleys", caption)
         found.append(CaptionedFigure(figure, lambda: figures.isoflop_valleys(study)))
@@ -139,11 +140,12 @@ def _of_the_backtest(backtest: Backtest | None) -> list[CaptionedFigure]:
     if backtest is None:
         return []
     unit = f" ({backtest.unit})" if backtest.unit else ""
+    scored = rows_or_runs(sum(len(cut.runs) for cut in backtest.cuts), sum(len(set(cut.runs)) for cut in backtest.cuts))
     caption = (
-        f"Left: predicted minus measured {backtest.output}{unit} of every run that lay above a cut, against how many "
-        f"times beyond the largest fitted {backtest.by} it lies; lines are means over a third of a decade. Right: mean "
-        "absolute error of each cut, and the share of its runs inside their ", Number(backtest.level, ".0%"),
-        " interval. Each fit saw only the runs below its cut.",
+        f"Left: predicted minus measured {backtest.output}{unit} of all {scored} that lay above a cut, against how "
+        f"many times beyond the largest fitted {backtest.by} they lie; lines are means over a third of a decade. "
+        f"Right: mean absolute error of each cut, and the share of its {scored} inside their ",
+        Number(backtest.level, ".0%"), " interval. Each fit saw only the runs below its cut.",
     )  # fmt: skip
     figure = Figure("backtest", "Back-test", caption)
     return [CaptionedFigure(figure, lambda: figures.backtest_errors(backtest))]

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from analysis.intervals import Interval
 from analysis.intervals.interval import AT_BOUND, DEGENERATE, NOT_DETERMINED, NOTES, OPEN_ABOVE
+from analysis.tables.runs import rows_or_runs
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,8 @@ def notes_on(intervals: Iterable[Interval]) -> tuple["Paragraph", ...]:
 def rows_of_runs(rows: int, runs: int, kind: str = "") -> Content:
     """So many runs of a `kind`, or rows of so many, where runs have several: "18 fitted runs", "40 fitted rows of 8
     runs"."""
-    if rows == runs:
-        return (Number(runs, "d"), f" {kind}runs")
-    return (Number(rows, "d"), f" {kind}rows of ", Number(runs, "d"), " runs")
+    of_runs: Content = () if rows == runs else (" of ", Number(runs, "d"), " runs")
+    return (Number(rows, "d"), f" {kind}{rows_or_runs(rows, runs)}", *of_runs)
 
 
 def one_line(text: str) -> str:

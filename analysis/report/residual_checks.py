@@ -78,7 +78,7 @@ def _outliers(checks: ResidualChecks, fit: Fit) -> tuple[Paragraph | Table, ...]
     title, from_what = ("Rows apart", "other rows of its run") if by_run else ("Outliers", "law")
     text = (
         Strong((f"{title}: ", Number(len(rows), "d"), " of ", Number(len(fit.used), "d"),
-                " fitted rows" if by_run else " fitted runs")),
+                f" fitted {fit.counted}")),
         f". Each is further from the {from_what} than ", Number(checks.outlier_factor, ".3g"), " robust scales of the "
         f"residuals{' of all' if by_run else ''}, further than normal noise puts any "
         f"{'row' if by_run else 'run'} of a table of this size. ", _what_to_do(fit),

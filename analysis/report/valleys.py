@@ -33,8 +33,8 @@ def valleys_section(study: Study) -> Section:
         for valley in isoflop.valleys
     )
     columns = (
-        "budget (FLOP)", "runs", "optimal params (count)", "optimal tokens (count)", "loss there (nats per token)",
-        "points off the curve (nats)",
+        "budget (FLOP)", study.law.fit.counted, "optimal params (count)", "optimal tokens (count)",
+        "loss there (nats per token)", "points off the curve (nats)",
     )  # fmt: skip
     blocks = (Paragraph(_how_it_is_read(isoflop)), Table(columns, rows), Bullets(tuple(_lines(study, isoflop))))
     return Section(TITLE, blocks)

@@ -22,6 +22,7 @@ from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_tabl
 from analysis.studies.law_ranking import Ranking, rank_laws
 from analysis.studies.planned_design import PlannedDesign, judge, prior_of
 from analysis.studies.prediction import Prediction, PredictionError, Score, predict, score
+from analysis.studies.reach import reach
 from analysis.studies.residual_checks import (
     Explained,
     LackOfFit,
@@ -31,6 +32,6 @@ from analysis.studies.residual_checks import (
     residual_checks,
 )
 from analysis.studies.schedule_areas import schedule_areas
-from analysis.studies.study import Study, fit_table, fitted_rows, planning_law, reach
+from analysis.studies.study import Study, fit_table, fitted_rows, planning_law
 from analysis.studies.sweep_laws import SweepLaws, sweep_laws
 from analysis.studies.task_forecasts import TaskForecasts, forecast_tasks

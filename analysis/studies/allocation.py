@@ -15,7 +15,9 @@ from analysis.compute.frontier import departures, paired
 from analysis.compute.serving import FORWARD_SHARE
 from analysis.fit import FitError
 from analysis.intervals import NOT_DETERMINED, Estimate, Interval, bca_interval, percentile_interval
-from analysis.studies.study import Study, planning_law, reach
+from analysis.studies.reach import furthest_outside, reach
+from analysis.studies.study import Study, planning_law
+from analysis.tables.units import check_stated_counts
 
 DEPARTURES = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)
 
@@ -25,7 +27,8 @@ class Optimum:
     """The compute-optimal run at a budget, under `rule`.
 
     loss_nats is None where approach 2 has no loss frontier. hyperparameters: what each hyperparameter law says at this
-    params and tokens, by the name of its output (learning_rate, batch_tokens, ...).
+    params and tokens, by the name of its output (learning_rate, batch_tokens, ...); hyperparameter_reach: how far that
+    is from what the law was fitted to.
     """
 
     flops: float
@@ -38,6 +41,7 @@ class Optimum:
     loss_nats: Interval | None
     reach: Reach
     hyperparameters: dict[str, Interval] = field(default_factory=dict)
+    hyperparameter_reach: dict[str, Reach] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,10 @@ def optimum(
 
     approach 3 minimises the parametric law along the budget; 2 reads the power laws of the valleys, which know the
     table's counting alone. hyperparameters: fitted laws of params, tokens or flops, read at the optimum.
-    Raises FitError when the study has no such approach, or for a budget that is not positive.
+    Raises FitError when the study has no such approach, or for a budget that is not positive; TableError for one that
+    is none.
     """
-    flops = _positive("flops", flops, "give a budget in raw FLOPs, as 1e18")
+    flops = _budget(study, flops)
     if approach == 2:
         if rule is not None and rule != study.flop_rule:
             raise FitError("rule: approach 2 holds under the table's own FLOPs. Fix: ask approach 3.")
@@ -96,7 +101,7 @@ def optimum(
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     params, tokens, loss = efficient_runs(law, values, rule, flops)
     at = {"params": params, "tokens": tokens, "flops": np.full(len(params), flops)}
-    read = {name: interval for e in hyperparameters for name, interval in _read(study, e, at)}
+    read = {one.fit.law.output: _read(study, one, at) for one in hyperparameters}
     return Optimum(
         flops,
         rule,
@@ -107,7 +112,8 @@ def optimum(
         interval_at(study, tokens / params),
         interval_at(study, loss),
         reach(study, {**study.given, "params": params[0], "tokens": tokens[0]}),
-        read,
+        {name: interval for name, (interval, _) in read.items()},
+        {name: far for name, (_, far) in read.items()},
     )
 
 
@@ -131,7 +137,7 @@ def cost_of_departing(
 
     Each draw departs from its own optimum: the interval says how sure the valley's walls are, not where it lies.
     """
-    flops = _positive("flops", flops, "give a budget in raw FLOPs, as 1e18")
+    flops = _budget(study, flops)
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     factors = [_positive("factor", factor, "give multiples of the optimal params, as 0.5") for factor in factors]
     penalties, multiples = departures(law, values, rule, flops, np.array(factors))
@@ -150,11 +156,13 @@ def cost_of_departing(
 def lifetime_optimum(study: Study, loss_nats: float, inference_tokens: float, rule: FlopRule | None = None) -> Lifetime:
     """The cheapest way to train to a loss and then serve `inference_tokens` (Sardana et al. 2024, section 2).
 
-    Raises FitError for a loss the law does not reach at any size, or one that is not positive.
+    Raises FitError for a loss the law does not reach at any size, or one that is not positive; TableError for served
+    tokens that are no count.
     """
     loss = _positive("loss", loss_nats, "give nats per token")
     served = _positive("inference_tokens", inference_tokens, "give the tokens served over the model's life")
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
+    check_stated_counts({"inference_tokens": served}, {"inference_tokens": study.ranges["tokens"]})
     params, tokens, training, total = cheapest_runs(law, values, rule, loss, served)
     if not np.isfinite(params[0]):
         raise FitError(
@@ -205,7 +213,7 @@ def _by_valleys(study: Study, flops: float) -> Optimum:
     return Optimum(flops, study.flop_rule, 2, study.level, params, tokens, ratio, loss, far)
 
 
-def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> list[tuple[str, Interval]]:
+def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> tuple[Interval, Reach]:
     """A hyperparameter law at the optimum: its draws are paired with those of the optimum, which are independent."""
     law, draws = estimate.fit.law, len(study.law.draws)
     unknown = set(law.inputs) - set(at)
@@ -216,9 +224,17 @@ def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> lis
         )
     constants = np.concatenate([estimate.fit.array()[None], estimate.draws[np.arange(draws) % len(estimate.draws)]])
     found = paired(law, constants, {name: values[: 1 + draws] for name, values in at.items()})
+    reached = {name: at[name][0] for name in law.inputs}
+    far = furthest_outside(reached, estimate.fit.ranges, study.far_factor)
     if study.undetermined:
-        return [(law.output, interval_at(study, found))]
-    return [(law.output, percentile_interval(found[0], found[1:], study.level))]
+        return interval_at(study, found), far
+    return percentile_interval(found[0], found[1:], study.level), far
+
+
+def _budget(study: Study, flops: float) -> float:
+    flops = _positive("flops", flops, "give a budget in raw FLOPs, as 1e18")
+    check_stated_counts({"flops": flops}, {"flops": (study.largest_flops, study.largest_flops)})
+    return flops
 
 
 def _positive(name: str, value: float, fix: str) -> float:

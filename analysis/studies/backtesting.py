@@ -5,15 +5,16 @@ some trust; one whose intervals miss more runs than they promise has not.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from analysis.fit import HUBER, FitError, LeftOut, Objective, Points, fit_points, select, those_left_out
-from analysis.intervals import check_resampling, predictive, predictive_intervals
+from analysis.intervals import check_sampling, predictive, predictive_intervals
 from analysis.laws import Law
 from analysis.runs_table import complete, unit_of
+from analysis.sampling import SEVERAL_FITS, Sampling
 from analysis.studies.caveats import RUNS, SINGLE
 from analysis.studies.study import Study
 from analysis.tables.files import notes_of
@@ -84,9 +85,7 @@ def backtest(
     by: str = "flops",
     cuts: Sequence[float] = (),
     objective: Objective = HUBER,
-    level: float = 0.9,
-    bootstraps: int = 200,
-    seed: int = 0,
+    sampling: Sampling = SEVERAL_FITS,
 ) -> Backtest:
     """Fit `law` to the runs whose `by` is below each cut and score it on the others.
 
@@ -97,7 +96,7 @@ def backtest(
     A cut that leaves too few points for a fit is kept with the reason. Raises FitError when no cut leaves a fit and
     something to score, TableError as `fit_table` does.
     """
-    check_resampling(level, bootstraps)
+    check_sampling(sampling)
     table = with_runs(complete(table))
     points, left_out = select(law, table)
     rows = table.iloc[points.rows]
@@ -116,21 +115,24 @@ def backtest(
                 f"cut = {cut:g}: {runs} of {len(set(points.runs))} runs lie below it in {by}, which spans "
                 f"{ends.min():g} to {ends.max():g}. Fix: cut inside."
             )
-        found.append(_cut(law, points, at, below, cut, objective, level, bootstraps, seed))
+        found.append(_cut(law, points, at, below, cut, objective, sampling))
     if all(cut.reason for cut in found):
         those = those_left_out(left_out, len(points.runs))
         raise FitError(f"cuts: none leaves a fit. The first: {found[0].reason}{those}")
     notes = (*notes_of(table), *unit_notes(law, rows), *_run_note(points))
-    unit, found = unit_of(law.output), tuple(found)
-    return Backtest(law, objective, by, law.output, unit, level, bootstraps, seed, found, left_out, notes)
+    return Backtest(
+        law, objective, by, law.output, unit_of(law.output), **vars(sampling), cuts=tuple(found), left_out=left_out,
+        table_notes=notes,
+    )  # fmt: skip
 
 
 def backtest_of(study: Study, table: pd.DataFrame) -> Backtest | None:
     """The back-test of a study's law on its own table, by compute (or by its first input); None if no cut has a fit."""
     law = study.law.fit.law
     by = "flops" if study.flop_rule is not None or "flops" in law.inputs else law.inputs[0]
+    sampling = replace(SEVERAL_FITS, level=study.level, seed=study.seed)
     try:
-        return backtest(law, table, by=by, objective=study.law.fit.objective, level=study.level, seed=study.seed)
+        return backtest(law, table, by=by, objective=study.law.fit.objective, sampling=sampling)
     except FitError:
         return None  # few or equal runs: there is nothing below a cut that could be fitted
 
@@ -142,9 +144,7 @@ def _cut(
     below: np.ndarray,
     cut: float,
     objective: Objective,
-    level: float,
-    bootstraps: int,
-    seed: int,
+    sampling: Sampling,
 ) -> Cut:
     above = at >= cut
     shown, unseen = points.where(below), points.where(above)
@@ -155,8 +155,8 @@ def _cut(
     except FitError as error:
         nothing = {name: float("nan") for name in ("mean_absolute_error", "mean_relative_error", "bias", "hit_rate")}
         return Cut(cut, *counts, str(error), {}, (), *[empty] * 5, **nothing, furthest=_furthest(at, below))
-    spread = predictive(result, shown, bootstraps=bootstraps, seed=seed)
-    predicted, low, high = predictive_intervals(law, result, spread, unseen.inputs, level, seed)
+    spread = predictive(result, shown, sampling)
+    predicted, low, high = predictive_intervals(law, result, spread, unseen.inputs, sampling.level, sampling.seed)
     error = predicted - unseen.output
     with np.errstate(divide="ignore"):
         relative = np.abs(error) / np.abs(unseen.output)

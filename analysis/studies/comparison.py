@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.fit import LEAST_SQUARES, FitError, LeftOut, left_out, reasons_left_out
-from analysis.intervals import Estimate, estimate
+from analysis.intervals import Estimate, estimate_rows
 from analysis.laws import find
 from analysis.runs_table import check_run_names, complete
+from analysis.sampling import ONE_FIT, Sampling
 
 MEASURES = ("loss_nats", "bits_per_byte", "token_accuracy", "exact_match")
 NEEDED = ("family", "learning_rate", "flops", "params", "loss_nats")
@@ -66,9 +67,7 @@ class Comparison:
     joint_note: str = ""
 
 
-def compare(
-    table: pd.DataFrame, *, law: str | None = None, level: float = 0.9, bootstraps: int = 1000, seed: int = 0
-) -> Comparison:
+def compare(table: pd.DataFrame, *, law: str | None = None, sampling: Sampling = ONE_FIT) -> Comparison:
     """Compare the families of a runs table. Needs `family`, `learning_rate`, `flops`, `params` and `loss_nats`.
 
     Runs that are held out or not done, or whose loss, learning rate, params or flops are not positive numbers, are left
@@ -85,17 +84,16 @@ def compare(
     check_run_names(table["run"])
     reasons = reasons_left_out(table, dict.fromkeys(NEEDED[1:], "positive and finite"))
     families = tuple(
-        _family(str(name), rows, reasons[rows.index], level, bootstraps, seed)
-        for name, rows in table.groupby("family", sort=False)
+        _family(str(name), rows, reasons[rows.index], sampling) for name, rows in table.groupby("family", sort=False)
     )
     if not any(family.cells for family in families):
         raise FitError("status: no run of any family is done. Fix: train the runs first.")
     if law is None:
-        return Comparison(families, level)
-    return Comparison(families, level, *_joint(law, table, families, level, bootstraps, seed))
+        return Comparison(families, sampling.level)
+    return Comparison(families, sampling.level, *_joint(law, table, families, sampling))
 
 
-def _family(name: str, rows: pd.DataFrame, reasons: np.ndarray, level: float, bootstraps: int, seed: int) -> Family:
+def _family(name: str, rows: pd.DataFrame, reasons: np.ndarray, sampling: Sampling) -> Family:
     done, unused = rows[reasons == ""], left_out(rows, reasons)
     cells = tuple(
         _cell(None if np.isnan(budget) else float(budget), alike)
@@ -106,23 +104,20 @@ def _family(name: str, rows: pd.DataFrame, reasons: np.ndarray, level: float, bo
         return Family(name, cells, None, note, unused)
     best = done[done["run"].isin([run for cell in cells for run in cell.runs])]
     try:
-        law = estimate(
-            find("kaplan_compute"), best, objective=LEAST_SQUARES, level=level, bootstraps=bootstraps, seed=seed
-        )
+        law = estimate_rows(find("kaplan_compute"), best, LEAST_SQUARES, sampling)
     except FitError as error:
         return Family(name, cells, None, str(error), unused)
     return Family(name, cells, law, "", unused)
 
 
 def _joint(
-    law: str, table: pd.DataFrame, families: tuple[Family, ...], level: float, bootstraps: int, seed: int
+    law: str, table: pd.DataFrame, families: tuple[Family, ...], sampling: Sampling
 ) -> tuple[Estimate | None, str]:
     best = [run for family in families for cell in family.cells for run in cell.runs]
     definition = find(law)
     chosen = complete(table[table["run"].isin(best)], (*definition.inputs, definition.output))
     try:
-        settings = {"objective": LEAST_SQUARES, "level": level, "bootstraps": bootstraps, "seed": seed}
-        return estimate(definition, chosen, **settings), ""
+        return estimate_rows(definition, chosen, LEAST_SQUARES, sampling), ""
     except FitError as error:
         return None, str(error)
 

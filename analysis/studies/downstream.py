@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.fit import HUBER, LEAST_SQUARES, FitError, Objective
-from analysis.intervals import Estimate, Interval, Resampling, estimate, percentile_interval
+from analysis.intervals import Estimate, Interval, Resampling, estimate_rows, percentile_interval
 from analysis.laws import evaluate, find
+from analysis.sampling import ONE_FIT, Sampling
 
 IDEAL = "the ideal model"
 ROUNDING = 1e-9  # of a value: checkpoints that differ by less do not vary
@@ -42,10 +43,10 @@ def smoothed(
 ) -> pd.DataFrame:
     """Checkpoints of one task: `task_loss` and `accuracy` as means over the last `window` checkpoints of each run.
 
-    table: one row per checkpoint, with columns task_loss_<task> and accuracy_<task>; `by` names the run a checkpoint
-    belongs to and `order` how far it had come. The first `skip` of each run is left away, and `last` marks its end.
-    A task loss that is not positive and an accuracy that is negative count as not measured; a checkpoint without a
-    measurement keeps its place in its run, and no mean stands for it.
+    table: complete, one row per checkpoint, with columns task_loss_<task> and accuracy_<task>; `by` names the run a
+    checkpoint belongs to and `order` how far it had come. The first `skip` of each run is left away, and `last` marks
+    its end. A task loss that is not positive and an accuracy that is negative count as not measured; a checkpoint
+    without a measurement keeps its place in its run, and no mean stands for it.
     A run of one row needs no `order`. Raises FitError for a missing column, a checkpoint whose place in its run is
     unknown, or a window or skip outside its range.
     """
@@ -78,9 +79,7 @@ def fit_two_steps(
     by: str = "run",
     ideal_point: bool = False,
     objective: Objective = HUBER,
-    level: float = 0.9,
-    bootstraps: int = 1000,
-    seed: int = 0,
+    sampling: Sampling = ONE_FIT,
 ) -> TwoSteps:
     """Fit both steps to what `smoothed` gives: step 1 to the last checkpoint of each run by `objective`, step 2 to all
     of them by least squares on accuracy. Runs, named by the column `by`, are drawn as a whole in the bootstraps, since
@@ -89,13 +88,12 @@ def fit_two_steps(
     that does not vary."""
     for name in ("task_loss", "accuracy"):
         _check_varies(name, checkpoints[name].dropna().to_numpy(np.float64))
-    bootstrap = {"level": level, "bootstraps": bootstraps, "seed": seed}
     last, resampling = checkpoints[checkpoints["last"]], Resampling(by=by)
-    first = estimate(find("task_loss"), last, objective=objective, resampling=resampling, **bootstrap)
+    first = estimate_rows(find("task_loss"), last, objective, sampling, resampling)
     if ideal_point:
         checkpoints, resampling = _with_ideal_point(checkpoints, by), Resampling(by=by, within=IDEAL)
-    second = estimate(find("task_accuracy"), checkpoints, objective=LEAST_SQUARES, resampling=resampling, **bootstrap)
-    return TwoSteps(first, second, level)
+    second = estimate_rows(find("task_accuracy"), checkpoints, LEAST_SQUARES, sampling, resampling)
+    return TwoSteps(first, second, sampling.level)
 
 
 def _check_varies(name: str, values: np.ndarray) -> None:
@@ -122,5 +120,4 @@ def _with_ideal_point(checkpoints: pd.DataFrame, by: str) -> pd.DataFrame:
     """The checkpoints and the ideal model, a stratum of its own in the column IDEAL."""
     ideal = pd.DataFrame({"task_loss": [0.0], "accuracy": [1.0], "status": ["done"], "held_out": [False]})
     ideal[by] = ideal["run"] = IDEAL
-    known = checkpoints.assign(status=checkpoints.get("status", "done"), held_out=checkpoints.get("held_out", False))
-    return pd.concat([known.assign(**{IDEAL: 0}), ideal.assign(**{IDEAL: 1})], ignore_index=True)
+    return pd.concat([checkpoints.assign(**{IDEAL: 0}), ideal.assign(**{IDEAL: 1})], ignore_index=True)

@@ -17,8 +17,9 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from analysis.fit import FitError, LeftOut, left_out, reasons_left_out, those_left_out
+from analysis.fit import FitError, LeftOut, left_out, missing_reason, reasons_left_out, those_left_out
 from analysis.runs_table import complete
+from analysis.tables.files import words_of
 
 CELL = ("params", "tokens")
 AXES = ("learning_rate", "batch_tokens")
@@ -124,7 +125,8 @@ def sweep_rows(
     table = complete(table, (*axes, "loss_nats"))
     reasons = reasons_left_out(table, dict.fromkeys((*axes, "loss_nats"), "positive and finite"))
     for name in cell:
-        reasons[table[name].isna().to_numpy(bool) & (reasons == "")] = f"{name} is missing: its cell is unknown"
+        for i in np.flatnonzero(table[name].isna().to_numpy(bool) & (reasons == "")):
+            reasons[i] = f"{missing_reason(name, words_of(table), table.index[i])}: its cell is unknown"
     if not (reasons == "").any():
         raise FitError(
             f"table: no finished row has positive {', '.join(axes)} and loss_nats, and {', '.join(cell)}. Fix: fill "

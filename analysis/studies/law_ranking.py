@@ -8,6 +8,7 @@ Families of runs side by side, under one law each, are `comparison`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from analysis.fit import HUBER, FitError, LeftOut, Objective, fit, select, those
 from analysis.intervals import Interval, percentile_interval
 from analysis.laws import Law
 from analysis.runs_table import complete
+from analysis.sampling import SEVERAL_FITS, Sampling
 from analysis.studies.backtesting import Backtest, Cut, backtest
 
 DRAWS = 2000  # of the runs, for the noise of a difference: a mean each, which costs nothing
@@ -76,9 +78,7 @@ def rank_laws(
     by: str = "flops",
     cuts: Sequence[float] = (),
     objective: Objective = HUBER,
-    level: float = 0.9,
-    bootstraps: int = 200,
-    seed: int = 0,
+    sampling: Sampling = SEVERAL_FITS,
 ) -> Ranking:
     """Back-test each law on the runs that all of them can use, and rank them by mean absolute error.
 
@@ -94,32 +94,24 @@ def rank_laws(
     common = np.array(sorted(set.intersection(*(set(rows) for rows in usable.values())))) if usable else np.array([])
     if not len(common):
         raise FitError("laws: no run can be used by all of them. Fix: leave some out: " + _counts(unranked, usable))
-    shared = table.iloc[common]
     not_shared = tuple(reasons[row] for row in sorted(reasons.keys() - set(common.tolist())))
-    tests, scales = {}, {}
-    for law in laws:
-        if law.name not in usable:
-            continue
-        try:
-            settings = {"objective": objective, "level": level, "bootstraps": bootstraps, "seed": seed}
-            scales[law.name] = fit(law, shared, objective).residual_scale
-            tests[law.name] = backtest(law, shared, by=by, cuts=cuts, **settings)
-        except FitError as error:
-            unranked.append((law.name, str(error)))
+    settings = {"by": by, "cuts": cuts, "objective": objective, "sampling": sampling}
+    tests, scales, failed = _tested([law for law in laws if law.name in usable], table.iloc[common], **settings)
+    unranked += failed
     if not tests:
         those = those_left_out(not_shared, len(common))
         raise FitError(f"laws: none can be back-tested. The first, {unranked[0][0]}: {unranked[0][1]}{those}")
     kept = [i for i in range(len(next(iter(tests.values())).cuts)) if not any(t.cuts[i].reason for t in tests.values())]
     if not kept:
         raise FitError("cuts: below none of them all laws have a fit. Fix: cut higher, or leave out the longest law.")
-    ranked = _ranked(laws, tests, scales, kept, level, seed)
+    ranked = _ranked([law for law in laws if law.name in tests], tests, scales, kept, sampling)
     best = ranked[0].backtest
     scored = [best.cuts[i] for i in kept]
     everything = set().union(*(set(rows) for rows in usable.values()))
     return Ranking(
         output=best.output,
         by=by,
-        level=level,
+        level=sampling.level,
         objective=objective,
         ranked=ranked,
         unranked=tuple(unranked),
@@ -157,6 +149,20 @@ def _usable(
     return usable, reasons, unranked
 
 
+def _tested(
+    laws: Sequence[Law], table: pd.DataFrame, *, objective: Objective, **settings: Any
+) -> tuple[dict[str, Backtest], dict[str, float], list[tuple[str, str]]]:
+    """The back-test of each law and the residual scale of its fit to all rows, and why the others have none."""
+    tests, scales, failed = {}, {}, []
+    for law in laws:
+        try:
+            scales[law.name] = fit(law, table, objective).residual_scale
+            tests[law.name] = backtest(law, table, objective=objective, **settings)
+        except FitError as error:
+            failed.append((law.name, str(error)))
+    return tests, scales, failed
+
+
 def _counts(unranked: Sequence[tuple[str, str]], usable: dict[str, np.ndarray]) -> str:
     counts = [f"{name} can use {len(rows)} rows" for name, rows in usable.items()]
     return "; ".join([*counts, *(f"{name}: {reason}" for name, reason in unranked)]) + "."
@@ -167,8 +173,7 @@ def _ranked(
     tests: dict[str, Backtest],
     scales: dict[str, float],
     kept: Sequence[int],
-    level: float,
-    seed: int,
+    sampling: Sampling,
 ) -> tuple[RankedLaw, ...]:
     """The laws by mean absolute error over the cuts `kept`, each beside the best."""
     cuts = {name: [test.cuts[i] for i in kept] for name, test in tests.items()}
@@ -177,8 +182,6 @@ def _ranked(
     best = min(errors, key=lambda name: errors[name].mean())
     found = []
     for law in laws:
-        if law.name not in tests:
-            continue
         mine = cuts[law.name]
         difference = errors[law.name] - errors[best]
         found.append(
@@ -190,7 +193,7 @@ def _ranked(
                 mean_absolute_error=float(errors[law.name].mean()),
                 mean_relative_error=float((errors[law.name] / np.abs(_pairs(mine, lambda cut: cut.measured))).mean()),
                 hit_rate=float(_pairs(mine, lambda c: (c.low <= c.measured) & (c.measured <= c.high)).mean()),
-                worse=None if law.name == best else _mean_over_runs(difference, runs, level, seed),
+                worse=None if law.name == best else _mean_over_runs(difference, runs, sampling),
             )
         )
     return tuple(sorted(found, key=lambda one: one.mean_absolute_error))
@@ -200,8 +203,8 @@ def _pairs(cuts: Sequence[Cut], number) -> np.ndarray:
     return np.concatenate([number(cut) for cut in cuts])
 
 
-def _mean_over_runs(values: np.ndarray, runs: np.ndarray, level: float, seed: int) -> Interval:
+def _mean_over_runs(values: np.ndarray, runs: np.ndarray, sampling: Sampling) -> Interval:
     """The mean of values (pairs,), with the interval of means over runs drawn again; runs: (pairs,) whose each is."""
     sums, counts = np.bincount(runs, values), np.bincount(runs)
-    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), DRAWS)
-    return percentile_interval(float(values.mean()), (drawn @ sums) / (drawn @ counts), level)
+    drawn = np.random.default_rng(sampling.seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), DRAWS)
+    return percentile_interval(float(values.mean()), (drawn @ sums) / (drawn @ counts), sampling.level)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis import json_values
 from analysis.compute import Design, Surface, efficient_runs, fit_flop_rule, simulate
 from analysis.compute.readings import CANDIDATES, LAW
 from analysis.compute.valleys import Budget, Noise
@@ -92,7 +93,9 @@ def prior_of(name: str, rows: pd.DataFrame, noise_nats: float | None = None) -> 
 def _read(path: Path) -> Study:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return Study.from_dict(data if isinstance(data, dict) else {})
+        return Study.from_dict(data)
+    except json_values.FormatError as error:
+        raise FitError(f"prior = {str(path)!r}: {error}") from None
     except ValueError as error:  # no UTF-8, no JSON, FileError, LawError
         raise FitError(
             f"prior = {str(path)!r}: is no law.json that can be used ({str(error).removesuffix('.')}). Fix: use the "

@@ -21,7 +21,9 @@ from analysis.fit import FitError
 from analysis.intervals import predictive_interval
 from analysis.quantities import QUANTITY
 from analysis.runs_table import unit_of
-from analysis.studies.study import Study, check_choices, reach
+from analysis.studies.given import check_choices
+from analysis.studies.reach import reach
+from analysis.studies.study import Study
 from analysis.tables.units import check_stated_counts
 
 
@@ -37,8 +39,8 @@ class Prediction:
     and the noise of one run). positive: whether the output can be nothing else. run: its name, empty when it has none
     yet. flops: its price under the table's own counting, where the study has one. optimum_params: the law's own optimal
     size, where that chose the run. constants: fitted and held, to `points` of `fitted_runs` runs. table_digest: of the
-    numbers the fit has read. written: date and time, UTC, empty until it is written. measured_before: whether the run
-    was already measured by then, in which case it is no test.
+    numbers the fit has read; table_notes: as in a `Study`. written: date and time, UTC, empty until it is written.
+    measured_before: whether the run was already measured by then, in which case it is no test.
     """
 
     run: str
@@ -63,6 +65,7 @@ class Prediction:
     optimum_params: float | None = None
     measured_before: bool = False
     written: str = ""
+    table_notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         value, low, high = (format(number, QUANTITY) for number in (self.value, self.low, self.high))
@@ -130,6 +133,7 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
         level=study.level,
         flops=flops,
         reach=reach(study, inputs),
+        table_notes=study.table_notes,
     )
 
 
@@ -159,18 +163,25 @@ def write(path: Path, prediction: Prediction) -> Prediction:
         path.rename(path.with_name(f"{path.stem}-{older.written.replace(':', '')}{path.suffix}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     prediction = dataclasses.replace(prediction, written=datetime.now(UTC).isoformat(timespec="seconds"))
-    write_atomically(path, json_values.dumps(prediction).encode())
+    write_atomically(path, json_values.dumps(json_values.to_file(prediction)).encode())
     return prediction
 
 
 def read(path: Path) -> Prediction:
-    """The prediction in a file. Raises PredictionError for one that is absent or that holds something else."""
+    """The prediction in a file; one that was written before notes were kept has none.
+
+    Raises PredictionError for a file that is absent or that holds something else.
+    """
     path = Path(path)
     if not os.path.isfile(path):  # False for any path that no file can have, too, where Path.is_file may raise
         state = "is a folder" if os.path.isdir(path) else "no such file"
         raise PredictionError(f"prediction = {str(path)!r}: {state}. Fix: give a file that isoflop predict wrote.")
     try:
-        return json_values.from_dict(Prediction, json.loads(path.read_text()))
+        data = json.loads(path.read_text())
+        data = {"table_notes": [], **data} if isinstance(data, dict) else data
+        return json_values.from_file(Prediction, data, "predict again, as isoflop predict TABLE --out FILE")
+    except json_values.FormatError as error:
+        raise PredictionError(f"prediction = {str(path)!r}: {error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, json_values.FileError) as error:
         raise PredictionError(
             f"prediction = {str(path)!r}: is not a prediction ({error}). Fix: give a file that isoflop predict wrote."

@@ -1,6 +1,5 @@
 """A study: everything that is learnt from one runs table by fitting a law to it."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,6 @@ from analysis.compute import (
     AUTO_VALLEYS,
     FlopRule,
     IsoFlop,
-    Reach,
     Surface,
     ValleySettings,
     fit_flop_rule,
@@ -21,7 +19,7 @@ from analysis.compute import (
     fit_surface,
 )
 from analysis.compute.frontier import given_inputs
-from analysis.fit import HUBER, FitError, LeftOut, Objective, Points, fit_points, select
+from analysis.fit import HUBER, Fit, FitError, LeftOut, Objective, Points, fit_points, select
 from analysis.intervals import (
     AT_BOUND,
     POINTS,
@@ -31,14 +29,16 @@ from analysis.intervals import (
     Resampling,
     bootstrapped,
     by_run,
-    check_resampling,
+    check_sampling,
     predictive,
     profile,
 )
 from analysis.laws import CHINCHILLA, Law
 from analysis.quantities import is_loss
 from analysis.runs_table import complete, digest
+from analysis.sampling import ONE_FIT, Sampling
 from analysis.studies.caveats import RUNS, SINGLE, are_few, coverage_of_few, undetermined
+from analysis.studies.given import given_of, optima_note
 from analysis.studies.residual_checks import ResidualChecks, residual_checks
 from analysis.tables.files import notes_of
 from analysis.tables.runs import with_runs
@@ -53,7 +53,7 @@ class Study:
     parametric law with its bootstrap (approach 3 when it is `chinchilla`). profiles: its constants' profile
     likelihoods. isoflop: approach 2, or None with the reason in isoflop_note. flop_rule: how the table counts FLOPs,
     None for a law without params and tokens. largest_flops: the largest budget (or run, where no budget is stated) that
-    was fitted. ranges: smallest and largest value fitted of each of the law's inputs and output. far_factor: what lies
+    was fitted. far_factor: what lies
     further than this many times beyond the fitted runs is called an extrapolation wherever it is printed. given: values
     of the law's inputs other than params and tokens at which optima are taken; optima_note: why there are none, or
     nothing. table_digest: of every number the fit has read. table_notes: what the table may mean otherwise, and what
@@ -73,7 +73,6 @@ class Study:
     isoflop_note: str
     flop_rule: FlopRule | None
     largest_flops: float
-    ranges: dict[str, tuple[float, float]]
     far_factor: float
     given: dict[str, float]
     optima_note: str
@@ -85,6 +84,11 @@ class Study:
     def left_out(self) -> tuple[LeftOut, ...]:
         """Runs that took no part in the fit of the law, with reasons."""
         return self.law.fit.left_out
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest value fitted of each of the law's inputs and output."""
+        return self.law.fit.ranges
 
     @property
     def weakly_identified(self) -> dict[str, str]:
@@ -111,8 +115,8 @@ class Study:
         return undetermined(self.law.fit, self.profiles, self.law.intervals)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return json_values.to_dict(self)
+        """JSON-ready form, with its format."""
+        return json_values.to_file(self)
 
     @staticmethod
     def from_dict(data: dict[str, Any], laws: Sequence[Law] = ()) -> "Study":
@@ -121,9 +125,8 @@ class Study:
         laws: your own, where the study's is none of the package's; no code is loaded. Raises FileError naming a field
         that is missing or unknown, LawError for an unknown law or constants outside its bounds.
         """
-        study = json_values.from_dict(
-            Study, {name: value for name, value in data.items() if name != "report"}, laws=laws
-        )
+        own = {name: value for name, value in data.items() if name != "report"} if isinstance(data, dict) else data
+        study = json_values.from_file(Study, own, "fit the table again, as isoflop fit TABLE --json FILE", laws)
         study.law.fit.law.check(study.law.fit.values)
         return study
 
@@ -133,9 +136,7 @@ def fit_table(
     *,
     law: Law = CHINCHILLA,
     objective: Objective = HUBER,
-    level: float = 0.9,
-    bootstraps: int = 1000,
-    seed: int = 0,
+    sampling: Sampling = ONE_FIT,
     resampling: Resampling = POINTS,
     far_factor: float = 10.0,
     given: Mapping[str, float] | None = None,
@@ -155,47 +156,37 @@ def fit_table(
     _check_one_family(table)
     if not far_factor >= 1:
         raise FitError(f"far_factor = {far_factor:g}: must be at least 1. Fix: use 10.")
-    settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
-    check_resampling(level, bootstraps)
+    check_sampling(sampling)
     points, left_out = select(law, table)
     rows = table.iloc[points.rows]
     check_units(law, rows)
     resampling, run_note = by_run(resampling, points.runs)
-    given = _given(law, given or {})
+    given = given_of(law, given or {})
     _check_budgets(law, rows["budget_flops"])
     result = fit_points(law, points, left_out, objective)
-    ranges = {name: (float(np.min(x)), float(np.max(x))) for name, x in points.inputs.items()}
-    check_stated_counts(given, ranges)
-    ranges[law.output] = (float(points.output.min()), float(points.output.max()))
-    profiles = profile(result, points, level)
+    check_stated_counts(given, result.ranges)
+    profiles = profile(result, points, sampling.level)
+    estimate = bootstrapped(result, points, table, sampling, resampling, profiles)
+    rule, largest = _prices(result, points, rows)
+    isoflop, note = _approach_2(table, estimate, rule, given, valleys, sampling)
     units, unit = _independent(resampling, table, points)
-    estimate = bootstrapped(result, points, table, resampling=resampling, profiles=profiles, **settings)
-    isoflop, note, rule, largest = None, f"law {law.name!r} has no params and tokens", None, float("nan")
-    if {"params", "tokens"} <= set(law.inputs):
-        flops, largest = _prices(rows)
-        rule = fit_flop_rule(points.inputs["params"], points.inputs["tokens"], flops)
-        surface = Surface(law, result.array(), rule, objective, estimate.draws)
-        isoflop, note = _approach_2(table, surface, given, valleys, settings)
-    elif "flops" in law.inputs:
-        largest = ranges["flops"][1]
     return Study(
+        **vars(sampling),
         units=units,
         unit=unit,
         law=estimate,
         profiles=profiles,
-        predictive=predictive(result, points, bootstraps=bootstraps, seed=seed),
+        predictive=predictive(result, points, sampling),
         isoflop=isoflop,
         isoflop_note=note,
         flop_rule=rule,
         largest_flops=largest,
-        ranges=ranges,
         far_factor=float(far_factor),
         given=given,
-        optima_note=_optima_note(law, given),
+        optima_note=optima_note(law, given),
         table_digest=digest(table, (*law.inputs, law.output)),
         table_notes=(*notes_of(table), *unit_notes(law, rows), *run_note),
         checks=residual_checks(result, points, rows),
-        **settings,
     )
 
 
@@ -217,31 +208,6 @@ def planning_law(study: Study) -> Law:
     return given_inputs(study.law.fit.law, study.given)
 
 
-def reach(study: Study, inputs: Mapping[str, float]) -> Reach:
-    """How far a run with these inputs lies from the fitted ones.
-
-    In compute where the study has FLOPs, unless one of the law's own inputs lies further out of its fitted range.
-    """
-    compute = None
-    if study.flop_rule is not None and {"params", "tokens"} <= set(inputs):
-        compute = float(study.flop_rule.flops(inputs["params"], inputs["tokens"])) / study.largest_flops
-    elif "flops" in inputs:
-        compute = float(inputs["flops"]) / study.largest_flops
-    outside = furthest_outside(inputs, study.ranges, study.far_factor)
-    if compute is not None and outside.factor <= max(compute, 1.0):
-        return Reach(compute, "compute", study.far_factor)
-    return outside
-
-
-def furthest_outside(
-    inputs: Mapping[str, float], ranges: Mapping[str, tuple[float, float]], far_factor: float
-) -> Reach:
-    """Which input lies furthest out of its fitted range, and how many times beyond its nearer end; 1 inside."""
-    factors = {name: _times_outside(float(value), *ranges[name]) for name, value in inputs.items()}
-    furthest = max(factors, key=factors.__getitem__)
-    return Reach(factors[furthest], furthest, far_factor)
-
-
 def fitted_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The rows of the study's table that its law was fitted to, completed, in the order of the fit's `used`."""
     table = complete(table)
@@ -250,60 +216,33 @@ def fitted_rows(table: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 def _approach_2(
     table: pd.DataFrame,
-    surface: Surface,
+    estimate: Estimate,
+    rule: FlopRule | None,
     given: Mapping[str, float],
     valleys: ValleySettings,
-    settings: Mapping[str, Any],
+    sampling: Sampling,
 ) -> tuple[IsoFlop | None, str]:
     """Approach 2, judged by the study's law where that is one of params and tokens, else by chinchilla; or why not."""
-    if not is_loss(surface.law.output):
-        return None, f"{surface.law.output} is no loss to be made least"
+    law = estimate.fit.law
+    if rule is None:
+        return None, f"law {law.name!r} has no params and tokens"
+    if not is_loss(law.output):
+        return None, f"{law.output} is no loss to be made least"
     try:
-        if _optima_note(surface.law, given):
+        if optima_note(law, given):
             surface = fit_surface(table)
         else:
-            surface = dataclasses.replace(surface, law=given_inputs(surface.law, given))
-        return fit_isoflop(table, surface, valleys, **settings), ""
+            values, objective = estimate.fit.array(), estimate.fit.objective
+            surface = Surface(given_inputs(law, given), values, rule, objective, estimate.draws)
+        return fit_isoflop(table, surface, valleys, sampling), ""
     except FitError as error:
         return None, str(error)
 
 
-def _given(law: Law, given: Mapping[str, float]) -> dict[str, float]:
-    for name in given:
-        if name in ("params", "tokens") or name not in law.inputs:
-            free = ", ".join(other for other in law.inputs if other not in ("params", "tokens")) or "none"
-            raise FitError(f"given {name}: not a further input of law {law.name!r}. Fix: it has {free}.")
-    check_choices(law, given)
-    return {name: float(value) for name, value in given.items()}
-
-
-def check_choices(law: Law, inputs: Mapping[str, float]) -> None:
-    """Raise FitError for an input that is none of the values it may have."""
-    for name, allowed in law.choices:
-        if name in inputs and inputs[name] not in allowed:
-            choices = ", ".join(f"{value:g}" for value in allowed)
-            raise FitError(f"{name} = {inputs[name]:g}: must be one of {choices} in law {law.name!r}. Fix: choose one.")
-
-
-def _optima_note(law: Law, given: Mapping[str, float]) -> str:
-    if not is_loss(law.output):
-        return f"law = {law.name!r}: its output {law.output} is no loss to be made least. Fix: fit law chinchilla."
-    if not {"params", "tokens"} <= set(law.inputs):
-        return f"law = {law.name!r}: has no params and tokens to choose. Fix: fit law chinchilla."
-    missing = [name for name in law.inputs if name not in ("params", "tokens", *given)]
-    if missing:
-        return f"law = {law.name!r}: an optimum needs {missing[0]}. Fix: give it, as --given {missing[0]}=VALUE."
-    return ""
-
-
-def _times_outside(value: float, low: float, high: float) -> float:
-    if value > high:
-        return value / high if high > 0 else float("inf")
-    return low / value if 0 < value < low else 1.0
-
-
-def _prices(rows: pd.DataFrame) -> tuple[np.ndarray, float]:
-    """FLOPs of each fitted run, and the largest budget (largest run where no budget is stated)."""
+def _prices(result: Fit, points: Points, rows: pd.DataFrame) -> tuple[FlopRule | None, float]:
+    """How FLOPs are counted, and the largest budget (largest run where none is stated); None and NaN without FLOPs."""
+    if not {"params", "tokens"} <= set(points.inputs):
+        return None, result.ranges["flops"][1] if "flops" in points.inputs else float("nan")
     flops, budgets = rows["flops"].to_numpy(np.float64), rows["budget_flops"].to_numpy(np.float64)
     wrong = np.flatnonzero(~(np.isfinite(flops) & (flops > 0)))
     if len(wrong):
@@ -311,7 +250,8 @@ def _prices(rows: pd.DataFrame) -> tuple[np.ndarray, float]:
             f"flops of run {rows['run'].iloc[wrong[0]]!r}: must be positive and finite. Fix: fill it in, or drop the "
             "column to price every run at 6 * params * tokens."
         )
-    return flops, float(flops.max() if np.isnan(budgets).all() else np.nanmax(budgets))
+    rule = fit_flop_rule(points.inputs["params"], points.inputs["tokens"], flops)
+    return rule, float(flops.max() if np.isnan(budgets).all() else np.nanmax(budgets))
 
 
 def _check_one_family(table: pd.DataFrame) -> None:

@@ -13,10 +13,11 @@ import pandas as pd
 
 from analysis.compute import Reach
 from analysis.fit import LEAST_SQUARES, FitError, LeftOut, Objective, fit_points, select
-from analysis.intervals import Estimate, Interval, estimate
+from analysis.intervals import Estimate, Interval, estimate_rows
 from analysis.laws import Law, evaluate
 from analysis.laws.hyperparameters import LAWS, UNITS
 from analysis.runs_table import complete
+from analysis.sampling import ONE_FIT, Sampling
 from analysis.studies.hyperparameters import (
     AXES,
     CELL,
@@ -27,9 +28,9 @@ from analysis.studies.hyperparameters import (
     optima_table,
     sweep_rows,
 )
-from analysis.studies.study import furthest_outside
+from analysis.studies.reach import furthest_outside
 from analysis.tables.files import notes_of
-from analysis.tables.units import check_counts, loss_notes
+from analysis.tables.units import check_counts, check_stated_counts, loss_notes
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,7 @@ def sweep_laws(
     axes: Sequence[str] = AXES,
     laws: Sequence[Law] = (),
     objective: Objective = LEAST_SQUARES,
-    level: float = 0.9,
-    bootstraps: int = 1000,
-    seed: int = 0,
+    sampling: Sampling = ONE_FIT,
     far_factor: float = 10.0,
     at: Mapping[str, float] | None = None,
 ) -> SweepLaws:
@@ -103,7 +102,7 @@ def sweep_laws(
     laws: of the axes, at most one each; without any, each axis gets its power law of those of params, tokens and flops
     that are columns of the cell and vary. at: inputs at which the laws are read. Raises FitError for a missing column,
     an axis that nothing was swept along, a law of another output or two of one, or an input that `at` lacks; TableError
-    for params or tokens that are no counts.
+    for params, tokens or flops that are no counts, of a row or of `at`.
     """
     rows, left_out = sweep_rows(table, cell, axes)
     check_counts(rows, cell)
@@ -116,18 +115,17 @@ def sweep_laws(
     found: dict[str, Estimate] = {}
     for axis, law in chosen.items():
         try:
-            settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
-            found[axis] = estimate(law, optima, objective=objective, **settings)
+            found[axis] = estimate_rows(law, optima, objective, sampling)
         except FitError as error:
             notes[axis] = str(error)
     groups = [group for _, group in cells_of(rows, cell)]
     followed = () if notes else tuple(
         _follow(i, bowl, group, optima, found, far_factor) for i, (bowl, group) in enumerate(zip(bowls, groups))
     )  # fmt: skip
-    advice = None if at is None else _advice(found, optima, at, level, far_factor)
+    advice = None if at is None else _advice(found, at, sampling.level, far_factor)
     table_notes = (*notes_of(rows), *loss_notes(rows, "loss_nats"))
     return SweepLaws(
-        tuple(cell), tuple(axes), level, bowls, left_out, found, notes, followed, advice, table_notes
+        tuple(cell), tuple(axes), sampling.level, bowls, left_out, found, notes, followed, advice, table_notes
     )  # fmt: skip
 
 
@@ -175,16 +173,14 @@ def _follow(
             return Followed(bowl.cell, {}, (), "", float("nan"), None, reason)
         wanted[axis] = evaluate(law, fitted.array(), here).item()
         inputs |= here
-        ranges |= _ranges(others.inputs)
+        ranges |= fitted.ranges
     nearest, excess = nearest_run(group, wanted)
     outside = tuple(name for name, value in wanted.items() if not group[name].min() <= value <= group[name].max())
     reach = furthest_outside(inputs, ranges, far)
     return Followed(bowl.cell, wanted, outside, str(nearest["run"]), excess, reach, "")
 
 
-def _advice(
-    laws: Mapping[str, Estimate], optima: pd.DataFrame, at: Mapping[str, float], level: float, far: float
-) -> Advice:
+def _advice(laws: Mapping[str, Estimate], at: Mapping[str, float], level: float, far: float) -> Advice:
     at = {name: float(value) for name, value in at.items()}
     if {"params", "tokens"} <= set(at) and "flops" not in at:
         at["flops"] = 6.0 * at["params"] * at["tokens"]
@@ -194,13 +190,8 @@ def _advice(
             raise FitError(f"at {name} = {at.get(name)}: the laws need a positive one. Fix: give {name}=VALUE.")
     if not laws:
         raise FitError("at: no axis has a law that could be read there. Fix: leave it out, or name laws with --law.")
-    ranges: dict[str, tuple[float, float]] = {}
-    for whole in laws.values():
-        ranges |= _ranges(select(whole.fit.law, optima)[0].inputs)
+    ranges = {name: ends for whole in laws.values() for name, ends in whole.fit.ranges.items()}
     used = {name: at[name] for name in needed}
+    check_stated_counts(used, ranges)
     values = {axis: whole.at({name: at[name] for name in whole.fit.law.inputs}, level) for axis, whole in laws.items()}
     return Advice(used, values, furthest_outside(used, ranges, far))
-
-
-def _ranges(inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    return {name: (float(values.min()), float(values.max())) for name, values in inputs.items()}

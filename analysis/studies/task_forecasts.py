@@ -11,10 +11,11 @@ from analysis.fit import FitError, LeftOut, left_out, reasons_left_out, select
 from analysis.intervals import Resampling, by_run
 from analysis.laws import find
 from analysis.runs_table import complete
+from analysis.sampling import SEVERAL_FITS, Sampling
 from analysis.studies.downstream import TaskPrediction, TwoSteps, fit_two_steps, predict_task, smoothed
-from analysis.studies.study import furthest_outside
+from analysis.studies.reach import furthest_outside
 from analysis.tables.files import notes_of
-from analysis.tables.units import check_counts, check_shares
+from analysis.tables.units import check_counts, check_shares, check_stated_counts
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ def forecast_tasks(
     held_out: Sequence[str] = (),
     at: Mapping[str, float] | None = None,
     ideal_point: bool = False,
-    level: float = 0.9,
-    bootstraps: int = 200,
-    seed: int = 0,
+    sampling: Sampling = SEVERAL_FITS,
     far_factor: float = 10.0,
 ) -> TaskForecasts:
     """Fit both steps of each task without the held-out runs, and predict those runs, and a run of one's own.
@@ -99,19 +98,19 @@ def forecast_tasks(
             check_counts(rows[rows["last"]], ("params", "tokens"))
             dropped += _dropped(rows, task, by, order)
             seen = rows[~rows["held_out"]]
-            settings = {"level": level, "bootstraps": bootstraps, "seed": seed}
-            steps[task] = fit_two_steps(seen, by=by, ideal_point=ideal_point, **settings)
+            steps[task] = fit_two_steps(seen, by=by, ideal_point=ideal_point, sampling=sampling)
         except FitError as error:
             without.append((task, str(error)))
             continue
         runs = [*_ends(rows[rows["held_out"] & rows["last"]], by), *wanted]
         ranges = _ranges(seen)
+        check_stated_counts(at or {}, ranges)
         forecasts += [_forecast(task, steps[task], ranges, far_factor, *run) for run in runs]
     if not steps:
         raise FitError(f"tasks: none can be fitted. The first, {without[0][0]}: {without[0][1]}")
     notes = (*notes_of(table), *by_run(Resampling(by=by), table.loc[~table["held_out"], by].astype(str).tolist())[1])
-    left = tuple(dict.fromkeys(dropped))
-    return TaskForecasts(level, ideal_point, steps, tuple(forecasts), _errors(forecasts), tuple(without), left, notes)
+    found, left = (tuple(forecasts), _errors(forecasts), tuple(without)), tuple(dict.fromkeys(dropped))
+    return TaskForecasts(sampling.level, ideal_point, steps, *found, left, notes)
 
 
 def _columns(task: str) -> tuple[str, str]:

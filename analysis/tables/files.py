@@ -4,12 +4,13 @@ import bz2
 import csv
 import gzip
 import io
+import json
 import lzma
 import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)  # gzip's and bz2's are OSErrors
 NAMED_MEMBERS = 5  # of a .zip that does not hold one table
 NOTES = "table_notes"  # in `attrs` of a table: what was concluded while it was read, to be said beside any result
+WORDS = "words_read_as_missing"  # in `attrs`, too, as one text: pandas copies attrs deeply with every table
 LAYOUT_ROWS, LAYOUT_CHARACTERS = 20, 2**20  # read to find the separator
 READ = ".csv, .tsv, .txt (also .gz, .bz2, .xz or .zip) or .parquet"
 
@@ -44,6 +46,29 @@ def with_notes(table: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
     """The table with these notes, in place of those it has."""
     table.attrs = {**table.attrs, NOTES: list(dict.fromkeys(notes))}
     return table
+
+
+def words_of(table: pd.DataFrame) -> dict[str, dict[int, str]]:
+    """For each column, the words that its cells held before they were read as missing, by the rows' index labels."""
+    known = json.loads(table.attrs.get(WORDS, "{}"))
+    return {name: {int(label): word for label, word in words.items()} for name, words in known.items()}
+
+
+def with_words(table: pd.DataFrame, words: Mapping[str, Mapping[int, str]]) -> pd.DataFrame:
+    """The table with these words, by its index labels, in place of those it has."""
+    table.attrs = {**table.attrs, WORDS: json.dumps(words)}
+    return table
+
+
+def renumbered(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy whose index counts the rows from 0, its words with it."""
+    table, words = frame.reset_index(drop=True), words_of(frame)
+    if not words:
+        return table
+    rows = list(enumerate(frame.index))
+    return with_words(
+        table, {name: {i: old[label] for i, label in rows if label in old} for name, old in words.items()}
+    )
 
 
 def read_file(path: Path | str, decimal: str = "") -> pd.DataFrame:

@@ -21,6 +21,11 @@ SETTINGS = ("family", "params", "seed", "width", "depth", "batch_tokens", "learn
             "unique_tokens", "experts", "budget_flops")  # fmt: skip
 
 
+def rows_or_runs(rows: int, runs: int) -> str:
+    """What so many rows of so many runs are counted as: rows where a run has several, else runs."""
+    return "runs" if rows == runs else "rows"
+
+
 def with_runs(table: pd.DataFrame) -> pd.DataFrame:
     """A complete table in which rows of one run carry one name.
 

@@ -22,10 +22,12 @@ import pandas as pd
 
 from analysis.laws import Law
 from analysis.tables.files import TableError
+from analysis.tables.runs import rows_or_runs
 
 SHARES = ("accuracy", "token_accuracy", "exact_match")  # and those of one task or domain, as accuracy_<task>
 ROUNDING = 1e-6  # a mean over answers in single precision may end beyond 1 by less
 COUNTS = ("params", "active_params", "tokens", "unique_tokens")
+STATED_COUNTS = {**dict.fromkeys((*COUNTS, "inference_tokens"), "7e9"), "flops": "1e21"}  # and one, as it is written
 FEWEST, USUAL = 1e3, 1e9  # parameters or tokens of anything that is trained, and of what tables mostly hold
 NO_COUNT = f"below {FEWEST:g}, which is no count; in billions or millions?"
 LOWEST, HIGHEST, FROM_MEDIAN = 1 / 200, 100.0, 50.0
@@ -59,16 +61,16 @@ def check_units(law: Law, rows: pd.DataFrame) -> None:
         _check_budgets(rows)
 
 
-def check_stated_counts(inputs: Mapping[str, float], fitted: Mapping[str, tuple[float, float]]) -> None:
-    """Raise TableError where a count among the inputs that a user states of a run is none, as in a table's row.
+def check_stated_counts(stated: Mapping[str, float], fitted: Mapping[str, tuple[float, float]]) -> None:
+    """Raise TableError where a count that a user states of a run is none, as in a table's row.
 
-    fitted: smallest and largest of each input; where a table's own counts are as small, and were said to be right, any
-    is taken.
+    stated: inputs, budgets, served tokens, by name. fitted: smallest and largest of those that a table has; where its
+    own counts are as small, and were said to be right, any is taken.
     """
-    wrong = [name for name in COUNTS if name in inputs and inputs[name] < FEWEST <= fitted[name][0]]
+    wrong = [name for name in STATED_COUNTS if stated.get(name, FEWEST) < FEWEST <= fitted.get(name, (FEWEST,))[0]]
     if wrong:
-        values = "; ".join(f"{name} = {inputs[name]:g}" for name in wrong)
-        raise TableError(f"{values}: {NO_COUNT} Fix: write it out, as {wrong[0]}=7e9.")
+        values = "; ".join(f"{name} = {stated[name]:g}" for name in wrong)
+        raise TableError(f"{values}: {NO_COUNT} Fix: write it out, as {wrong[0]}={STATED_COUNTS[wrong[0]]}.")
 
 
 def unit_notes(law: Law, rows: pd.DataFrame) -> tuple[str, ...]:
@@ -86,12 +88,12 @@ def loss_notes(rows: pd.DataFrame, output: str, sizes: Sequence[str] = ()) -> tu
     low, high = int(np.sum(losses < LOWEST_NATS)), int(np.sum(losses > HIGHEST_NATS))
     if low:
         notes.append(
-            f"{output} is below {LOWEST_NATS:g} in {low} of {len(losses)} runs, down to {losses.min():.4g}: is it "
+            f"{output} is below {LOWEST_NATS:g} in {low} of {_counted(rows)}, down to {losses.min():.4g}: is it "
             "in bits per byte? It is read as nats per token; bits per byte * ln(2) * bytes per token are those"
         )
     if high >= 0.1 * len(losses) > 0:
         notes.append(
-            f"{output} is above {HIGHEST_NATS:g} in {high} of {len(losses)} runs, up to {losses.max():.4g}, where "
+            f"{output} is above {HIGHEST_NATS:g} in {high} of {_counted(rows)}, up to {losses.max():.4g}, where "
             "a guess among 268,000 tokens has that: is it a perplexity? Its logarithm is the loss in nats per token"
         )
     if sizes and _grows_with(rows, sizes, losses):
@@ -137,14 +139,15 @@ def check_shares(rows: pd.DataFrame, names: Sequence[str]) -> None:
 def _budget_notes(rows: pd.DataFrame) -> tuple[str, ...]:
     """Budgets that are not what their runs cost: approach 2 puts minima at the ones, everything else at the others."""
     ratio = _numbers(rows, "budget_flops") / _numbers(rows, "flops")
-    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    usable = np.isfinite(ratio) & (ratio > 0)
+    ratio = ratio[usable]
     middle = float(np.median(ratio)) if len(ratio) else 1.0
     if max(middle, 1 / middle) <= SAME_FLOPS:
         return ()
     return (
-        f"budget_flops are {middle:.3g} times the runs' flops (in the median of {len(ratio)} runs): approach 2 puts "
-        "minima at the budgets, and laws count the flops, so that the two cannot agree. Leave out the column that is "
-        "wrong, as --ignore flops or --ignore budget_flops",
+        f"budget_flops are {middle:.3g} times the runs' flops (in the median of {_counted(rows[usable])}): approach 2 "
+        "puts minima at the budgets, and laws count the flops, so that the two cannot agree. Leave out the column that "
+        "is wrong, as --ignore flops or --ignore budget_flops",
     )
 
 
@@ -232,6 +235,10 @@ def _numbers(rows: pd.DataFrame, name: str) -> np.ndarray:
     return pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
+def _counted(rows: pd.DataFrame) -> str:
+    return f"{len(rows)} {rows_or_runs(len(rows), rows['run'].nunique(dropna=False))}"
+
+
 def _ranks(values: np.ndarray) -> np.ndarray:
     return pd.Series(values).rank().to_numpy()
 
@@ -258,4 +265,4 @@ def _fix(columns: Sequence[str], unit: float, in_all: bool) -> str:
 def _named(rows: pd.DataFrame, wrong: np.ndarray, values: np.ndarray) -> str:
     """The first few values with their runs' names, and how many there are."""
     first = [f"{values[i]:g} of run {rows['run'].iloc[i]!r}" for i in np.flatnonzero(wrong)[:NAMED_ROWS]]
-    return f"{', '.join(first)} ({int(wrong.sum())} of {len(values)} runs)"
+    return f"{', '.join(first)} ({int(wrong.sum())} of {_counted(rows)})"

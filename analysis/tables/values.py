@@ -64,10 +64,10 @@ def cell_by_cell(column: pd.Series, function: Callable[[object], object]) -> pd.
 
 def converted(
     values: pd.Series, column: Column, *, words_allowed: bool = False, whole: bool = True
-) -> tuple[pd.Series, str]:
-    """A column of a table in the dtype of the schema's, and what must be said of it, or nothing.
+) -> tuple[pd.Series, pd.Series]:
+    """A column of a table in the dtype of the schema's, and the cells that were read as missing.
 
-    words_allowed: cells of a column of numbers that hold a word ("diverged", "-") become empty, and are what is said.
+    words_allowed: cells of a column of numbers that hold a word ("diverged", "-") become empty, and are those cells.
     whole: whether the numbers of an integer column must be.
     Raises TableError for a value that does not fit, for a column of numbers that holds words alone, and for a number
     that can be read in two ways.
@@ -77,9 +77,9 @@ def converted(
         truth = values.map({True: True, False: False, "True": True, "False": False, "true": True, "false": False})
         if truth.isna().any():
             raise TableError(f"{column.name} = {values[truth.isna()].iloc[0]!r}: must be true or false. {fix}.")
-        return truth.astype("bool"), ""
+        return truth.astype("bool"), values[:0]
     if column.dtype == "string":
-        return values.astype("string"), ""
+        return values.astype("string"), values[:0]
     numbers = pd.to_numeric(values.astype(object), errors="coerce").astype("float64")
     wrong = values[numbers.isna() & values.notna()]
     _check_commas(wrong, column.name)
@@ -90,9 +90,9 @@ def converted(
         )
     if column.dtype == "integer" and (numbers.dropna() % 1 != 0).any():
         if not whole:
-            return numbers, _said(wrong, column.name)
+            return numbers, wrong
         raise TableError(f"{column.name} = {numbers[numbers % 1 != 0].dropna().iloc[0]:g}: must be whole. {fix}.")
-    return numbers.astype(PANDAS_DTYPES[column.dtype]), _said(wrong, column.name)
+    return numbers.astype(PANDAS_DTYPES[column.dtype]), wrong
 
 
 def _check_commas(words: pd.Series, name: str) -> None:
@@ -104,9 +104,8 @@ def _check_commas(words: pd.Series, name: str) -> None:
             )
 
 
-def _said(words: pd.Series, name: str) -> str:
-    if words.empty:
-        return ""
+def words_note(words: pd.Series, name: str) -> str:
+    """What is said of cells of a column of numbers that hold words."""
     cells = [f"{cell!r} in row {row}" for row, cell in words.items()]
     more = f" and {len(cells) - NAMED_CELLS} more" if len(cells) > NAMED_CELLS else ""
     return f"{name} = {', '.join(cells[:NAMED_CELLS])}{more}: no number, read as missing"

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.sampling import Sampling
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 
@@ -59,8 +61,8 @@ def held(
 
     largest: FLOPs beyond which optima are extrapolated; noise: log residual of the run at four times as many.
     """
-    settings = {"level": LEVEL, "bootstraps": BOOTSTRAPS, "seed": seed}
-    found = estimate(CHINCHILLA, table, objective=objective, resampling=resampling, **settings)
+    sampling = Sampling(BOOTSTRAPS, LEVEL, seed)
+    found = estimate(CHINCHILLA, table, objective=objective, resampling=resampling, sampling=sampling)
     inside = {name: found.intervals[name].contains(value) for name, value in truth.items()}
     constants = np.concatenate([found.fit.array()[None], found.draws, found.jackknife])
     runs = []
@@ -79,7 +81,7 @@ def held(
         inside[f"loss x{factor:g}"] = holds(loss, planted_loss(best, factor * largest / 6 / best, truth))
     size = planted_optimum(4 * largest, truth)
     unseen = {"params": size, "tokens": 4 * largest / 6 / size}
-    spread = predictive(found.fit, select(CHINCHILLA, table)[0], bootstraps=BOOTSTRAPS, seed=seed)
+    spread = predictive(found.fit, select(CHINCHILLA, table)[0], sampling)
     measured = planted_loss(**unseen, truth=truth) * np.exp(noise)
     inside["run x4"] = predictive_interval(CHINCHILLA, found.fit, spread, unseen, LEVEL, seed).contains(measured)
     return inside

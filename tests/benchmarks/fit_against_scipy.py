@@ -30,6 +30,7 @@ from scipy_fits import random_table, scipy_best
 
 from analysis.fit import fit, select
 from analysis.laws import LAWS, Law
+from analysis.runs_table import complete
 
 
 def main() -> None:
@@ -65,7 +66,7 @@ def scipy_bests(law: Law, tables: int, starts: int, folder: Path | None) -> np.n
     bests = []
     for seed in range(tables):
         table, truth, generator = table_of(law, seed)
-        bests.append(scipy_best(law, select(law, table)[0], truth, generator, starts))
+        bests.append(scipy_best(law, select(law, complete(table))[0], truth, generator, starts))
     if kept:
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(bests))

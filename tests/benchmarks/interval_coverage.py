@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.sampling import Sampling
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from planted_tables import TRUTH, planted_loss, planted_table
 
@@ -41,7 +43,7 @@ def intervals(table, objective, seed):
     units = np.arange(len(points.runs))
     weights = bootstrap_weights(np.random.default_rng(seed), units, np.zeros(len(units), int), BOOTSTRAPS)
     draws, jackknife = refit(law, result, points, weights), refit(law, result, points, jackknife_weights(units))
-    residual_draws = predictive(result, points, bootstraps=BOOTSTRAPS, seed=seed).draws
+    residual_draws = predictive(result, points, sampling=Sampling(BOOTSTRAPS, seed=seed)).draws
     profiles = profile(result, points, LEVEL)
     found = {}
     for i, name in enumerate(law.names):
