@@ -88,6 +88,16 @@ COLUMNS = (
     Column("failure_reason", "string", "", "why a failed run stopped"),
 )
 REQUIRED = tuple(column.name for column in COLUMNS if column.required)
+# What `complete` fills in where a column is absent; every run of a million gets its name in one operation.
+DEFAULTS = {
+    "run": lambda table: "row " + pd.Series(range(len(table))).astype("string"),
+    "experiment": FOREIGN,
+    "family": pd.NA,
+    "status": "done",
+    "held_out": False,
+    "budget_flops": float("nan"),
+    "flops": float("nan"),
+}
 
 
 def schema_markdown() -> str:
@@ -143,17 +153,19 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
     for name in (*RELIED_ON, "params", "tokens", *required):
         if name in table.columns and isinstance(table[name], pd.DataFrame):
             raise TableError(f"table: column {name!r} is there {table[name].shape[1]} times. Fix: keep one of them.")
-    table = table.assign(**{name: v for name, v in _defaults(table).items() if name not in table.columns})
+    table = table.assign(**{name: v for name, v in DEFAULTS.items() if name not in table.columns})
     table["held_out"] = cell_by_cell(table["held_out"], truth_of)
     table["status"] = cell_by_cell(table["status"], status_of)
     read, notes, words = {*RELIED_ON, *required}, list(notes_of(frame)), words_of(table)
     for name in dict.fromkeys(table.columns):
         column = column_of(name)
-        if column is not None and (name in read or _fits(table[name], column)):
-            table[name], wrong = converted(table[name], column, words_allowed=True, whole=name not in read)
+        if column is not None and name in read:
+            table[name], wrong = converted(table[name], column, words_allowed=True, whole=False)
             if len(wrong):
                 notes.append(words_note(wrong, name))
                 words[name] = words.get(name, {}) | {row: str(cell) for row, cell in wrong.items()}
+        elif column is not None:
+            table[name] = _converted_if_it_fits(table[name], column)
     _check_statuses(table["status"])
     if table["flops"].isna().all():
         table["flops"] = six_nd(table)
@@ -261,28 +273,17 @@ def column_of(name: object) -> Column | None:
     return None if found is None else dataclasses.replace(found, name=str(name))
 
 
-def _fits(values: pd.Series | pd.DataFrame, column: Column) -> bool:
+def _converted_if_it_fits(values: pd.Series | pd.DataFrame, column: Column) -> pd.Series | pd.DataFrame:
+    if isinstance(values, pd.DataFrame):  # a column that is there twice
+        return values
     try:
-        converted(values, column)
-    except (TableError, TypeError):  # TypeError: lists and the like, or a column that is there twice
-        return False
-    return True
-
-
-def _defaults(table: pd.DataFrame) -> dict[str, object]:
-    return {
-        "run": [f"row {i}" for i in range(len(table))],
-        "experiment": FOREIGN,
-        "family": pd.NA,
-        "status": "done",
-        "held_out": False,
-        "budget_flops": float("nan"),
-        "flops": float("nan"),
-    }
+        return converted(values, column)[0]
+    except (TableError, TypeError):  # TypeError: lists and the like
+        return values
 
 
 def _check_statuses(statuses: pd.Series) -> None:
-    unknown = sorted(set(statuses.dropna()) - set(Status))
+    unknown = sorted(set(statuses.dropna().unique()) - set(Status))
     if unknown:
         raise TableError(
             f"status = {unknown[0]!r}: must be one of {', '.join(Status)}. Fix: rename it, or drop the "

@@ -9,7 +9,7 @@ from planted_tables import TRUTH, planted_loss, planted_table
 
 from analysis.fit import HUBER, LEAST_SQUARES, FitError, Objective, fit, select
 from analysis.fit.batched import solve, target_jacobian
-from analysis.fit.newton import minimise
+from analysis.fit.newton import derivatives_of, minimise
 from analysis.laws import CHINCHILLA, FRONTIER, LAWS, LOSS_FRONTIER, evaluate, find
 
 
@@ -61,9 +61,8 @@ def random_table(generator):
 
 def test_solver_finds_the_minimum_of_rosenbrock():
     with jax.enable_x64(True):
-        found = minimise(
-            lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2, jnp.array([-1.2, 1.0]), jnp.zeros(2)
-        )
+        rosenbrock = derivatives_of(lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2)
+        found = minimise(rosenbrock, jnp.array([-1.2, 1.0]), jnp.zeros(2))
         np.testing.assert_allclose(found.theta, [1.0, 1.0], atol=1e-7)
         assert found.steps < 60
 
@@ -195,6 +194,6 @@ def test_no_step_leads_to_where_the_derivatives_are_no_numbers():
         return (theta[0] + 1.0) ** 2 + 0.0 * jnp.sqrt(jnp.maximum(theta[0], 0.0))
 
     with jax.enable_x64(True):
-        found = minimise(function, jnp.array([1.5]), jnp.zeros(1))
+        found = minimise(derivatives_of(function), jnp.array([1.5]), jnp.zeros(1))
         theta, gradient = float(found.theta[0]), float(found.gradient[0])
     assert 0 < theta < 1e-6 and gradient == pytest.approx(2.0, abs=1e-5)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.interpolate
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 
 from analysis.compute import ValleySettings, efficient_runs, fit_isoflop, fit_surface
@@ -62,6 +63,17 @@ def test_the_lowest_place_of_a_smooth_curve_is_found_between_the_places_looked_a
     ends = np.stack([x, -x]) + 5
     place, _, side = minima(reading("interpolation"), x, ends)
     assert side.tolist() == [-1, 1] and np.isnan(place).all()
+
+
+def test_the_interpolation_is_scipys():
+    """On grids of uneven gaps, and through losses that lie on a line, where Akima's weights are 0 / 0."""
+    generator = np.random.default_rng(0)
+    for sizes in (3, 4, 9):
+        x = np.cumsum(generator.uniform(0.1, 1.0, sizes))
+        at = np.linspace(x[0], x[-1], 101)
+        for losses in (generator.uniform(2.0, 4.0, sizes), np.exp(0.1 * x), np.exp(0.1 * np.abs(x - x[1]))):
+            theirs = np.exp(scipy.interpolate.Akima1DInterpolator(x, np.log(losses))(at))
+            np.testing.assert_allclose(reading("interpolation").curve(x, losses[None], at)[0], theirs, rtol=1e-13)
 
 
 @pytest.mark.parametrize("sizes", [5, 9])

@@ -6,7 +6,7 @@ import pytest
 from planted_tables import TRUTH, planted_table
 
 from analysis.compute import fit_isoflop
-from analysis.fit import FitError, fit, select
+from analysis.fit import FitError, fit, reasons_left_out, select
 from analysis.laws import CHINCHILLA, find
 from analysis.runs_table import complete
 from analysis.sampling import Sampling
@@ -65,6 +65,18 @@ def test_other_columns_may_hold_anything():
     copy = table.iloc[[5]].assign(run="again")
     _, left_out = select(CHINCHILLA, pd.concat([table, copy], ignore_index=True))
     assert [(item.run, item.reason) for item in left_out] == [("again", "exact copy of an earlier row")]
+
+
+def test_copies_are_the_rows_that_pandas_calls_duplicated():
+    """Of few values in each column, one of them missing: many rows are alone in one column and not in another."""
+    generator = np.random.default_rng(0)
+    names = {"params": [1e8, 2e8, 3e8, np.nan], "tokens": [1e9, 2e9], "seed": [0, 1], "note": ["a", "b", None]}
+    table = pd.DataFrame({name: generator.choice(np.array(values, object), 200) for name, values in names.items()})
+    table = complete(table.assign(loss_nats=generator.integers(2, 20, 200) / 4.0))
+    reasons = reasons_left_out(table, {})
+    copies = table.drop(columns="run").duplicated().to_numpy()
+    np.testing.assert_array_equal(reasons == "exact copy of an earlier row", copies)
+    assert 20 < copies.sum() < 180
 
 
 def test_a_table_without_names_or_a_default_index_is_fitted_as_it_is():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy.special
 
 from analysis.compute.surface import Surface
 from analysis.fit import FitError, LeftOut, Points, missing_reason, outliers, select
@@ -245,15 +246,13 @@ def _noise(
 
 def _noise_without_seeds(surface: Surface, points: Points, budgets: list[Budget]) -> Noise:
     """The scatter of residuals from the surface, or that between neighbouring sizes where the surface misses more."""
-    from scipy.stats import f
-
     residuals = np.log(points.output) - np.log(evaluate(surface.law, surface.values, points.inputs))
     around, freedom = _deviation(residuals, len(surface.law.parameters))
     steps = np.concatenate([_fourth_differences(budget.log_params, np.log(budget.loss)) for budget in budgets] or [[]])
     if len(steps) >= FEWEST_DIFFERENCES:
         along, steps_freedom = _deviation(steps, 0)
         # Neighbouring differences share four of five points: together they are worth about half as many.
-        limit = f.ppf(SURE, freedom, steps_freedom / 2)
+        limit = scipy.special.fdtri(freedom, steps_freedom / 2, SURE)
         if around**2 > limit * along**2:
             return Noise(
                 along, True, "between neighbouring sizes, of which the fitted law misses more", steps_freedom // 2

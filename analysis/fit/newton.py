@@ -33,25 +33,42 @@ class _State(NamedTuple):
     done: jax.Array
 
 
-def minimise(
-    function: Callable[[jax.Array], jax.Array],
-    theta_P: jax.Array,
-    curvature_P: jax.Array,
-    relative_gain: jax.Array | float = RELATIVE_GAIN,
-    max_steps: int = 100,
-) -> Minimum:
-    """Minimise `function` from `theta_P`; every step that is taken lowers it. Works under jit and vmap.
+class Derivatives(NamedTuple):
+    """Of a function of theta (P,): value, gradient (P,) and Hessian (P, P)."""
 
-    curvature_P: a first scale for the damping of each variable, zero where nothing is known. No step moves a variable
-    by more than 1, so variables should be logarithms or of order 1. It stops when the next step is predicted to lower
-    the value by less than `relative_gain` of it. Needs float64 to reach its tolerances.
-    """
+    value: jax.Array
+    gradient: jax.Array
+    hessian: jax.Array
+
+
+def derivatives_of(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], Derivatives]:
+    """The value of `function` with both its derivatives, in one pass."""
 
     def gradient_twice(theta):
         value, gradient = jax.value_and_grad(function)(theta)
         return gradient, (value, gradient)
 
-    derivatives = jax.jacfwd(gradient_twice, has_aux=True)  # one pass gives Hessian, value and gradient
+    def derivatives(theta):
+        hessian, (value, gradient) = jax.jacfwd(gradient_twice, has_aux=True)(theta)
+        return Derivatives(value, gradient, hessian)
+
+    return derivatives
+
+
+def minimise(
+    derivatives: Callable[[jax.Array], Derivatives],
+    theta_P: jax.Array,
+    curvature_P: jax.Array,
+    relative_gain: jax.Array | float = RELATIVE_GAIN,
+    max_steps: int = 100,
+) -> Minimum:
+    """Minimise a function from `theta_P`; every step that is taken lowers it. Works under jit and vmap.
+
+    derivatives: of the function, as `derivatives_of` gives them. curvature_P: a first scale for the damping of each
+    variable, zero where nothing is known. No step moves a variable by more than 1, so variables should be logarithms or
+    of order 1. It stops when the next step is predicted to lower the value by less than `relative_gain` of it. Needs
+    float64 to reach its tolerances.
+    """
 
     def step(state: _State) -> _State:
         old = state.minimum
@@ -61,7 +78,7 @@ def minimise(
         predicted_gain = -jnp.dot(old.gradient, move)
         move = move * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs(move)))
         theta = old.theta + move
-        hessian, (value, gradient) = derivatives(theta)
+        value, gradient, hessian = derivatives(theta)
         # Where the value is a number and its derivatives are none any more, no later step could lead away.
         accept = (value < old.value) & jnp.isfinite(hessian).all()
         curvature = jnp.maximum(0.5 * old.curvature, jnp.abs(jnp.diag(hessian)))

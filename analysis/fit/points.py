@@ -92,8 +92,9 @@ def missing_reason(name: str, words: Mapping[str, Mapping[int, str]], label: Has
 
 def left_out(table: pd.DataFrame, reasons: np.ndarray) -> tuple[LeftOut, ...]:
     """The rows of a complete table that `reasons_left_out` names."""
-    runs = table["run"].astype(str).to_numpy()
-    return tuple(LeftOut(runs[i], reasons[i]) for i in np.flatnonzero(reasons != ""))
+    rows = np.flatnonzero(reasons != "")
+    runs = table["run"].iloc[rows].astype(str)
+    return tuple(LeftOut(run, reasons[i]) for run, i in zip(runs, rows, strict=True))
 
 
 def those_left_out(left_out: Sequence[LeftOut], used: int) -> str:
@@ -121,9 +122,15 @@ def _check_columns(law: Law, table: pd.DataFrame) -> None:
 
 def _copies(table: pd.DataFrame) -> np.ndarray:
     """Which rows equal an earlier one in every column but the run's name; lists and the like by how they print."""
-    columns = enumerate(table.drop(columns="run", errors="ignore").items())
-    comparable = {i: column.map(repr) if column.dtype == object else column for i, (_, column) in columns}
-    return pd.DataFrame(comparable, index=table.index).duplicated().to_numpy(bool)
+    columns = enumerate(table.drop(columns="run", errors="ignore").items())  # numbered: a name may be there twice
+    rest = pd.DataFrame({i: column for i, (_, column) in columns}).reset_index(drop=True)
+    # Measurements part most rows from all others at once, and a row that is alone in one column is no copy.
+    for i in np.flatnonzero([dtype.kind == "f" for dtype in rest.dtypes]):
+        rest = rest[rest[i].duplicated(keep=False)]
+    comparable = {i: column.map(repr) if column.dtype == object else column for i, column in rest.items()}
+    copies = np.zeros(len(table), bool)
+    copies[rest.index] = pd.DataFrame(comparable, index=rest.index).duplicated()
+    return copies
 
 
 def _numbers(column: pd.Series) -> np.ndarray:

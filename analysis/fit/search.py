@@ -51,7 +51,7 @@ def search(law: Law, points: Points, objective: Objective) -> tuple[Solution, in
     at_optimum = int(np.sum(found.value <= lowest + 1e-6 * abs(lowest) + 1e-16 * len(problem.target_N)))
     if thinned:
         whole = _Problem(law, points.inputs, target_N, objective)
-        found = whole.solve(_different(found))
+        found = whole.solve(_different(found), near=True)
         _check_defined(law, found)
         found = _finish(whole, found)
     return found, starts, at_optimum

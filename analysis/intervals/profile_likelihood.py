@@ -173,7 +173,7 @@ def _spread(result: Fit, residuals: np.ndarray, freedom: int) -> float:
 def _directions(jacobian: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors (P,) by the local linear law, and how all variables move when one moves by 1: (P, P)."""
     size = np.linalg.norm(jacobian, axis=0).clip(1e-100)  # a constant at its bound may move nothing; its square counts
-    _, singular, right = np.linalg.svd(jacobian / size, full_matrices=False)
+    _, singular, right = np.linalg.svd(np.linalg.qr(jacobian / size, mode="r"))
     singular = np.maximum(singular, 1e-7 * singular[0])
     covariance = (right.T / singular**2) @ right / np.outer(size, size)
     return spread * np.sqrt(np.diag(covariance)), covariance / np.diag(covariance)[:, None]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from analysis.lifecycle import Status
@@ -80,7 +81,8 @@ def converted(
         return truth.astype("bool"), values[:0]
     if column.dtype == "string":
         return values.astype("string"), values[:0]
-    numbers = pd.to_numeric(values.astype(object), errors="coerce").astype("float64")
+    plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiu"
+    numbers = (values if plain else pd.to_numeric(values.astype(object), errors="coerce")).astype("float64")
     wrong = values[numbers.isna() & values.notna()]
     _check_commas(wrong, column.name)
     if len(wrong) and not (words_allowed and numbers.notna().any()):
