@@ -139,6 +139,14 @@ def test_transcendental_functions_count_elements():
     assert _cost(turns, jax.ShapeDtypeStruct((8, 12), jnp.float32)).transcendentals == 5 * 2 * 8 * 12
 
 
+def test_transforms_count_as_fftws_benchmarks_do():
+    real = jax.ShapeDtypeStruct((3, 4, 64), jnp.float32)
+    once = 12 * 2.5 * 64 * 6
+    assert _cost(lambda x: jnp.fft.rfft(x), real).fft_flops == once
+    assert _cost(lambda x: jnp.fft.irfft(jnp.fft.rfft(x) ** 2), real).fft_flops == 2 * once
+    assert _cost(lambda x: jnp.fft.fft(x), jax.ShapeDtypeStruct((3, 4, 64), jnp.complex64)).fft_flops == 2 * once
+
+
 def test_a_loop_of_unknown_length_is_named():
     square = jax.ShapeDtypeStruct((16, 16), jnp.float32)
 

@@ -19,27 +19,34 @@ from typing import Any, NamedTuple
 import numpy as np
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
-TRANSCENDENTAL = frozenset(
-    ("atan2", "cbrt", "cosine", "erf", "exponential", "exponential-minus-one", "log", "log-plus-one", "logistic",
-     "power", "rsqrt", "sine", "sqrt", "tan", "tanh")
+TRANSCENDENTAL = frozenset(  # roots are left out: AdamW takes one a parameter, on every device that holds it
+    ("atan2", "cosine", "erf", "exponential", "exponential-minus-one", "log", "log-plus-one", "logistic", "power",
+     "sine", "tan", "tanh")
 )  # fmt: skip
 NO_PRODUCTS = frozenset(  # custom calls of a TPU's compiler that move, name or wait for buffers
     ("AllocateBuffer", "AssumeGatherIndicesInBound", "AsyncCollectiveDone", "AsyncCollectiveStart", "ConcatBitcast",
      "GatherScatterIndicesBitpacked")
 )  # fmt: skip
-MATMULS, TRANSCENDENTALS = "matmul_flops", "transcendentals"  # and (bytes or executed, kind), (unread, what)
+MATMULS, FFTS, TRANSCENDENTALS = (
+    "matmul_flops",
+    "fft_flops",
+    "transcendentals",
+)  # and (bytes or executed, kind), (unread, what)
 
 
 class HloCost(NamedTuple):
     """Counts of one execution on one device; of branches, each count is that of the dearest.
 
-    matmul_flops: 2 for each multiply-add of dots and convolutions, complex ones too; transcendentals: elements.
+    matmul_flops: 2 for each multiply-add of dots and convolutions, complex ones too. fft_flops: 5 n log2 n for each
+    transform of n complex numbers, half of it for real ones (the convention of FFTW's benchmarks). transcendentals:
+    elements of exponentials, logarithms, sines and the like, without roots.
     collective_bytes, collectives: bytes by kind, and how many are executed. unknown_loops: loops around products or
     collectives that count once for want of their length. unread: operations that may multiply matrices and whose work
     the text does not tell (custom calls, ragged dots), and how often each is executed.
     """
 
     matmul_flops: int
+    fft_flops: int
     transcendentals: int
     collective_bytes: Mapping[str, int]
     collectives: Mapping[str, int]
@@ -75,9 +82,14 @@ def hlo_cost(text: str) -> HloCost:
     def by_kind(what: str) -> dict[str, int]:
         return {key[1]: count for key, count in sorted(counts.items()) if key[0] == what}
 
-    unknown = tuple(sorted(walk.unknown_loops))
     return HloCost(
-        counts[MATMULS,], counts[TRANSCENDENTALS,], by_kind("bytes"), by_kind("executed"), unknown, by_kind("unread")
+        matmul_flops=counts[MATMULS,],
+        fft_flops=counts[FFTS,],
+        transcendentals=counts[TRANSCENDENTALS,],
+        collective_bytes=by_kind("bytes"),
+        collectives=by_kind("executed"),
+        unknown_loops=tuple(sorted(walk.unknown_loops)),
+        unread=by_kind("unread"),
     )
 
 
@@ -139,6 +151,8 @@ def _own(instruction: Instruction, computation: Computation, chains: set) -> Cou
         return Counter({(MATMULS,): _dot_flops(instruction, computation)})
     if opcode == "convolution":
         return Counter({(MATMULS,): _convolution_flops(instruction, computation)})
+    if opcode == "fft":
+        return Counter({(FFTS,): _fft_flops(instruction, computation)})
     if opcode in TRANSCENDENTAL:
         return Counter({(TRANSCENDENTALS,): math.prod(instruction.shapes[0][1])})
     if opcode not in ("custom-call", "ragged-dot"):
@@ -202,6 +216,14 @@ def _convolution_flops(instruction: Instruction, computation: Computation) -> in
         at = np.arange(sizes[2])[:, None] * stride + np.arange(sizes[1])[None] * by_right - low
         count *= int(np.sum((at >= 0) & (at % by_left == 0) & (at < sizes[0] * by_left)))
     return count
+
+
+def _fft_flops(instruction: Instruction, computation: Computation) -> int:
+    size = math.prod(map(int, _attribute(instruction, r"fft_length=\{([\d,]*)\}").split(",")))
+    shapes = (computation[instruction.operands[0]].shapes[0], instruction.shapes[0])
+    real = [math.prod(dimensions) for kind, dimensions in shapes if kind.startswith("f")]
+    numbers = real[0] if real else math.prod(shapes[1][1])
+    return round(numbers * (2.5 if real else 5) * math.log2(size))
 
 
 def _trips(loop: Instruction, computation: Computation, condition: Computation, body: Computation) -> int | None:
