@@ -201,12 +201,12 @@ def project(x_BLD: jax.Array, weight: jax.Array, contracted: int = 1) -> jax.Arr
     """x times `weight`, over x's last `contracted` dimensions and as many leading ones of the weight, in x's dtype.
 
     Computed as one matrix product of (batch * length) rows: the three-dimensional form's gradients make XLA's CPU
-    compiler write transposed copies of every activation, which a small model's step pays for dearly. Where the
-    length is split over devices, merging it with the batch would undo the split, and the plain form is kept.
+    compiler write transposed copies of every activation, which a small model's step pays for dearly. Where devices
+    split the length or channels, merging these with other dimensions would undo that, and the plain form is kept.
     """
     outer, inner = x_BLD.shape[:-contracted], weight.shape[contracted:]
     weight = weight.astype(x_BLD.dtype)
-    if ways("length") > 1:
+    if ways("length") > 1 or ways("inner") > 1:
         return jnp.tensordot(x_BLD, weight, contracted)
     rows = x_BLD.reshape(math.prod(outer), -1)
     return (rows @ weight.reshape(rows.shape[1], -1)).reshape(*outer, *inner)

@@ -113,12 +113,13 @@ class ChannelMix(nn.Module):
         receptance_mix_D = parameter(self, "receptance_mix", (D,), "width", mix_init, "vector")
         key_DF = parameter(self, "key", (D, F), "width hidden", Orthogonal(math.sqrt(max(1.0, F / D))), "hidden")
         value_FD = parameter(self, "value", (F, D), "hidden width", zeros, "hidden")
-        receptance_DD = parameter(self, "receptance", (D, D), "width activation", zeros, "hidden")
+        receptance_DD = parameter(self, "receptance", (D, D), "width hidden", zeros, "hidden")
 
         shifted_BLD, last_BD = token_shift(x_BLD, None if state is None else state.last_BD, shared.mask_BL)
         hidden_BLF = project(interpolate(shifted_BLD, x_BLD, key_mix_D), key_DF)
         hidden_BLF = constrain(jnp.square(jax.nn.relu(hidden_BLF)), "batch length hidden")
-        r_BLD = jax.nn.sigmoid(project(interpolate(shifted_BLD, x_BLD, receptance_mix_D), receptance_DD))
+        receptance_BLD = project(interpolate(shifted_BLD, x_BLD, receptance_mix_D), receptance_DD)
+        r_BLD = jax.nn.sigmoid(constrain(receptance_BLD, "batch length hidden"))
         y_BLD = r_BLD * project(hidden_BLF, value_FD)
         return y_BLD, None if state is None else ChannelState(last_BD), shared
 

@@ -26,6 +26,7 @@ from research.models.layers import (
 from research.models.state_spaces import ssm_kernel
 from research.models.state_spaces.ssm_kernel import causal_convolution, diagonal_kernel, diagonal_step, recurrence
 from research.models.state_spaces.ssm_parameters import diagonal_system
+from research.per_device import on_each_device
 from research.sharding import constrain
 
 
@@ -120,8 +121,12 @@ class H3(nn.Module):
 def shift_taps(input_HKN: jax.Array, readout_HKN: jax.Array, length: int) -> jax.Array:
     """taps_LHK of the shift state space, at most N of them: tap l = sum_n input_n readout_{n + l}, by real FFTs."""
     N = input_HKN.shape[-1]
-    spectrum = jnp.fft.rfft(input_HKN, n=2 * N).conj() * jnp.fft.rfft(readout_HKN, n=2 * N)
-    return jnp.moveaxis(jnp.fft.irfft(spectrum, n=2 * N)[..., : min(N, length)], -1, 0)
+
+    def taps(input_HKN: jax.Array, readout_HKN: jax.Array) -> jax.Array:
+        spectrum = jnp.fft.rfft(input_HKN, n=2 * N).conj() * jnp.fft.rfft(readout_HKN, n=2 * N)
+        return jnp.moveaxis(jnp.fft.irfft(spectrum, n=2 * N)[..., : min(N, length)], -1, 0)
+
+    return on_each_device(taps, ("spread", "spread"), "taps spread")(input_HKN, readout_HKN)
 
 
 def shift_step(

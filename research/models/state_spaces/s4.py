@@ -69,8 +69,8 @@ class S4(nn.Module):
             y_BLD, state = _read(system, cfg.kernel_length, u_BLD, state, shared.mask_BL)
         y_BLD = y_BLD.astype(x_BLD.dtype) + along_last(jnp.multiply, u_BLD, skip_D)
         gated_BLF = along_last(jnp.add, project(jax.nn.gelu(y_BLD, approximate=False), out_DF), bias_F)
-        value_BLD, gate_BLD = jnp.split(gated_BLF, 2, axis=-1)
-        return value_BLD * jax.nn.sigmoid(gate_BLD), state, shared
+        halves_BL2D = constrain(gated_BLF.reshape(*x_BLD.shape[:2], 2, D), "batch length gates hidden")
+        return halves_BL2D[:, :, 0] * jax.nn.sigmoid(halves_BL2D[:, :, 1]), state, shared
 
 
 def _kernel(system: Diagonal | LowRank, length: int, kernel_length: int) -> jax.Array:

@@ -7,6 +7,7 @@ float32 or float64: there is no matrix product except in `dplr_readout`.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -61,6 +62,11 @@ def diagonal_kernel(system: Diagonal, length: int) -> jax.Array:
     Tap l is block * Q + rest with Q near the root of the length, and its power a product of two: there are as many
     exponentials as blocks and rests, and going forward no array over both N and L.
     """
+    whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, system.log_transition_DN.shape), system)
+    return on_each_device(partial(_vandermonde, length), ("spread",), "taps spread")(whole)
+
+
+def _vandermonde(length: int, system: Diagonal) -> jax.Array:
     Q, blocks = _blocks(length)
     log_DN1 = system.log_transition_DN[..., None]
     steps_Q = jnp.arange(Q, dtype=log_DN1.real.dtype)
@@ -111,6 +117,10 @@ def dplr_kernel(system: LowRank, length: int) -> jax.Array:
 
     have no pole where w = -1. Woodbury's identity then gives the rank one correction from four of them.
     """
+    return on_each_device(partial(_from_roots, length), ("spread",), "taps spread")(system)
+
+
+def _from_roots(length: int, system: LowRank) -> jax.Array:
     angle_F1 = jnp.pi / length * jnp.arange(length // 2 + 1, dtype=system.step_D.dtype)[:, None]
     cosine_F1, sine_F1 = jnp.cos(angle_F1), jnp.sin(angle_F1)
     weight_FD = cosine_F1 * system.step_D[None]
@@ -215,7 +225,7 @@ def causal_convolution(u_BLD: jax.Array, kernel_LD: jax.Array) -> jax.Array:
         spectrum = jnp.fft.rfft(u_BLD, n=points, axis=1) * jnp.fft.rfft(kernel_LD, n=points, axis=0)[None]
         return jnp.fft.irfft(spectrum, n=points, axis=1)[:, :length]
 
-    axes = ("batch steps spread", "steps spread")
+    axes = ("batch steps spread", "taps spread")
     return on_each_device(convolved, axes, axes[0])(at_least_float32(u_BLD), kernel_LD)
 
 
