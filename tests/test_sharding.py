@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import topologies
 from jax.sharding import PartitionSpec
 from synthetic_tokens import synthetic_examples, tiny_run
 
@@ -193,6 +194,23 @@ def test_dimensions_must_divide():
     box = Parameter(jax.ShapeDtypeStruct((6, 4), jnp.float32), ("width", "hidden"), "hidden", Normal(1.0))
     with pytest.raises(ConfigError, match=r"'width' of 6 must divide over the 4 devices"):
         parameter_shardings({"up": box}, make_mesh(MeshConfig(data=2, fsdp=4)))
+
+
+def test_axes_may_split_a_physical_one(monkeypatch):
+    """Sixty-four chips in a cube of 4 x 4 x 4 as 8 x 8: described by libtpu, which needs no TPU for it."""
+    pytest.importorskip("libtpu")
+    for name, value in {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "TPU_ACCELERATOR_TYPE": "v5p-128",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    cube = topologies.get_topology_desc("v5p:4x4x4", "tpu").devices
+    mesh = make_mesh(MeshConfig(data=1, fsdp=8, expert=8), cube)
+    assert mesh.devices.shape == (1, 8, 1, 8, 1)
+    assert len(set(mesh.devices.flat)) == 64
 
 
 def test_mesh_must_cover_the_devices():
