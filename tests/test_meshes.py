@@ -1,4 +1,4 @@
-"""Architectures on meshes: the first step is one device's, and each device does its share, or the table says how much.
+"""Architectures on meshes: the first step is one device's, each device does its share, or the mesh is refused.
 
 tests/benchmarks/meshes.py prints every architecture on every mesh; here is a part of it that meets each mechanism.
 """
@@ -6,34 +6,27 @@ tests/benchmarks/meshes.py prints every architecture on every mesh; here is a pa
 from dataclasses import replace
 
 import pytest
-from mesh_cells import ARCHITECTURES, MESHES, MOST_GRADIENT, MOST_LOSS, Cell, outcome, run_of
+from mesh_cells import ARCHITECTURES, MESHES, Cell, outcome, run_of
 
 from research.config import MeshConfig
 
 WORKS = (
-    ("transformer", "fsdp8"),
-    ("transformer", "tensor4"),
-    ("transformer", "sequence2"),
+    ("transformer", "expert2"),
     ("transformer", "fsdp2 tensor2 sequence2"),
     ("transformer_scan_remat", "data2 fsdp2 tensor2"),
-    ("mamba", "data2 fsdp2 tensor2"),
-    ("moe_capacity", "fsdp8"),
-    ("lstm_additive", "fsdp8"),
+    ("moe_dense", "fsdp2 tensor2 expert2"),
+    ("moe_capacity", "expert4"),
+    ("moe_capacity", "fsdp2 tensor2 sequence2"),
+    ("mamba", "fsdp2 tensor2 sequence2"),
+    ("mamba2", "data2 fsdp2 tensor2"),
+    ("rwkv4", "tensor4"),
+    ("rwkv7", "sequence4"),
+    ("s4d", "tensor4"),
+    ("h3", "sequence4"),
+    ("lstm", "tensor4"),
+    ("lstm_additive", "data2 fsdp2 tensor2"),
     ("t5", "fsdp8"),
 )
-# What a device does over its share, (matrix products, other work), where it is too much. Whoever makes one of these
-# work moves its line up; nobody may raise a number.
-REPEATS = {
-    ("transformer", "expert2"): (2.0, 2.0),
-    ("moe_capacity", "expert4"): (2.21, 2.84),
-    ("moe_dense", "fsdp2 tensor2 expert2"): (1.31, 1.69),
-    ("mamba", "sequence2"): (1.0, 1.89),
-    ("mamba2", "tensor4"): (1.16, 1.17),
-    ("rwkv4", "sequence4"): (1.0, 2.99),
-    ("lstm", "tensor4"): (1.75, 1.0),
-    ("lstm_additive", "data2 fsdp2 tensor2"): (1.37, 1.01),
-}
-ERRORS = {("t5", "sequence2"): "error: "}  # no words of ours yet: is to become "refused: "
 
 
 @pytest.mark.slow
@@ -45,19 +38,17 @@ def test_cells_that_work(architecture, mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("architecture", "mesh"), REPEATS)
-def test_cells_that_repeat_work_are_right(architecture, mesh):
-    found = outcome(architecture, mesh)
+def test_ragged_experts_are_right():
+    """How many rows their loops multiply depends on the data, and no compiled program says it."""
+    found = outcome("moe_ragged", "fsdp2 tensor2 expert2")
     assert isinstance(found, Cell), found
-    assert found.loss <= MOST_LOSS and found.gradient <= MOST_GRADIENT and found.replications == 0
-    assert (found.products, found.others) == pytest.approx(REPEATS[architecture, mesh], rel=0.02)
+    assert [fault for fault in found.faults if "share" not in fault and "unknown length" not in fault] == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("architecture", "mesh"), ERRORS)
-def test_cells_that_are_impossible_say_so(architecture, mesh):
-    found = outcome(architecture, mesh)
-    assert isinstance(found, str) and found.startswith(ERRORS[architecture, mesh])
+def test_impossible_cells_are_refused_in_words():
+    found = outcome("t5", "sequence2")
+    assert isinstance(found, str)
+    assert found.startswith("refused: model.source_length = 63: must divide over the 2 devices")
 
 
 GOOD = Cell(loss=1e-7, gradient=1e-6, products=1.0, others=1.0, unknown_loops=0, collective_bytes={}, replications=0)

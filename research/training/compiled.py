@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -83,19 +84,21 @@ def _no_cache() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _error_output() -> Iterator[list[str]]:
-    """What this process, XLA's C++ too, writes to its standard error meanwhile; it is written there afterwards."""
+    """What this process, XLA's C++ too, writes to its standard error meanwhile. It is written there as well, by a
+    process of its own: a compiler that aborts this one has said why."""
     sys.stderr.flush()
     kept, written = os.dup(2), []
     try:
-        with tempfile.TemporaryFile() as file:
-            os.dup2(file.fileno(), 2)
+        with tempfile.NamedTemporaryFile() as file:
+            tee = subprocess.Popen(["tee", file.name], stdin=subprocess.PIPE, stdout=kept)
+            os.dup2(tee.stdin.fileno(), 2)
             try:
                 yield written
             finally:
+                sys.stderr.flush()
                 os.dup2(kept, 2)
-                file.seek(0)
-                text = file.read()
-                written.append(text.decode(errors="replace"))
-                os.write(2, text)
+                tee.stdin.close()
+                tee.wait()
+                written.append(file.read().decode(errors="replace"))
     finally:
         os.close(kept)
