@@ -100,6 +100,8 @@ MESHES: dict[str, dict[str, int]] = {
     "fsdp2 tensor2 sequence2": {"fsdp": 2, "tensor": 2, "sequence": 2},
 }
 MOST_LOSS, MOST_GRADIENT, MOST_PRODUCTS = 1e-6, 1e-5, 1.1  # of a cell that works
+# On one device, too, float32 gradients of the step of the dplr kernel are off by 3e-5 from those in float64.
+ROUNDING = {"s4": 1e-4}
 MOST_OTHERS = 1.25  # what is fused, and so computed again, differs from program to program by a tenth or two
 
 
@@ -119,13 +121,14 @@ class Cell:
     unknown_loops: int
     collective_bytes: dict[str, int]  # of one device and step
     replications: int  # "Involuntary full rematerialization"
+    most_gradient: float = MOST_GRADIENT
 
     @property
     def faults(self) -> tuple[str, ...]:
         """What keeps the cell from working; empty if it does."""
         found = {
             f"loss off by {self.loss:.0e}": not self.loss <= MOST_LOSS,
-            f"gradient off by {self.gradient:.0e}": not self.gradient <= MOST_GRADIENT,
+            f"gradient off by {self.gradient:.0e}": not self.gradient <= self.most_gradient,
             f"{self.products:.2f} times its share of matrix products": self.products > MOST_PRODUCTS,
             f"{self.others:.2f} times its share of other work": self.others > MOST_OTHERS,
             f"{self.unknown_loops} loops of unknown length": self.unknown_loops > 0,
@@ -167,6 +170,7 @@ def cell(architecture: str, mesh: str) -> Cell:
         unknown_loops=len(found.cost.unknown_loops),
         collective_bytes=dict(found.cost.collective_bytes),
         replications=found.replications,
+        most_gradient=ROUNDING.get(architecture, MOST_GRADIENT),
     )
 
 
