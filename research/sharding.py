@@ -6,7 +6,7 @@ and a pod.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     # activations
     "batch": ("data", "fsdp"),
     "length": ("sequence",),
+    "steps": (),  # the length, where a device reads whole sequences
     "activation": (),
     # parameters; head and hidden axes serve activations too, which is what makes tensor parallelism Megatron's
     "width": ("fsdp",),
@@ -86,17 +87,45 @@ def partition_spec(axes: Sequence[str | None], rules: Mapping[str, tuple[str, ..
 
 
 def constrain(x: jax.Array, axes: str) -> jax.Array:
-    """Pin an activation to the sharding its axes' names imply; outside a mesh, or on one device, x itself."""
+    """Pin an activation to the sharding its axes' names imply; where there is nothing to split, x itself."""
+    return jax.lax.with_sharding_constraint(x, partition_spec(axes.split())) if _splits() else x
+
+
+def on_each_device(function: Callable, in_axes: Sequence[str], out_axes: Any, check_vma: bool = True) -> Callable:
+    """`function` with each device calling it on its own part of the arrays, which these axes' names imply.
+
+    in_axes has a string for each argument (an array, a tree of arrays of one kind, or None), out_axes is a tree like
+    the results. Where there is nothing to split, `function` itself. check_vma: jax follows which values differ between
+    devices, to which end every primitive inside must say so of its results.
+    """
+    if not _splits():
+        return function
+    specs = tuple(partition_spec(axes.split()) for axes in in_axes)
+    out_specs = jax.tree.map(lambda axes: partition_spec(axes.split()), out_axes)
+    return jax.shard_map(function, in_specs=specs, out_specs=out_specs, check_vma=check_vma)
+
+
+def platform() -> str:
+    """What programs are compiled for here: "cpu", "gpu" or "tpu"; of the current mesh's devices, else jax's default."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def _splits() -> bool:
+    """Whether XLA splits arrays over several devices here: on a mesh, and outside of `on_each_device`."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return x
-    return jax.lax.with_sharding_constraint(x, partition_spec(axes.split()))
+    return not mesh.empty and mesh.size > 1 and not mesh.manual_axes
+
+
+def devices_over(axis: str) -> int:
+    """Over how many devices the current mesh splits the logical axis."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[mesh_axis] for mesh_axis in RULES[axis]) if _splits() else 1
 
 
 def is_split(axis: str) -> bool:
     """Whether the current mesh splits the logical axis over more than one device."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and math.prod(mesh.shape[mesh_axis] for mesh_axis in RULES[axis]) > 1
+    return devices_over(axis) > 1
 
 
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
