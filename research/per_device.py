@@ -18,18 +18,19 @@ from research.sharding import MESH_AXES, check_divides, mesh_axes, partition_spe
 OUTSIDE = {"steps": "length", "spread": "inner", "rows": "rows_of_length"}  # of `on_each_device`: how arrays come
 
 
-def on_each_device(function: Callable, in_axes: Sequence[str], out_axes: Any) -> Callable:
+def on_each_device(function: Callable, in_axes: Sequence[str], out_axes: Any, check_vma: bool = True) -> Callable:
     """`function` with each device calling it on its own part of the arrays, as these axes' names imply.
 
     in_axes has a string for each argument (an array, a tree of arrays, or None), out_axes one for each result. Names
     left out at the end are of dimensions that are not split, so that "" is an array that every device has whole. Where
     there is nothing to split, it is `function` itself. Inside, `sum_over` and its like speak with the other devices.
+    check_vma: jax follows which values differ between devices, for which every primitive inside must say so.
 
     Raises ConfigError if a dimension does not divide over its devices.
     """
     if not splits():
         return function
-    everywhere = _axes_of_all(jax.tree.leaves(out_axes))
+    everywhere = _axes_of_all(jax.tree.leaves(out_axes)) if check_vma else ()
 
     def of_device(*arguments: Any) -> Any:
         own = (_as_own(axes, argument, everywhere) for axes, argument in zip(in_axes, arguments))
@@ -43,7 +44,10 @@ def on_each_device(function: Callable, in_axes: Sequence[str], out_axes: Any) ->
         return mapped(*arguments)
 
     mapped = jax.shard_map(
-        of_device, in_specs=tuple(map(_outside_spec, in_axes)), out_specs=jax.tree.map(_outside_spec, out_axes)
+        of_device,
+        in_specs=tuple(map(_outside_spec, in_axes)),
+        out_specs=jax.tree.map(_outside_spec, out_axes),
+        check_vma=check_vma,
     )
     return checked
 

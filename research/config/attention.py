@@ -4,8 +4,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
 
+from research.config.identity import not_identity
 from research.config.section import Section, scaled_heads, scaled_rank
 from research.config.validation import check, check_choices, check_positive, check_range
+
+# One function (research/models/kernels/attention.py).
+Algorithm = Literal["auto", "dense", "chunked", "cudnn", "splash"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class AttentionConfig(Section):
     biases: Literal["none", "qkv", "all"] = "none"  # all: of the output projection too
     window: int | None = None  # tokens a query sees, itself included; none sees all of the past
     causal: bool = True  # an encoder's attention is not: ModelConfig.encoder says so
+    algorithm: Algorithm = not_identity("auto")
 
     def __post_init__(self):
         check_choices(self, "model.attention")
@@ -122,6 +127,7 @@ class LatentAttentionConfig(Section):
     query_rank: int | None = None  # queries come through so few channels too; none: straight from the width
     rope_theta: float = 10_000.0
     rope_pairs: Literal["half", "interleaved"] = "interleaved"
+    algorithm: Algorithm = not_identity("auto")
 
     def __post_init__(self):
         check_choices(self, "model.latent_attention")

@@ -1,7 +1,8 @@
 """What `algorithm = "auto"` stands for: which of a mixer's equal programs runs where.
 
-A section that offers several algorithms has a line here. They are one function, so the choice decides no number of a
-run beyond rounding: no fingerprint holds it, and the FLOPs that budgets count do not depend on it.
+A section that offers several algorithms has a line here; attention's depends on more than the backend, of which
+kernels/attention.py decides. They are one function, so the choice decides no number of a run beyond rounding: no
+fingerprint holds it, and the FLOPs that budgets count do not depend on it.
 
 tests/benchmarks/algorithms.py times them in turn. On an H200 with jax 0.11.2 and the arguments --width 1024 --length
 1024 --batch 8 --dtype bfloat16 it printed, in milliseconds for the gradients of one layer: 8 experts of which 2 are
@@ -15,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from research.config import ConfigError, ModelConfig, MoeConfig
+from research.models.attention import attention, latent_attention
+from research.models.kernels.attention import choose
 from research.sharding import platform
 
 AUTO: Mapping[str, Mapping[str, str]] = {  # section -> backend -> algorithm
@@ -48,7 +51,13 @@ def _of_experts(moe: MoeConfig, backend: str) -> str:
     return "capacity" if backend == "gpu" and moe.capacity_factor is not None else AUTO["moe"][backend]
 
 
-def resolved(model: ModelConfig, backend: str) -> ModelConfig:
-    """`model` with every "auto" replaced by what it stands for on `backend`."""
+def resolved(model: ModelConfig, backend: str, length: int) -> ModelConfig:
+    """`model` with every "auto" replaced by what it stands for on `backend`, for training on sequences of `length`.
+
+    Of a GPU the compute capability is taken to be Hopper's, and of a mesh that its axis sequence is 1.
+    """
     chosen = {name: algorithm(model, name, backend) for name in AUTO}
-    return replace(model, **{name: replace(getattr(model, name), algorithm=chosen[name]) for name in AUTO})
+    for name, mixer in (("attention", attention), ("latent_attention", latent_attention)):
+        asked = getattr(model, name).algorithm
+        chosen[name] = choose(name, asked, mixer.whole_sequence(model, length), backend) if asked == "auto" else asked
+    return replace(model, **{name: replace(getattr(model, name), algorithm=chosen[name]) for name in chosen})

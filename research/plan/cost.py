@@ -11,7 +11,8 @@ last two counts depend on the program that computes the model. Each mixer's file
 - `flops_causal`: the same with only the causal half of attention, the least a perfect kernel could execute.
 - `flops_6nd`: 6 * params * tokens (Kaplan 2020), with all parameters.
 - `executed_flops`: the matrix products of the program that trains, for utilisation: they depend on the algorithm and so
-  on the backend. Equal to a walk over the jaxpr of the training step; what `model.remat` computes again is left out.
+  on the backend. Equal to a walk over the jaxpr of the training step; what is computed again for a gradient (by
+  `model.remat`, chunked attention or a kernel) is left out.
 - `elementwise_flops`: what recurrences, convolutions and FFTs execute outside of matrix products, counted forward and
   taken three times.
 
@@ -143,10 +144,10 @@ class ExecutedCost:
 def executed_cost(config: RunConfig, backend: str) -> ExecutedCost:
     """What training `config` executes on `backend` ("cpu", "gpu" or "tpu"), which is not looked for: a plan asks no
     device, since to look for one is to take it."""
-    length, model = config.training.sequence_length, resolved(config.model, backend)
-    beyond, elementwise = _executed(model, length)
+    length, model = config.training.sequence_length, config.model
+    beyond, elementwise = _executed(resolved(model, backend, length), length)
     if model.encoder is not None:
-        of_encoder = _executed(model.encoder, model.source_length)
+        of_encoder = _executed(resolved(model.encoder, backend, model.source_length), model.source_length)
         beyond, elementwise = beyond + of_encoder[0], elementwise + of_encoder[1]
     sequences = config.training.steps * config.training.batch_size
     work = model_cost(model, length).training_flops_per_sequence

@@ -27,8 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from research.config import DataConfig, MeshConfig, RunConfig, TrainingConfig
-from research.models.algorithms import resolved
+from research.config import DataConfig, EvaluationConfig, MeshConfig, RunConfig, TrainingConfig
 from research.plan import executed_cost
 from research.presets import preset
 from research.sharding import make_mesh
@@ -59,11 +58,12 @@ COLUMNS = ("peak GiB", "arguments GiB", "products", *(f"{kind} GiB" for kind in 
 
 
 def run_of(row: Row) -> RunConfig:
-    """The row's run; what "auto" stands for is chosen for a TPU, since jax's own backend here is the CPU."""
+    """The row's run; what "auto" stands for is chosen for the chips of the mesh."""
     model = replace(preset(row.preset).model, remat="full", compute_dtype="bfloat16")
     data = DataConfig(tokenizer="sentencepiece", vocab_size=model.vocab_size)
     training = TrainingConfig(steps=1, batch_size=row.batch, sequence_length=row.length)
-    return RunConfig(model=resolved(model, "tpu"), data=data, training=training)
+    evaluation = EvaluationConfig(batch_size=row.batch)
+    return RunConfig(model=model, data=data, training=training, evaluation=evaluation)
 
 
 def compiled_step(row: Row) -> CompiledProgram:

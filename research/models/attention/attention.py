@@ -4,12 +4,14 @@ Whole sequence and decoding share one module: without a state it attends within 
 of tokens, so a prompt is read in one call) to the cache and attends to everything before.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from research.config import ModelConfig
+from research.config import AttentionConfig, ModelConfig
 from research.models.attention.positions import (
     by_source,
     distance_buckets,
@@ -18,10 +20,10 @@ from research.models.attention.positions import (
     rotary_frequencies,
     rotate,
 )
-from research.models.layers import Normal, RMSNorm, Shared, along_last, parameter, project, zeros
+from research.models.kernels.attention import Call, attend, scores
+from research.models.kernels.attention_mask import AddedScores, Mask
+from research.models.layers import Normal, RMSNorm, Shared, along_last, at_least_float32, parameter, project, zeros
 from research.sharding import constrain
-
-MASKED_SCORE = -1e30  # finite, so that a row with nothing to see yields no NaN
 
 
 class AttentionState(flax.struct.PyTreeNode):
@@ -57,7 +59,7 @@ class Attention(nn.Module):
         v_BLGK = self._projected(x_BLD, "value", "kv_heads", G)
         if cfg.qk_norm != "none":
             q_BLHK, k_BLGK = self._normed(q_BLHK, "query_norm", "heads"), self._normed(k_BLGK, "key_norm", "kv_heads")
-        start = jnp.zeros((), jnp.int32) if state is None else state.seen
+        start = 0 if state is None else state.seen
         positions_L = start + jnp.arange(x_BLD.shape[1])
         if cfg.positions == "rotary":
             frequencies = rotary_frequencies(cfg.rotary_channels, cfg.rope_theta, cfg.rope_scaling)
@@ -67,14 +69,14 @@ class Attention(nn.Module):
             state = _append(state, k_BLGK, v_BLGK, shared.mask_BL)
             k_BLGK, v_BLGK = state.keys_BSGK, state.values_BSGK
         real_BS = shared.mask_BL if state is None else state.real_BS
-        mask_BLS = visible(positions_L, k_BLGK.shape[1], real_BS, cfg.window, cfg.causal)
-        scores_BHLS = None
+        # A decoder's sequences are padded before their tokens, an encoder's after them.
+        mask = Mask(cfg.causal, cfg.window, start, real_BS, ends_early=not cfg.causal)
+        added = None
         if cfg.positions == "relative":
-            q_BLHK, scores_BHLS = self._by_distance(q_BLHK, positions_L, k_BLGK.shape[1])
+            q_BLHK, added = self._by_distance(q_BLHK, k_BLGK.shape[1])
         elif cfg.positions == "buckets":
-            bucket_LS = distance_buckets(positions_L[:, None] - jnp.arange(k_BLGK.shape[1])[None], cfg)
-            scores_BHLS = jnp.moveaxis(shared.distance_table_NH[bucket_LS], 2, 0)[None]
-        mixed_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, mask_BLS, scores_BHLS)
+            added = AddedScores(partial(_by_bucket, cfg, shared.distance_table_NH))
+        mixed_BLHK = attend(self.config, "attention", q_BLHK, k_BLGK, v_BLGK, mask, added)
         out_init = Normal((H * K * 2 * self.config.depth) ** -0.5)
         out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", out_init, "hidden")
         y_BLD = project(mixed_BLHK, out_HKD, contracted=2)
@@ -100,7 +102,7 @@ class Attention(nn.Module):
         flat_BLD = x_BLHK.reshape(*x_BLHK.shape[:2], -1)
         return RMSNorm(epsilon, axis, name=name)(flat_BLD).reshape(x_BLHK.shape)
 
-    def _by_distance(self, q_BLHK: jax.Array, positions_L: jax.Array, sources: int) -> tuple[jax.Array, jax.Array]:
+    def _by_distance(self, q_BLHK: jax.Array, sources: int) -> tuple[jax.Array, AddedScores]:
         """Queries for the keys, and scores of the distances, scaled: (q + u) and (q + v) W r of Dai 2019, section 3.3.
 
         The distances are projected once for the whole batch.
@@ -113,55 +115,27 @@ class Attention(nn.Module):
             parameter(self, name, (H, K), "heads head_dim", Normal(0.02), "vector").astype(q_BLHK.dtype)
             for name in ("content_bias", "distance_bias")
         )
-        precise = jnp.promote_types(q_BLHK.dtype, jnp.float32)
         scaled_BLHK = (q_BLHK + to_distance_HK[None, None]) * K**-0.5
-        scores_BHLS = jnp.einsum("blhk,shk->bhls", scaled_BLHK, distances_SHK, preferred_element_type=precise)
-        return q_BLHK + to_content_HK[None, None], by_source(scores_BHLS, positions_L)
+        make = partial(_of_distances, at_least_float32(distances_SHK))  # in which the blocks' gradients add up
+        return q_BLHK + to_content_HK[None, None], AddedScores(make, scaled_BLHK)
 
 
-def attend(
-    q_BLHK: jax.Array,
-    k_BSGK: jax.Array,
-    v_BSGK: jax.Array,
-    mask_BLS: jax.Array,
-    added_BHLS: jax.Array | None = None,
-    scale: float | None = None,
+def _of_distances(
+    distances_SHK: jax.Array, scaled_BLHK: jax.Array, positions_L: jax.Array, sources_S: jax.Array
 ) -> jax.Array:
-    """Scaled dot-product attention; head h reads key-value head h // (H / G). Scores and softmax in float32.
-
-    mask_BLS is true where a query sees a source; its batch may be 1. `added_BHLS` are further scores, whose batch may
-    be 1 too; `scale` is 1 / sqrt(K) if not given. Values may have another number of channels than queries and keys.
-
-    The heads of one group are laid out as further queries of their key-value head, M = L * (H / G) rows, so that both
-    products are plain batched matrix products with nothing repeated.
-    """
-    B, L, H, K = q_BLHK.shape
-    S, G = k_BSGK.shape[1:3]
-    group = H // G
-    q_BGMK = (
-        (q_BLHK * (scale or K**-0.5)).reshape(B, L, G, group, K).transpose(0, 2, 1, 3, 4).reshape(B, G, L * group, K)
-    )
-    scores_BGMS = jnp.einsum(
-        "bgmk,bsgk->bgms", q_BGMK, k_BSGK, preferred_element_type=jnp.promote_types(q_BLHK.dtype, jnp.float32)
-    )
-    if added_BHLS is not None:
-        added_BGMS = added_BHLS.reshape(-1, G, group, L, S).transpose(0, 1, 3, 2, 4).reshape(-1, G, L * group, S)
-        scores_BGMS += added_BGMS.astype(scores_BGMS.dtype)
-    mask_BMS = jnp.repeat(mask_BLS, group, axis=1)
-    weights_BGMS = jax.nn.softmax(jnp.where(mask_BMS[:, None], scores_BGMS, MASKED_SCORE), axis=-1)
-    mixed_BGMK = jnp.einsum("bgms,bsgk->bgmk", weights_BGMS.astype(v_BSGK.dtype), v_BSGK)
-    return mixed_BGMK.reshape(B, G, L, group, -1).transpose(0, 2, 1, 3, 4).reshape(B, L, H, -1)
+    """Scores (B, H, L, S) of queries with the distances back to the sources, of which none is as far as there are."""
+    precise = jnp.promote_types(scaled_BLHK.dtype, jnp.float32)
+    near_SHK = distances_SHK[: len(sources_S)].astype(scaled_BLHK.dtype)
+    scores_BHLS = jnp.einsum("blhk,shk->bhls", scaled_BLHK, near_SHK, preferred_element_type=precise)
+    return by_source(scores_BHLS, positions_L, sources_S)
 
 
-def visible(
-    positions_L: jax.Array, sources: int, real_BS: jax.Array | None, window: int | None = None, causal: bool = True
+def _by_bucket(
+    config: AttentionConfig, table_NH: jax.Array, of_queries: None, positions_L: jax.Array, sources_S: jax.Array
 ) -> jax.Array:
-    """mask_BLS (its batch 1 without padding): no padding, none of the future if causal, nothing outside the window."""
-    distance_LS = positions_L[:, None] - jnp.arange(sources)[None, :]
-    seen_LS = distance_LS >= 0 if causal else jnp.ones_like(distance_LS, bool)
-    if window is not None:
-        seen_LS &= jnp.abs(distance_LS) < window
-    return seen_LS[None] if real_BS is None else seen_LS[None] & real_BS[:, None, :]
+    """Scores (1, H, L, S) of the distances' buckets."""
+    bucket_LS = distance_buckets(positions_L[:, None] - sources_S[None], config)
+    return jnp.moveaxis(table_NH[bucket_LS], 2, 0)[None]
 
 
 def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL: jax.Array | None) -> AttentionState:
@@ -212,11 +186,28 @@ def sequence_flops(config: ModelConfig, length: int) -> int:
     once for a batch and not once a sequence, and needs no gradient of the distances themselves: for batches above
     one sequence, and for training, this is an upper bound.
     """
+    return _flops(config, length, length * length)
+
+
+def executed_flops(config: ModelConfig, length: int) -> int:
+    """The same of the scores that the section's algorithm computes, without those computed again for a gradient."""
     cfg = config.attention
-    product = 2 * length * length * cfg.heads * cfg.head_dim
+    return _flops(config, length, scores(cfg.algorithm, length, cfg.causal, cfg.window))
+
+
+def _flops(config: ModelConfig, length: int, scores: int) -> int:
+    cfg = config.attention
+    product = 2 * scores * cfg.heads * cfg.head_dim
     if cfg.positions != "relative":
         return 2 * product
     return 3 * product + 2 * length * config.width * cfg.heads * cfg.head_dim
+
+
+def whole_sequence(config: ModelConfig, length: int) -> Call:
+    """What is asked of `attend` where a layer reads a sequence without padding, to train on it."""
+    cfg = config.attention
+    added = cfg.positions in ("relative", "buckets")
+    return Call(length, length, cfg.head_dim, config.compute_dtype, cfg.causal, cfg.window, added=added)
 
 
 def state_bytes(config: ModelConfig, length: int, bytes_per_value: int) -> int:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.attention.attention import attend
+from research.models.kernels.attention import attend
+from research.models.kernels.attention_mask import Mask
 from research.models.layers import Normal, Shared, parameter, project
 from research.sharding import constrain
 
@@ -53,8 +54,8 @@ class CrossAttention(nn.Module):
         else:
             read = state
         q_BLHK = constrain(project(x_BLD, query_DHK), "batch length heads head_dim")
-        mask_BLS = jnp.repeat(read.mask_BS[:, None], x_BLD.shape[1], axis=1)
-        mixed_BLHK = attend(q_BLHK, read.keys_BSGK, read.values_BSGK, mask_BLS)
+        mask = Mask(causal=False, real_BS=read.mask_BS, ends_early=True)
+        mixed_BLHK = attend(self.config, "attention", q_BLHK, read.keys_BSGK, read.values_BSGK, mask)
         return project(mixed_BLHK, out_HKD, contracted=2), None if state is None else read, shared
 
 

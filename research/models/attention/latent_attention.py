@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.attention.attention import attend, visible
 from research.models.attention.positions import rotary_angles, rotary_frequencies, rotate
+from research.models.kernels.attention import Call, attend, scores
+from research.models.kernels.attention_mask import Mask
 from research.models.layers import Normal, RMSNorm, Shared, parameter, project
 from research.sharding import constrain
 
@@ -49,7 +50,7 @@ class LatentAttention(nn.Module):
     ) -> tuple[jax.Array, LatentState | None, Shared]:
         cfg, D = self.config.latent_attention, self.config.width
         H, K, V, R = cfg.heads, cfg.head_dim, cfg.value_dim, cfg.kv_rank
-        start = jnp.zeros((), jnp.int32) if state is None else state.seen
+        start = 0 if state is None else state.seen
         positions_L = start + jnp.arange(x_BLD.shape[1])
         frequencies = rotary_frequencies(cfg.rope_dim, cfg.rope_theta)
         angles = rotary_angles(positions_L[None], frequencies, jnp.promote_types(x_BLD.dtype, jnp.float32))
@@ -63,19 +64,21 @@ class LatentAttention(nn.Module):
         value_RHV = parameter(self, "value", (R, H, V), "rank heads head_dim", Normal(R**-0.5), "hidden")
         scale = (K + cfg.rope_dim) ** -0.5
         if state is None:
-            mask_BLS = visible(positions_L, x_BLD.shape[1], shared.mask_BL)
+            mask = Mask(start=start, real_BS=shared.mask_BL)
             k_BSHK = project(latents_BSR, key_RHK)
             shared_BSHK = jnp.broadcast_to(keys_BSK[:, :, None], (*k_BSHK.shape[:3], cfg.rope_dim))
             queries = jnp.concatenate([q_BLHK, turned_BLHK], axis=-1)
             keys = jnp.concatenate([k_BSHK, shared_BSHK], axis=-1)
-            mixed_BLHV = attend(queries, keys, project(latents_BSR, value_RHV), mask_BLS, scale=scale)
+            values = project(latents_BSR, value_RHV)
+            mixed_BLHV = attend(self.config, "latent_attention", queries, keys, values, mask, scale=scale)
         else:
             state = _append(state, latents_BSR, keys_BSK, shared.mask_BL)
-            mask_BLS = visible(positions_L, state.real_BS.shape[1], state.real_BS)
+            mask = Mask(start=start, real_BS=state.real_BS)
             absorbed_BLHR = jnp.einsum("blhk,rhk->blhr", q_BLHK, key_RHK.astype(q_BLHK.dtype))
             queries = jnp.concatenate([absorbed_BLHR, turned_BLHK], axis=-1)
             keys = jnp.concatenate([state.latents_BSR, state.keys_BSK], axis=-1)[:, :, None]
-            mixed_BLHR = attend(queries, keys, state.latents_BSR[:, :, None], mask_BLS, scale=scale)
+            values = state.latents_BSR[:, :, None]
+            mixed_BLHR = attend(self.config, "latent_attention", queries, keys, values, mask, scale=scale)
             mixed_BLHV = jnp.einsum("blhr,rhv->blhv", mixed_BLHR, value_RHV.astype(mixed_BLHR.dtype))
         out_init = Normal((H * V * 2 * self.config.depth) ** -0.5)
         out_HVD = parameter(self, "out", (H, V, D), "heads head_dim width", out_init, "hidden")
@@ -121,8 +124,23 @@ def matmul_params(config: ModelConfig) -> int:
 
 def sequence_flops(config: ModelConfig, length: int) -> int:
     """Forward FLOPs of the two L x L products over one whole sequence, every score counted."""
+    return _flops(config, length * length)
+
+
+def executed_flops(config: ModelConfig, length: int) -> int:
+    """The same of the scores that the section's algorithm computes, without those computed again for a gradient."""
+    return _flops(config, scores(config.latent_attention.algorithm, length, causal=True, window=None))
+
+
+def _flops(config: ModelConfig, scores: int) -> int:
     cfg = config.latent_attention
-    return 2 * length * length * cfg.heads * (cfg.head_dim + cfg.rope_dim + cfg.value_dim)
+    return 2 * scores * cfg.heads * (cfg.head_dim + cfg.rope_dim + cfg.value_dim)
+
+
+def whole_sequence(config: ModelConfig, length: int) -> Call:
+    """What is asked of `attend` where a layer reads a sequence without padding, to train on it."""
+    cfg = config.latent_attention
+    return Call(length, length, max(cfg.head_dim + cfg.rope_dim, cfg.value_dim), config.compute_dtype)
 
 
 def state_bytes(config: ModelConfig, length: int, bytes_per_value: int) -> int:

@@ -60,10 +60,9 @@ def distance_waves(distances: int, width: int, dtype: Any) -> jax.Array:
     return jnp.asarray(np.concatenate([np.sin(angles_SD), np.cos(angles_SD)], axis=1), dtype)
 
 
-def by_source(scores_BHLS: jax.Array, positions_L: jax.Array) -> jax.Array:
+def by_source(scores_BHLS: jax.Array, positions_L: jax.Array, sources_S: jax.Array) -> jax.Array:
     """Scores by distance 0 to S - 1 as scores by source position; sources in the future get distance 0's."""
-    sources = scores_BHLS.shape[-1]
-    distances_LS = jnp.maximum(positions_L[:, None] - jnp.arange(sources)[None, :], 0)
+    distances_LS = jnp.maximum(positions_L[:, None] - sources_S[None, :], 0)
     return jnp.take_along_axis(scores_BHLS, distances_LS[None, None], axis=-1)
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.attention.attention import MASKED_SCORE
+from research.models.kernels.attention_mask import MASKED_SCORE
 from research.models.layers import Normal, Shared, Uniform, at_least_float32, parameter, project, zeros
 from research.models.recurrent.lstm_gru import Cell, step
 from research.per_device import on_each_device
