@@ -83,6 +83,7 @@ COLUMNS = (
     Column("wall_seconds", "number", "s", "whole run, from start to result"),
     Column("matmul_flops_per_second", "number", "FLOP/s", "best matrix-product rate measured in the run's process"),
     Column("backend", "string", "", "cpu, gpu or tpu"),
+    Column("algorithms", "string", "", "which of equal programs ran, as attention dense, moe ragged"),
     Column("devices", "integer", "devices", "devices the run used"),
     Column("failure_step", "integer", "step", "step at which a failed run stopped"),
     Column("failure_reason", "string", "", "why a failed run stopped"),

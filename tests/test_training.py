@@ -76,6 +76,7 @@ def test_a_run_leaves_a_complete_result(straight, config):
     assert result["loss_nats"] == pytest.approx(0.7 * result["loss_nats_prose"] + 0.3 * result["loss_nats_code"])
     assert result["bits_per_byte_prose"] == pytest.approx(result["loss_nats_prose"] / np.log(2))  # one byte a token
     assert result["wall_seconds"] == pytest.approx(sum(result[f"{phase}_seconds"] for phase in PHASES))
+    assert result["algorithms"] == "attention dense"
     assert result["executed_flops"] == executed_cost(config, "cpu").executed_flops > result["elementwise_flops"]
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, config.training.steps + 1))
 

@@ -10,6 +10,7 @@ from research.data.synthetic import task_examples
 from research.data.token_file import open_files
 from research.evaluation.held_out import held_out_measures
 from research.execution.faults import MachineError
+from research.models.algorithms import names
 from research.runs import RunFolder, Status
 from research.runs.text import record_text
 from research.training import runtime
@@ -47,6 +48,8 @@ def train_run(
         record_text(folder, text_digests(config, files))
     else:
         examples = task_examples(config)
+    algorithms = names(config.model, jax.default_backend(), config.training.sequence_length)
+    print(f"{jax.device_count()} {jax.default_backend()} devices: {algorithms}", flush=True)  # to the run's log
     status = train(
         config,
         folder,

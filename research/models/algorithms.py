@@ -61,3 +61,10 @@ def resolved(model: ModelConfig, backend: str, length: int) -> ModelConfig:
         asked = getattr(model, name).algorithm
         chosen[name] = choose(name, asked, mixer.whole_sequence(model, length), backend) if asked == "auto" else asked
     return replace(model, **{name: replace(getattr(model, name), algorithm=chosen[name]) for name in chosen})
+
+
+def names(model: ModelConfig, backend: str, length: int) -> str:
+    """What runs, as "attention dense, moe ragged": of each section that offers algorithms and that the model reads."""
+    chosen = resolved(model, backend, length)
+    offering = (name for name in model.sections if hasattr(getattr(chosen, name), "algorithm"))
+    return ", ".join(f"{name} {getattr(chosen, name).algorithm}" for name in offering)

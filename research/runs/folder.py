@@ -38,7 +38,7 @@ from research.runs.records import DamagedFileError, read_last_line, read_object
 CLAIM_PATIENCE_SECONDS = 0.5  # `status` holds the lock for microseconds; a training process holds it for good
 
 
-TEXT_MEASURES = ("backend",)  # what a result holds that is no number
+TEXT_MEASURES = ("backend", "algorithms")  # what a result holds that is no number
 RETRY = "Fix: repeat `isoflop run` with --retry-failed; the run resumes from its latest checkpoint."
 
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from research.config import RunConfig
 from research.data.batches import Examples
+from research.models.algorithms import names
 from research.plan.cost import executed_cost
 from research.runs import PHASES, RunFolder, Status
-from research.sharding import make_mesh
+from research.sharding import make_mesh, platform
 from research.training import metrics
 from research.training.checkpoint import Checkpoints
 from research.training.feed import global_batch
@@ -151,8 +152,9 @@ def _evaluate(session: _Session, state: TrainState, step: int) -> dict[str, floa
 
 
 def _machine(config: RunConfig) -> dict[str, Any]:
-    """What this process runs on: columns of the runs table."""
+    """What this process runs on, and which of equal programs: columns of the runs table."""
     return {
+        "algorithms": names(config.model, platform(), config.training.sequence_length),
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "matmul_flops_per_second": matmul_flops_per_second(config.model.compute_dtype),
