@@ -159,7 +159,7 @@ def _opened(found: Estimate, points: Points, profiles: Mapping[str, Profile], le
 
     Refits start at the optimum, so along a direction that the points leave open they hardly move. A constant at its
     bound is 0, and its interval ends where the resamples do or, if the constant has no effect there either, where the
-    profile does.
+    profile does. Where a profile is open on one side, its other end is the profile's where that lies further out.
     """
     law, result = found.fit.law, found.fit
     best_P = law.pack(result.array())
@@ -173,8 +173,9 @@ def _opened(found: Estimate, points: Points, profiles: Mapping[str, Profile], le
             interval = Interval(0.0, 0.0, interval.high if interval.high >= felt else bounded, AT_BOUND)
         elif not held.closed:
             sides = {(False, False): NOT_DETERMINED, (False, True): OPEN_BELOW, (True, False): OPEN_ABOVE}
-            low = interval.low if held.closed_below else parameter.low
-            high = interval.high if held.closed_above else parameter.high
+            # The closed end is the profile's, too: resamples that hardly move along what is open know less of it.
+            low = min(held.low, interval.low) if held.closed_below else parameter.low
+            high = max(held.high, interval.high) if held.closed_above else parameter.high
             interval = Interval(interval.value, low, high, sides[held.closed_below, held.closed_above])
         intervals[parameter.name] = interval
     return replace(found, intervals=intervals, weakly_identified=_weak(result, intervals, level))
