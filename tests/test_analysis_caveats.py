@@ -93,7 +93,12 @@ def checkpoints(runs, rows=4, noise=0.004):
 def test_a_caveat_counts_independent_runs_and_not_their_rows():
     """32 rows are many points, and few runs; rows that are runs of their own are as many as they seem."""
     few, many = fit_table(checkpoints(8), bootstraps=20), fit_table(checkpoints(20), bootstraps=20)
-    assert (few.units, few.unit) == (8, "runs") and few.caveats[0].startswith("8 runs for 5 constants are few")
+    assert (few.units, few.unit) == (8, "runs") and few.caveats == (
+        "8 runs for 5 constants are few: of such simulated tables 83 to 99% had the truth inside a 90% interval. Read "
+        "them as too narrow",
+    )
+    text = markdown(study_report(checkpoints(8), few).document())
+    assert text.count("8 runs for 5 constants are few") == 1 and "the caveats of the law above" in text
     assert (many.units, many.unit) == (20, "runs") and not many.caveats
     alone = fit_table(checkpoints(8).drop(columns="run"), bootstraps=20)
     assert (alone.units, alone.unit) == (32, "points") and not alone.caveats
