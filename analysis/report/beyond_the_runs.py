@@ -147,8 +147,10 @@ def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ..
     }
     for name in dict.fromkeys(name for best in present for name in best.hyperparameters):
         quantities[with_unit(name)] = [best and best.hyperparameters.get(name) for best in found]
+    read = {name for best in present for name in map(with_unit, best.hyperparameters)}
     for name, intervals in quantities.items():
-        cells = ("not fitted" if interval is None else span(interval) for interval in intervals)
+        none = "read by approach 3 alone" if name in read else "not fitted"
+        cells = (none if interval is None else span(interval) for interval in intervals)
         yield (Number(flops), Strong(beyond) if reach.warning else beyond, name, *cells)
 
 
