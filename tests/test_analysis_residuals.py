@@ -97,6 +97,14 @@ def test_a_limit_that_nothing_could_pass_is_said_to_tell_nothing():
     assert "Too few runs to tell whether one is an outlier: the furthest is" in shown and "No run is" not in shown
 
 
+def test_a_row_s_number_is_explained_where_there_is_one():
+    table = planted_table(sizes=8)
+    table.loc[5, "loss_nats"] = np.log(50257.0)
+    for rows, explained in ((table.drop(columns="run"), True), (table, False)):
+        text = markdown(checks_section(checked(rows), fit(CHINCHILLA, rows)))
+        assert ("| row 5 |" in text) == explained == ("Rows are counted from 0: row 3 is the fourth" in text)
+
+
 def test_seeds_tell_noise_from_lack_of_fit():
     """The F test equals its definition, keeps quiet where the law holds, and speaks where a term is missing."""
     table = seeded()

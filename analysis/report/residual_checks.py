@@ -4,6 +4,7 @@ import math
 
 from analysis.fit import Fit
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table
+from analysis.report.table_notes import counted_rows
 from analysis.runs_table import unit_of
 from analysis.studies import LackOfFit, ResidualChecks
 
@@ -113,7 +114,7 @@ def _outliers(checks: ResidualChecks, fit: Fit) -> tuple[Paragraph | Table, ...]
     )  # fmt: skip
     left = f"{_residual(fit)}, less its run's middle one" if by_run else _residual(fit)
     columns = ("outlier", *inputs, f"measured{unit}", f"fitted{unit}", left, "times the robust scale")
-    return (Paragraph(text), Table(columns, rows, terminal_rows=20))
+    return (Paragraph(text), Table(columns, rows, terminal_rows=20), *counted_rows(one.run for one in checks.outliers))
 
 
 def _residual(fit: Fit) -> str:
