@@ -103,6 +103,8 @@ def test_an_interval_with_an_open_side_ends_where_the_profile_does(one_ratio):
         if not found[name].closed and interval.note != AT_BOUND:
             assert interval.low <= found[name].low if found[name].closed_below else interval.low == 0.0
             assert interval.high >= found[name].high if found[name].closed_above else np.isinf(interval.high)
+        elif interval.note == AT_BOUND:
+            assert interval.high >= found[name].high
 
 
 def rise(result, table, **held):
