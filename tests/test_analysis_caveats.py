@@ -8,10 +8,12 @@ import pytest
 from planted_tables import BUDGETS, planted_loss, planted_table
 
 from analysis.figures import loss_against_compute, loss_surface, optimal_allocation
-from analysis.intervals import AT_BOUND, NOT_DETERMINED, Resampling
+from analysis.intervals import AT_BOUND, NOT_DETERMINED, Interval, Resampling
+from analysis.intervals.interval import NOTES
 from analysis.laws import find
 from analysis.report import study_report
 from analysis.report.captions import study_figures
+from analysis.report.document import notes_on
 from analysis.report.markdown import markdown
 from analysis.studies import cost_of_departing, fit_table, frontier_exponents, lifetime_optimum, optimum
 
@@ -78,6 +80,12 @@ def test_only_exponents_are_constants_without_a_unit():
     """R_N, which the published runs leave open, is a number of sizes: optima do not hang on it alone."""
     plain = [p.name for p in find("data_constrained").parameters if p.unit == "1"]
     assert plain == ["alpha", "beta"]
+
+
+def test_every_note_of_intervals_that_come_one_by_one_is_explained():
+    notes = (NOT_DETERMINED, AT_BOUND)
+    (paragraph,) = notes_on(Interval(0.0, 0.0, 1.0, note) for note in notes)
+    assert all(NOTES[note] in markdown(paragraph) for note in notes)
 
 
 def checkpoints(runs, rows=4, noise=0.004):
