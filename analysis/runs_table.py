@@ -19,6 +19,7 @@ from analysis.tables.files import TableError, notes_of, read_file, renumbered, w
 from analysis.tables.values import Column, cell_by_cell, converted, status_of, truth_of, words_note
 
 FOREIGN = "foreign"  # experiment of runs whose table names none
+MOST_NAMED = 12  # columns that an error lists
 RELIED_ON = ("run", "experiment", "family", "status", "held_out", "budget_flops", "flops")  # what `complete` fills in
 
 COLUMNS = (
@@ -292,6 +293,12 @@ def _check_statuses(statuses: pd.Series) -> None:
         )
 
 
+def some_of(names: Collection[object]) -> str:
+    """The first few names of a table's columns, and how many there are more."""
+    first, more = list(map(str, names))[:MOST_NAMED], max(len(names) - MOST_NAMED, 0)
+    return f"{', '.join(first) or 'none'}{f' and {more} more' if more else ''}"
+
+
 def _missing_message(missing: list[str], present: list[str], name: str) -> str:
     """What is missing and how to map it, with the name of the schema that the first of the missing stands for."""
     near = [
@@ -302,6 +309,6 @@ def _missing_message(missing: list[str], present: list[str], name: str) -> str:
     hint = f" (perhaps {', '.join(near)})" if near else ""
     return (
         f"table: missing column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}; present: "
-        f"{', '.join(map(str, present)) or 'none'}. Fix: rename the columns, or name yours, as "
+        f"{some_of(present)}. Fix: rename the columns, or name yours, as "
         f"--column {name}=YOURS{hint}."
     )

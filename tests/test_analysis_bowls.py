@@ -72,7 +72,11 @@ def test_cells_without_an_optimum_axes_without_a_law_and_rows_left_out_are_named
     shown = capsys.readouterr().out
     assert shown.startswith("Of the table, first\n- loss_nats = 'diverged' in row ")
     found = json.loads((tmp_path / "b.json").read_text())
-    assert len(found["left_out"]) == len(found["table_notes"]) == 1
+    assert len(found["left_out"]) == 1
+    assert [note.split(" ")[0] for note in found["table_notes"]] == [
+        "loss_nats",
+        "params",
+    ]  # sizes are no part of --cell
     assert "too few runs near the lowest loss" in shown and "isoflop fit calls it learning_rate_tokens" in shown
     assert "loss_nats = 'diverged' is not a number" in shown and "over 6 cells" in shown
     run(bowls, tmp_path / "sweep.csv", *cell, *FEW, "--axes", "momentum", "batch_tokens")
@@ -81,6 +85,18 @@ def test_cells_without_an_optimum_axes_without_a_law_and_rows_left_out_are_named
     assert "Not known: there is no law of momentum" in shown
     run(bowls, tmp_path / "sweep.csv", *FEW, "--axes", "batch_tokens", "--law", "batch_tokens_flops")
     assert "isoflop fit calls it batch_tokens_flops" in capsys.readouterr().out
+
+
+def test_what_a_sweep_varied_beside_its_axes_is_said():
+    """Batches within cells, and sizes between them, that no law reads: both move the exponent that is fitted."""
+    table = planted_sweep().assign(group=lambda t: t["params"].map({1e8: "a", 3e8: "b", 1e9: "c"}))
+    found = sweep_laws(table, cell=("group", "tokens"), axes=("learning_rate",), sampling=Sampling(20))
+    batch, params = found.table_notes
+    assert batch.startswith("batch_tokens takes up to 5 values within a cell, in 6 of 6")
+    assert params.startswith("params differs between cells, and no law here reads it")
+    assert not sweep_laws(table, sampling=Sampling(20)).table_notes
+    (sequences,) = sweep_laws(table.assign(batch_tokens=table["batch_tokens"] / 2**15), sampling=Sampling(20)).table_notes
+    assert sequences.startswith("batch_tokens is below 1000 in 150 of 150 rows") and "--unit batch_tokens=" in sequences
 
 
 def test_a_recommendation_outside_what_was_run_is_flagged(tmp_path, capsys):

@@ -8,10 +8,12 @@ import pytest
 from planted_tables import BUDGETS, planted_loss, planted_table
 
 from analysis.figures import loss_against_compute, loss_surface, optimal_allocation
-from analysis.intervals import AT_BOUND, NOT_DETERMINED, Resampling
+from analysis.intervals import AT_BOUND, NOT_DETERMINED, Interval, Resampling
+from analysis.intervals.interval import NOTES
 from analysis.laws import find
 from analysis.report import study_report
 from analysis.report.captions import study_figures
+from analysis.report.document import notes_on
 from analysis.report.markdown import markdown
 from analysis.sampling import Sampling
 from analysis.studies import cost_of_departing, fit_table, frontier_exponents, lifetime_optimum, optimum
@@ -81,6 +83,12 @@ def test_only_exponents_are_constants_without_a_unit():
     assert plain == ["alpha", "beta"]
 
 
+def test_every_note_of_intervals_that_come_one_by_one_is_explained():
+    notes = (NOT_DETERMINED, AT_BOUND)
+    (paragraph,) = notes_on(Interval(0.0, 0.0, 1.0, note) for note in notes)
+    assert all(NOTES[note] in markdown(paragraph) for note in notes)
+
+
 def checkpoints(runs, rows=4, noise=0.004):
     generator = np.random.default_rng(runs)
     params = np.repeat(np.geomspace(1e4, 1e6, runs), rows)
@@ -94,7 +102,12 @@ def checkpoints(runs, rows=4, noise=0.004):
 def test_a_caveat_counts_independent_runs_and_not_their_rows():
     """32 rows are many points, and few runs; rows that are runs of their own are as many as they seem."""
     few, many = fit_table(checkpoints(8), sampling=Sampling(20)), fit_table(checkpoints(20), sampling=Sampling(20))
-    assert (few.units, few.unit) == (8, "runs") and few.caveats[0].startswith("8 runs for 5 constants are few")
+    assert (few.units, few.unit) == (8, "runs") and few.caveats == (
+        "8 runs for 5 constants are few: of such simulated tables 83 to 99% had the truth inside a 90% interval. Read "
+        "them as too narrow",
+    )
+    text = markdown(study_report(checkpoints(8), few).document())
+    assert text.count("8 runs for 5 constants are few") == 1 and "the caveats of the law above" in text
     assert (many.units, many.unit) == (20, "runs") and not many.caveats
     alone = fit_table(checkpoints(8).drop(columns="run"), sampling=Sampling(20))
     assert (alone.units, alone.unit) == (32, "points") and not alone.caveats

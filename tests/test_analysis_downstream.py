@@ -10,7 +10,9 @@ from analysis.command.request import Reading, Source
 from analysis.fit import LEAST_SQUARES, FitError
 from analysis.intervals import estimate
 from analysis.laws import evaluate, find
+from analysis.report import forecast_sections
 from analysis.report.fitted_law import weak_constants
+from analysis.report.markdown import markdown
 from analysis.runs_table import complete
 from analysis.sampling import Sampling
 from analysis.studies import fit_two_steps, forecast_tasks, predict_task, smoothed
@@ -62,6 +64,38 @@ def test_smoothing_averages_the_last_checkpoints_of_the_same_run_only():
         np.testing.assert_allclose(mine["accuracy"], expected, rtol=1e-12)
 
 
+def test_rows_that_look_like_checkpoints_of_a_run_are_said_to():
+    """One name per row is what a table of evaluated checkpoints may have; its runs are another column's."""
+    table = checkpoints(0.01).assign(ladder=lambda t: t["run"], run=lambda t: [f"row-{i}" for i in t.index])
+    asked = "every run has one row, and rows of equal ladder have one size at different tokens"
+    for rows, settings, notes in (
+        (table, {}, 1),
+        (table, {"by": "ladder"}, 0),
+        (table.assign(ladder=table["params"].map("{:g}".format)), {}, 0),  # a size's name, which groups nothing else
+    ):
+        found = forecast_tasks(rows, ["quiz"], sampling=Sampling(20), **settings)
+        assert sum(note.startswith(asked) for note in found.table_notes) == notes
+
+
+def test_what_is_averaged_and_left_away_is_said(tmp_path, capsys):
+    table = planted_ladder(0.01).assign(
+        task_loss_more=lambda t: t["task_loss_quiz"], accuracy_more=lambda t: 0.9 * t["accuracy_quiz"]
+    )
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    held = ("--held-out", "1.3e+09-200", "--bootstraps", "20", "--json", str(tmp_path / "found.json"))
+    tyro.cli(downstream, args=[str(tmp_path / "runs.csv"), *held])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the mean over the last 5 checkpoints" in shown and "The first 10% of each run is left away" in shown
+    left = json.loads((tmp_path / "found.json").read_text())["left_out"]
+    assert len(left) == 16 and all("(2 rows) is left away" in item["reason"] for item in left)
+    assert "Constants of both steps" in shown and "objective huber" in shown and "bootstrap resamples of" in shown
+    # The error's unit is a hundredth of an accuracy, which is what the file has.
+    found = forecast_tasks(table, ["quiz", "more"], held_out=["1.3e+09-200"], sampling=Sampling(20))
+    text = "".join(markdown(section) for section in forecast_sections(found))
+    assert f"| 1.3e+09-200 | 2 | {100 * found.errors[0].absolute:.2f} |" in text
+    assert "mean absolute error of accuracy (percentage points)" in text and "measured (mean of the last 5)" in text
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(FitError, match="missing column 'task_loss_riddles' for task 'riddles'"):
         smoothed(planted_ladder(), "riddles")
@@ -106,7 +140,7 @@ def test_runs_held_out_are_predicted_and_scored_from_the_command_line(tmp_path, 
     settings = ("--bootstraps", 30, "--json", tmp_path / "found.json")
     tyro.cli(downstream, args=[str(argument) for argument in (*source, *held, *settings)])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "the run asked for extrapolates 263 times beyond the fitted tokens, more than 10" in shown
+    assert "params=7e+09 tokens=4e+13 extrapolates 263 times beyond the fitted tokens, more than 10" in shown
     assert "Tasks that were not fitted" in shown and "Step 1 task_loss = E" in shown
     found = json.loads((tmp_path / "found.json").read_text())
     assert list(found["steps"]) == ["quiz"] and [task for task, _ in found["without"]] == ["riddles"]

@@ -218,6 +218,22 @@ def test_ticks_of_a_logarithmic_axis_are_even_in_its_logarithm():
     assert [tick for tick in axes.get_xticks() if 25 <= tick <= 450] == [30, 100, 300]
 
 
+def test_ticks_close_together_have_labels_of_their_own():
+    axes = Figure().subplots()
+    axes.set(xscale="log", xlim=(1.95e5, 2.12e5))
+    log_ticks(axes.xaxis, 3)
+    labels = [label for label in axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks()) if label]
+    assert len(labels) > 2 and len(set(labels)) == len(labels)
+
+
+def test_contour_labels_lie_below_the_runs_and_the_highest_mark_inside_its_axis(drawn, table, study):
+    axes = figures.loss_surface(table, study).axes[0]
+    runs = next(line for line in axes.lines if len(line.get_xdata()) == len(table))
+    assert axes.texts and all(text.get_zorder() < runs.get_zorder() for text in axes.texts)
+    marks = drawn["backtest_errors"]("two").axes[1]
+    assert marks.get_ylim()[1] > 1.05 * marks.lines[0].get_ydata().max()
+
+
 def test_a_law_that_meets_its_points_exactly_is_drawn():
     study = fit_table(planted_table(noise=0.0), sampling=Sampling(20))
     figure = figures.bootstrap_cloud(study.law, study.level)

@@ -13,6 +13,7 @@ from analysis.command.compare import compare
 from analysis.fit import FitError
 from analysis.laws import CHINCHILLA, find
 from analysis.report.law_ranking import ranking_sections
+from analysis.report.markdown import markdown
 from analysis.runs_table import TableError
 from analysis.sampling import Sampling
 from analysis.studies import backtest, rank_laws
@@ -40,6 +41,19 @@ def test_the_planted_law_wins_and_each_has_its_own_back_test(table):
         assert one.mean_absolute_error == pytest.approx(errors.mean(), rel=1e-12)
         assert one.hit_rate == inside.mean() and found.scored == len(errors) == 6 + 12 and found.runs == 12
     assert (best.constants, worse.constants) == (5, 4)
+
+
+def test_a_verdict_is_given_with_cuts_weighted_equally_too(table):
+    """12 of 18 predictions are of the lower cut: the mean over pairs is mostly its own."""
+    found = rank_laws([KAPLAN, CHINCHILLA], table, cuts=CUTS, sampling=Sampling(20))
+    best = found.ranked[0]
+    assert found.lowest_half == 1
+    assert (12 * found.by_cut(best)[0] + 6 * found.by_cut(best)[1]) / 18 == pytest.approx(best.mean_absolute_error)
+    shown = markdown(ranking_sections(found)[0])
+    assert "Half of the predictions or more are of the 1 lowest of 2 cuts." in shown
+    equally = ", ".join(f"{one.law.name} {found.by_cut(one).mean():.4g}" for one in found.ranked)
+    assert f"has the least mean absolute error ({equally}); chinchilla is best or level above" in shown
+    assert "residual scale (of log loss_nats)" in shown and "worse than the best by (nats per token)" in shown
 
 
 def test_two_laws_that_say_the_same_cannot_be_told_apart(table):

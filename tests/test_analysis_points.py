@@ -13,6 +13,13 @@ from analysis.sampling import Sampling
 from analysis.tables.files import notes_of, read_file
 
 
+def test_an_error_lists_a_few_of_many_columns():
+    wide = planted_table().drop(columns="tokens").assign(**{f"setting_{i}": i for i in range(40)})
+    with pytest.raises(FitError, match=r"missing column 'tokens' .*; present: run, .* and \d\d more\. Fix: ") as error:
+        select(CHINCHILLA, wide)
+    assert "setting_20" not in str(error.value)
+
+
 def test_mixed_dtypes_are_read_and_what_is_no_number_is_left_out():
     table = planted_table()
     table["loss_nats"] = table["loss_nats"].astype(object)

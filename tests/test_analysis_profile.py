@@ -6,7 +6,7 @@ from planted_tables import TRUTH, planted_loss, planted_table
 from scipy_fits import random_table
 
 from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit, select
-from analysis.intervals import profile
+from analysis.intervals import AT_BOUND, estimate, profile
 from analysis.laws import CHINCHILLA, FRONTIER
 from analysis.runs_table import complete
 
@@ -71,6 +71,41 @@ def test_a_law_that_meets_every_point_has_profiles_of_no_width(objective):
     found = profile(result, select(result.law, table)[0], 0.9)
     assert found["E"].low <= result.values["E"] <= found["E"].high
     assert found["E"].high - found["E"].low < 1e-9 and not any(np.isnan(one.deviance).any() for one in found.values())
+
+
+@pytest.fixture(scope="module")
+def one_ratio():
+    """Seven runs at nearly 20 tokens per parameter: either term of the law can do the other's work."""
+    params = np.geomspace(1e8, 1e10, 7)
+    tokens = params * np.array([19.8, 19.9, 20.1, 20.0, 19.7, 20.3, 19.9])
+    noise = 0.01 * np.array([0.3, -0.8, 1.0, 0.2, -1.1, 0.9, -0.4])
+    table = pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": 17.0 * params**-0.1 * np.exp(noise)})
+    result = fit(CHINCHILLA, table, LEAST_SQUARES)
+    return table, result, profile(result, select(CHINCHILLA, table)[0], 0.9)
+
+
+@pytest.mark.parametrize("held", [{"alpha": 1.0}, {"alpha": 0.02}, {"beta": 1.0}, {"beta": 0.05}])
+def test_no_profile_closes_before_a_value_that_fits_from_many_starts_admit(one_ratio, held):
+    """A search that sets out from the optimum alone never finds the law in which the other term does the work."""
+    table, result, found = one_ratio
+    ((name, value),) = held.items()
+    # For least squares the deviance is twice the rise over the residual variance.
+    deviance = 2 * rise(result, table, **held) / result.residual_scale**2
+    assert deviance < found[name].threshold  # what the table is made for
+    assert value >= found[name].low or not found[name].closed_below
+    assert value <= found[name].high or not found[name].closed_above
+
+
+def test_an_interval_with_an_open_side_ends_where_the_profile_does(one_ratio):
+    table, result, found = one_ratio
+    made = estimate(CHINCHILLA, table, objective=LEAST_SQUARES, sampling=Sampling(20))
+    assert not found["beta"].closed and not found["alpha"].closed
+    for name, interval in made.intervals.items():
+        if not found[name].closed and interval.note != AT_BOUND:
+            assert interval.low <= found[name].low if found[name].closed_below else interval.low == 0.0
+            assert interval.high >= found[name].high if found[name].closed_above else np.isinf(interval.high)
+        elif interval.note == AT_BOUND:
+            assert interval.high >= found[name].high
 
 
 def rise(result, table, **held):

@@ -8,7 +8,7 @@ from planted_tables import planted_loss, planted_table
 
 from analysis.fit import fit, select
 from analysis.fit.residual_tests import FALSE_ALARMS, outliers, outliers_by_run, pure_error
-from analysis.laws import CHINCHILLA
+from analysis.laws import CHINCHILLA, evaluate
 from analysis.report.markdown import markdown
 from analysis.report.residual_checks import checks_section
 from analysis.runs_table import complete
@@ -85,6 +85,24 @@ def test_diverged_runs_are_named_and_the_constants_stay():
     assert all(one.measured == np.log(50257.0) and one.residual > 1 and one.factor > 50 for one in found.outliers)
     assert fit(CHINCHILLA, table).values["alpha"] == pytest.approx(clean.values["alpha"], rel=0.1)
     assert not checked(planted_table(sizes=8)).outliers
+
+
+def test_a_limit_that_nothing_could_pass_is_said_to_tell_nothing():
+    """Eight points and five constants: the scale is worth one degree of freedom, and its t quantile is in hundreds."""
+    table = planted_table(sizes=4, budgets=(1e11, 4e12))
+    found = checked(table)
+    residuals = np.abs(np.log(table["loss_nats"] / evaluate(CHINCHILLA, fit(CHINCHILLA, table).array(), table)))
+    assert found.furthest == pytest.approx((residuals / found.robust_scale).max()) and found.outlier_factor > 100
+    shown = markdown(checks_section(found, fit(CHINCHILLA, table)))
+    assert "Too few runs to tell whether one is an outlier: the furthest is" in shown and "No run is" not in shown
+
+
+def test_a_row_s_number_is_explained_where_there_is_one():
+    table = planted_table(sizes=8)
+    table.loc[5, "loss_nats"] = np.log(50257.0)
+    for rows, explained in ((table.drop(columns="run"), True), (table, False)):
+        text = markdown(checks_section(checked(rows), fit(CHINCHILLA, rows)))
+        assert ("| row 5 |" in text) == explained == ("Rows are counted from 0: row 3 is the fourth" in text)
 
 
 def test_seeds_tell_noise_from_lack_of_fit():
@@ -167,6 +185,9 @@ def test_a_run_of_several_rows_is_one_outlier_in_a_report():
     table = checkpoints()
     quiet = checked(table)
     assert not quiet.outlying_runs and not quiet.outliers and quiet.run_factor > 3
+    assert 0 < quiet.furthest < quiet.outlier_factor and 0 < quiet.furthest_run < quiet.run_factor
+    shown = markdown(checks_section(quiet, fit(CHINCHILLA, table)))
+    assert f"the furthest is {quiet.furthest:.3g} robust scales off; the limit is {quiet.outlier_factor:.3g}." in shown
     table.loc[table["run"] == "run-4", "loss_nats"] *= 1.5
     table.loc[62, "loss_nats"] *= 1.1  # the third row of run-10
     found = checked(table)

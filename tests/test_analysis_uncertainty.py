@@ -174,7 +174,7 @@ def test_seven_runs_near_twenty_tokens_per_parameter_leave_constants_open():
     for name, interval in found.intervals.items():
         assert interval.low <= interval.value <= interval.high, name
     assert set(found.weakly_identified) >= {"E", "A", "B"} and np.ptp(found.draws[:, 0]) > 1e-3
-    assert fit_table(table, sampling=Sampling(20)).caveats[0].startswith("7 points for 5 constants are few")
+    assert "are not determined by" in fit_table(table, sampling=Sampling(20)).caveats[0]
     assert not fit_table(planted_table(), sampling=Sampling(20)).caveats
 
 

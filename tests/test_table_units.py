@@ -50,6 +50,17 @@ def checked(frame, law=CHINCHILLA):
     return unit_notes(law, rows)
 
 
+def test_runs_of_one_ratio_of_tokens_to_params_are_said_to_be():
+    """Both terms of the law are then one power of size; one decade of ratios is enough for them to be two."""
+    params = np.geomspace(1e8, 1e10, 7)
+    shares = np.array([0.99, 1.0, 1.01, 1.0, 0.99, 1.01, 1.0])
+    runs = pd.DataFrame({"params": params, "tokens": 20 * params * shares, "loss_nats": 20 * params**-0.1})
+    (note,) = checked(runs)
+    assert note.startswith("tokens are 19.8 to 20.2 times params in every run") and "--law kaplan_params" in note
+    assert checked(runs.assign(tokens=params * np.geomspace(6, 60, 7)[[3, 0, 6, 1, 5, 2, 4]])) == ()
+    assert checked(table()) == ()
+
+
 def run(verb, *arguments):
     tyro.cli(verb, args=[str(argument) for argument in arguments])
 

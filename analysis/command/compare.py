@@ -28,6 +28,8 @@ def compare(
 ) -> None:
     """Compare several laws on one table by back-test: each is fitted below the same cuts and scored on the same runs.
 
+    It draws no figures; `isoflop backtest --figures` draws the back-test of one law.
+
     Args:
         source: the table.
         laws: two laws or more, by name or as FILE.py:NAME, as `isoflop laws` lists them, of one output.

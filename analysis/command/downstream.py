@@ -41,7 +41,8 @@ def downstream(
     """Predict accuracy on tasks: task loss from params and tokens, then accuracy from task loss (Bhagia et al. 2024).
 
     The table has one row per checkpoint (or per run) with params, tokens, task_loss_TASK (bits per byte of the right
-    answers) and accuracy_TASK. Runs that are held out are predicted, and scored where they were measured.
+    answers) and accuracy_TASK. Runs that are held out are predicted, and scored where they were measured. No figures
+    are drawn: --json has every number.
 
     Args:
         source: the table.

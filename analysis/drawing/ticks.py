@@ -37,10 +37,15 @@ def told_apart(values: Sequence[float]) -> list[str]:
 
 
 class _PowersOfTen(LogFormatterSciNotation):
-    """Labels the ticks that matplotlib would, with `power_of_ten`."""
+    """Labels the ticks that matplotlib would, with `power_of_ten`, to as many digits as tell them apart."""
 
     def __call__(self, x, pos=None):
         return power_of_ten(x) if super().__call__(x, pos) else ""
+
+    def format_ticks(self, values):
+        labelled = [x for x, label in zip(values, super().format_ticks(values), strict=True) if label]
+        labels = dict(zip(labelled, told_apart(labelled), strict=True)) if labelled else {}
+        return [labels.get(x, "") for x in values]
 
 
 # Ratio of a logarithmic axis' ends -> the ticks of a decade, where labels are powers of ten.

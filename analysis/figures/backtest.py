@@ -56,7 +56,7 @@ def backtest_errors(backtest: Backtest, columns: Columns = "two") -> Figure:
             xscale="log",
             xlabel=f"fitted below, {quantity}",
             ylabel=f"mean absolute error\n{unit.strip()}".strip(),
-            ylim=(0, None),
+            ylim=(0, 1.1 * max(cut.mean_absolute_error for cut in cuts) or None),  # room for the highest mark
         )
         log_ticks(summary.xaxis)
         rate = summary.twinx()

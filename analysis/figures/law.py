@@ -54,6 +54,7 @@ def loss_surface(
         levels = floor + np.geomspace(1.05 * (loss.min() - floor), 0.9 * (loss.max() - floor), LEVELS)
         lines = axes.contour(*grid, loss, levels, colors="0.35", linewidths=0.8)
         for label in axes.clabel(lines, fmt="%.3g", fontsize=5.5, inline=False):
+            label.set_zorder(2.5)  # below the runs: its white box would hide them
             label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
             at = np.log(label.get_position()[0] / x[0]) / np.log(x[1] / x[0])
             up = np.log(label.get_position()[1] / y[0]) / np.log(y[1] / y[0])

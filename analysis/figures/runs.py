@@ -37,9 +37,9 @@ def hyperparameter_bowls(
 ) -> Figure:
     """Loss above the best of its group against each hyperparameter, one panel each, one bowl per (params, tokens).
 
-    A bowl joins the least loss at each value, over whatever else was varied; its star is the lowest point. Curves are
-    drawn above the group's own best, so that bowls of very different losses share an axis. The legend names at most ten
-    of many groups.
+    A bowl joins the least loss at each value, over whatever else was varied; its star is the lowest run, as
+    measured. Curves are drawn above the group's own best, so that bowls of very different losses share an axis. The
+    legend names at most ten of many groups.
     """
     missing = [name for name in (*hyperparameters, *by, output) if name not in table.columns]
     if missing:
@@ -68,6 +68,7 @@ def hyperparameter_bowls(
         for panel in panels.flat if columns == "one" else panels.flat[:1]:
             panel.set_ylabel("loss above the best of its curve\n(nats per token)")
         some = "" if len(named) == len(groups) else f" ({len(named)} of {len(groups)}, in order from dark to light)"
+        panels.flat[0].plot([], [], label="lowest run of a cell", **STAR)
         legend_above(figure, panels.flat[0], ", ".join(by) + some, across=5 if columns == "two" else 2)
     return figure
 

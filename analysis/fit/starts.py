@@ -9,6 +9,7 @@ from analysis.fit.points import Points
 from analysis.laws import Law, evaluate
 
 MOST_STARTS = 32
+HELD_STARTS = 4  # of each value at which a constant is held
 MOST_POINTS = 1024  # a start need not be exact: a thousand points say as much as a million
 LEAST_EFFECT = 0.1  # of an e-fold, in standard deviations of the residuals
 MOST_FOLDS = 720  # how far it is looked for: a search may leave a constant anywhere between 1 and the least float64
@@ -21,17 +22,47 @@ def starting_points(law: Law, points: Points) -> np.ndarray:
     Parameters in which the law is linear are solved for at each point of the grid, by least squares on law / measured
     (on the law itself where its residual is linear).
     """
-    thin = slice(None, None, -(-len(points.runs) // MOST_POINTS))
-    inputs = {name: values[thin] for name, values in points.inputs.items()}
-    output_N = points.output[thin]
+    inputs, output_N = _thinned(points)
     grid = np.array(list(itertools.product(*(_values(p, inputs) for p in law.parameters))))
-    linear = [i for i, parameter in enumerate(law.parameters) if not parameter.starts]
+    return law.pack(_lowest(law, grid, _linear(law), inputs, output_N, MOST_STARTS))
+
+
+def starts_holding(law: Law, points: Points, held: int, values: np.ndarray) -> np.ndarray:
+    """HELD_STARTS starts (values, HELD_STARTS, P) for each value at which parameter number `held` is held.
+
+    They know nothing of any optimum: where one constant is held far from its best, the others may belong elsewhere
+    altogether, such as a term of the law at nothing because another one does its work.
+    """
+    inputs, output_N = _thinned(points)
+    grids = [_values(parameter, inputs) for parameter in law.parameters]
+    linear = [i for i in _linear(law) if i != held]
+    starts = []
+    for value in values:
+        grid = np.array(list(itertools.product(*grids[:held], (value,), *grids[held + 1 :])))
+        lowest = _lowest(law, grid, linear, inputs, output_N, HELD_STARTS)
+        starts.append(lowest[np.arange(HELD_STARTS) % len(lowest)])
+    return law.pack(np.stack(starts))
+
+
+def _thinned(points: Points) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    thin = slice(None, None, -(-len(points.runs) // MOST_POINTS))
+    return {name: values[thin] for name, values in points.inputs.items()}, points.output[thin]
+
+
+def _linear(law: Law) -> list[int]:
+    return [i for i, parameter in enumerate(law.parameters) if not parameter.starts]
+
+
+def _lowest(
+    law: Law, grid: np.ndarray, linear: list[int], inputs: dict, output_N: np.ndarray, count: int
+) -> np.ndarray:
+    """The best `count` constants (count, P) of the grid, the `linear` ones of each solved for."""
     if linear:
         grid[:, linear] = _project(law, grid, linear, inputs, output_N)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = law.target(evaluate(law, grid, inputs)) - law.target(output_N)
-    best = np.argsort(np.sum(error**2, axis=-1))[:MOST_STARTS]  # NaN, outside the law's domain, sorts last
-    return law.pack(grid[best])
+    # NaN, outside the law's domain, sorts last.
+    return grid[np.argsort(np.sum(error**2, axis=-1))[:count]]
 
 
 def _values(parameter, inputs: dict[str, np.ndarray]) -> tuple[float, ...]:

@@ -160,22 +160,27 @@ def _opened(found: Estimate, points: Points, profiles: Mapping[str, Profile], le
 
     Refits start at the optimum, so along a direction that the points leave open they hardly move. A constant at its
     bound is 0, and its interval ends where the resamples do or, if the constant has no effect there either, where the
-    profile does.
+    profile does. Where a profile is open on one side, its other end is the profile's where that lies further out.
     """
     law, result = found.fit.law, found.fit
     best_P = law.pack(result.array())
     felt_P = off_bounds(law, best_P, points.inputs, result.residual_scale)
     intervals = {}
     # Compared in the solver's variables: on the way to a constant between two bounds and back it changes by rounding.
-    for parameter, is_at_bound, felt in zip(law.parameters, felt_P > best_P, law.natural(felt_P), strict=True):
+    at_bound_P = [p.low == 0 and felt > best for p, felt, best in zip(law.parameters, felt_P, best_P, strict=True)]
+    loose = any(not profiles[p.name].closed for p, at in zip(law.parameters, at_bound_P, strict=True) if not at)
+    for parameter, is_at_bound, felt in zip(law.parameters, at_bound_P, law.natural(felt_P), strict=True):
         interval, held = found.intervals[parameter.name], profiles[parameter.name]
-        if parameter.low == 0 and is_at_bound:
-            bounded = held.high if held.closed_above else np.inf
-            interval = Interval(0.0, 0.0, interval.high if interval.high >= felt else bounded, AT_BOUND)
+        if is_at_bound:
+            # Resamples count where they leave the bound, alone unless they hardly move along what is open.
+            ends = [interval.high] if interval.high >= felt else []
+            ends += [held.high if held.closed_above else np.inf] if loose or not ends else []
+            interval = Interval(0.0, 0.0, max(ends), AT_BOUND)
         elif not held.closed:
             sides = {(False, False): NOT_DETERMINED, (False, True): OPEN_BELOW, (True, False): OPEN_ABOVE}
-            low = interval.low if held.closed_below else parameter.low
-            high = interval.high if held.closed_above else parameter.high
+            # The closed end is the profile's, too: resamples that hardly move along what is open know less of it.
+            low = min(held.low, interval.low) if held.closed_below else parameter.low
+            high = max(held.high, interval.high) if held.closed_above else parameter.high
             interval = Interval(interval.value, low, high, sides[held.closed_below, held.closed_above])
         intervals[parameter.name] = interval
     return replace(found, intervals=intervals, weakly_identified=_weak(result, intervals, level))

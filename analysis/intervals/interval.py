@@ -18,13 +18,13 @@ MOST_UNKNOWN = 0.5  # share of resamples without a value beyond which the others
 AT_BOUND, DEGENERATE, NOT_DETERMINED = "at its bound", "degenerate", "not determined"
 OPEN_BELOW, OPEN_ABOVE, PERCENTILES, WIDENED = "open below", "open above", "percentiles", "widened"
 NOTES = {
-    AT_BOUND: "the best value is zero; the other end is where the resamples' or, if none of them counts, the profile's "
-    "upper end lies",
+    AT_BOUND: "the best value is zero; the other end is where the resamples' upper end lies or, if none of them counts "
+    "or another constant is open, the profile's",
     DEGENERATE: "every resample gives the same number: the law meets the points exactly, they do not vary, "
     "or their noise is stated to be 0",
     NOT_DETERMINED: "neither resamples nor profile likelihood bound it, or what it follows from",
-    OPEN_BELOW: "the profile likelihood does not close below",
-    OPEN_ABOVE: "the profile likelihood does not close above",
+    OPEN_BELOW: "the profile likelihood does not close below; the other end is no nearer than where it closes",
+    OPEN_ABOVE: "the profile likelihood does not close above; the other end is no nearer than where it closes",
     PERCENTILES: "plain percentiles of the resamples instead of BCa, some refits being without a finite value",
     WIDENED: "the central resamples all lie on one side of the value, to which the interval is widened",
 }  # note -> what it means

@@ -4,7 +4,8 @@ All held values of all constants are solved at once; the grid is then refined wh
 The rise of the objective becomes a deviance that is compared with the F distribution of 1 and (points - parameters)
 degrees of freedom: twice the rise, times E[psi'] / E[psi^2] for the objective's psi under normal residuals of the
 fitted size (Schrader and Hettmansperger 1980). For least squares that is the rise over the residual variance, which is
-exact for a law that is linear in its constants. In a table of thousands of points the other constants are not
+exact for a law that is linear in its constants. Where one constant turns out open, what closed the others is looked for
+again from starts that know nothing of the optimum. In a table of thousands of points the other constants are not
 solved for but follow the local linear law.
 """
 
@@ -16,7 +17,7 @@ import scipy.special
 
 from analysis.fit import Fit, Points
 from analysis.fit.batched import solve, target_jacobian, values_at
-from analysis.fit.starts import off_bounds
+from analysis.fit.starts import HELD_STARTS, off_bounds, starts_holding
 from analysis.intervals.one_step import MOST_REFITTED_POINTS
 from analysis.laws import Law, Parameter, evaluate
 
@@ -67,48 +68,106 @@ def profile(result: Fit, points: Points, level: float = 0.9) -> dict[str, Profil
     tried = list((best_P + _held_steps(law, errors_P)).T)
     for i in np.flatnonzero(free_P != best_P):
         tried[i] = np.append(tried[i], free_P[i] + NEAR_BOUND)
+    held = _Held(result, points, best_P, free_P, moves, per_rise)
     curves = [_Curve(best_P[[i]], result.array()[[i]], np.zeros(1)) for i in range(count)]
-    for _ in range(1 + REFINEMENTS):
-        constant_L = np.repeat(np.arange(count), [len(variables) for variables in tried])
-        value_L = _held_values(result, points, best_P, free_P, moves, constant_L, np.concatenate(tried))
-        value_L[np.isnan(value_L)] = np.inf  # where the law is undefined it explains nothing
-        deviance_L = per_rise * np.maximum(value_L - result.objective_value, 0.0)
-        parts = [deviance_L[constant_L == i] for i in range(count)]
-        curves = [curve.with_more(*more) for curve, *more in zip(curves, law.parameters, tried, parts, strict=True)]
-        tried = [curve.leaps(best, threshold) for curve, best in zip(curves, best_P, strict=True)]
-        if not any(map(len, tried)):
-            break
+    curves = held.refined(curves, tried, threshold)
+    if not all(c.profile(best, threshold).closed for c, best in zip(curves, best_P, strict=True)):
+        curves = held.from_anywhere(curves, threshold)
     return {p.name: c.profile(best, threshold) for p, c, best in zip(law.parameters, curves, best_P, strict=True)}
 
 
-def _held_values(
-    result: Fit,
-    points: Points,
-    best_P: np.ndarray,
-    free_P: np.ndarray,
-    moves: np.ndarray,
-    constant_L: np.ndarray,
-    variable_L: np.ndarray,
-) -> np.ndarray:
-    """The objective (L,) with one constant held in each problem, and the others at their best for that.
+@dataclass(frozen=True)
+class _Held:
+    """What is solved where one constant is held.
 
-    free_P: the optimum with whatever lies at a bound moved to where it has an effect.
+    free_P: the optimum with whatever lies at a bound moved to where it has an effect. moves: of all variables when one
+    moves by 1. per_rise: deviance per rise of the objective.
     """
-    law, problems = result.law, np.arange(len(constant_L))
-    step_L = variable_L - best_P[constant_L]
-    along = best_P + np.clip(step_L[:, None] * moves[constant_L], -FARTHEST, FARTHEST)
-    along[problems, constant_L] = variable_L
-    if len(points.runs) > MOST_REFITTED_POINTS:
-        return values_at(law, points, along, result.objective, result.scale)
-    # Far away the linear law may lead astray, and near by it is the better start: the lower of the two counts.
-    alone = np.tile(free_P, (len(problems), 1))
-    alone[problems, constant_L] = variable_L
-    free = np.ones_like(alone)
-    free[problems, constant_L] = 0.0
-    starts, free, target = np.concatenate([along, alone]), np.concatenate([free, free]), law.target(points.output)
-    targets, weights = (np.broadcast_to(row, (len(starts), len(target))) for row in (target, 1.0))
-    found = solve(law, points.inputs, targets, weights, starts, result.objective, free)
-    return np.fmin(*np.split(found.value, 2))
+
+    result: Fit
+    points: Points
+    best_P: np.ndarray
+    free_P: np.ndarray
+    moves: np.ndarray
+    per_rise: float
+
+    def refined(
+        self, curves: list["_Curve"], tried: list[np.ndarray], threshold: float, anywhere: bool = False
+    ) -> list["_Curve"]:
+        """The curves with the values `tried` of each, and with more between two where the deviance leaps."""
+        for _ in range(1 + REFINEMENTS):
+            found = self.deviances(tried, anywhere)
+            parameters = self.result.law.parameters
+            curves = [curve.with_more(*more) for curve, *more in zip(curves, parameters, tried, found, strict=True)]
+            tried = [curve.leaps(best, threshold) for curve, best in zip(curves, self.best_P, strict=True)]
+            if not any(map(len, tried)):
+                break
+        return curves
+
+    def from_anywhere(self, curves: list["_Curve"], threshold: float) -> list["_Curve"]:
+        """The curves with every deviance above the threshold looked for again, from starts that know of no optimum.
+
+        Where the points leave one constant open the law has other ways to meet them, far from its optimum: an end that
+        was found from that optimum alone may be no end.
+        """
+        if len(self.points.runs) > MOST_REFITTED_POINTS:
+            return curves
+        again = [curve.variable[curve.deviance >= threshold] for curve in curves]
+        kept = [_Curve(*(part[curve.deviance < threshold] for part in curve)) for curve in curves]
+        lower = [
+            np.minimum(more, curve.deviance[curve.deviance >= threshold])
+            for more, curve in zip(self.deviances(again, True), curves, strict=True)
+        ]
+        parameters = self.result.law.parameters
+        curves = [curve.with_more(*more) for curve, *more in zip(kept, parameters, again, lower, strict=True)]
+        leaps = [curve.leaps(best, threshold) for curve, best in zip(curves, self.best_P, strict=True)]
+        return self.refined(curves, leaps, threshold, anywhere=True) if any(map(len, leaps)) else curves
+
+    def deviances(self, tried: list[np.ndarray], anywhere: bool = False) -> list[np.ndarray]:
+        """The deviance at each variable `tried` of each constant, the others being at their best for it.
+
+        anywhere: they are looked for from afar, too.
+        """
+        constant_L = np.repeat(np.arange(len(tried)), [len(variables) for variables in tried])
+        value_L = self._values(constant_L, np.concatenate(tried), anywhere)
+        value_L[np.isnan(value_L)] = np.inf  # where the law is undefined it explains nothing
+        deviance_L = self.per_rise * np.maximum(value_L - self.result.objective_value, 0.0)
+        return [deviance_L[constant_L == i] for i in range(len(tried))]
+
+    def _values(self, constant_L: np.ndarray, variable_L: np.ndarray, anywhere: bool) -> np.ndarray:
+        """The objective (L,) with one constant held in each problem."""
+        result, problems = self.result, np.arange(len(constant_L))
+        step_L = variable_L - self.best_P[constant_L]
+        along = self.best_P + np.clip(step_L[:, None] * self.moves[constant_L], -FARTHEST, FARTHEST)
+        along[problems, constant_L] = variable_L
+        if len(self.points.runs) > MOST_REFITTED_POINTS:
+            return values_at(result.law, self.points, along, result.objective, result.scale)
+        # Far away the linear law may lead astray, and near by it is the better start: the lower of the two counts.
+        value_L = self._solved(
+            np.concatenate([along, np.tile(self.free_P, (len(problems), 1))]), constant_L, variable_L
+        )
+        if anywhere:
+            afar = np.concatenate(self._afar(constant_L, variable_L))
+            value_L = np.fmin(value_L, self._solved(afar, constant_L, variable_L))
+        return value_L
+
+    def _afar(self, constant_L: np.ndarray, variable_L: np.ndarray) -> np.ndarray:
+        """(HELD_STARTS, L, P) starts that know of no optimum."""
+        law = self.result.law
+        starts = np.tile(self.free_P, (HELD_STARTS, len(constant_L), 1))
+        for i in np.unique(constant_L):
+            values = law.parameters[i].natural(variable_L[constant_L == i])
+            starts[:, constant_L == i] = np.swapaxes(starts_holding(law, self.points, i, values), 0, 1)
+        return starts
+
+    def _solved(self, starts: np.ndarray, constant_L: np.ndarray, variable_L: np.ndarray) -> np.ndarray:
+        """The lowest (L,) of what several starts (several * L, P) end at, one constant of each being held."""
+        law, rows, several = self.result.law, np.arange(len(starts)), len(starts) // len(constant_L)
+        held, free, target = np.tile(constant_L, several), np.ones_like(starts), law.target(self.points.output)
+        starts[rows, held], free[rows, held] = np.tile(variable_L, several), 0.0
+        targets, weights = (np.broadcast_to(row, (len(starts), len(target))) for row in (target, 1.0))
+        found = solve(law, self.points.inputs, targets, weights, starts, self.result.objective, free)
+        return np.fmin.reduce(found.value.reshape(several, -1))
 
 
 class _Curve(NamedTuple):

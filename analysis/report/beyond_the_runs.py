@@ -98,7 +98,7 @@ def optima_section(
         ),
     ]  # fmt: skip
     lines += approach_2
-    lines += [Strong(f"{caveat}.") for caveat in caveats]
+    lines += [Strong("Read the caveats of the law above: they are these intervals' too.")] if caveats else []
     rows = [row for flops in budgets for row in _optimum_rows([by.get((flops, a)) for a in approaches])]
     far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
     warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())
@@ -153,8 +153,10 @@ def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ..
     }
     for name in dict.fromkeys(name for best in present for name in best.hyperparameters):
         quantities[with_unit(name)] = [best and best.hyperparameters.get(name) for best in found]
+    read = {name for best in present for name in map(with_unit, best.hyperparameters)}
     for name, intervals in quantities.items():
-        cells = ("not fitted" if interval is None else span(interval) for interval in intervals)
+        none = "read by approach 3 alone" if name in read else "not fitted"
+        cells = (none if interval is None else span(interval) for interval in intervals)
         yield (Number(flops), Strong(beyond) if reach.warning else beyond, name, *cells)
 
 
@@ -268,6 +270,9 @@ def few_fitted(backtest: Backtest) -> tuple[Content, ...]:
         fitted = [cut for cut in backtest.cuts if not cut.reason and cut.unit == unit]
         few = [cut for cut in fitted if are_few(cut.fitted_runs, unit, constants)]
         places = [part for cut in few for part in (", ", Number(cut.below), " (", Number(cut.fitted_runs, "d"), ")")]
-        text = f" {unit} for {constants} constants of {backtest.law.name} are few: {coverage_of_few(unit)}."
+        least = min((cut.fitted_runs for cut in few), default=0)
+        of = "of the fewest, " if len({cut.fitted_runs for cut in few}) > 1 else ""
+        covered = coverage_of_few(least, unit, constants)
+        text = f" {unit} for {constants} constants of {backtest.law.name} are few: {of}{covered}."
         notes += [(Strong(("Below ", *places[1:])), text)] if few else []
     return tuple(notes)

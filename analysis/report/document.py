@@ -142,7 +142,8 @@ def ends(interval: Interval, form: str = ".4g", unit: str = "") -> Content:
 
 def notes_on(intervals: Iterable[Interval]) -> tuple["Paragraph", ...]:
     """What the notes of these intervals mean, once each, if there are any."""
-    found = [note for note in NOTES if any(interval.note == note for interval in intervals)]
+    present = {interval.note for interval in intervals}
+    found = [note for note in NOTES if note in present]
     text = "; ".join(f"{note}: {NOTES[note]}" for note in found)
     return (Paragraph(f"Intervals that are not as the others. {text[0].upper()}{text[1:]}."),) if found else ()
 

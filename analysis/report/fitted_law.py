@@ -59,7 +59,7 @@ def fit_quality(estimate: Estimate) -> Content:
         f"Objective {fit.objective}, summed over ", Number(len(fit.used), "d"), points, ". ",
         Number(fit.starts_at_optimum, "d"), " of ", Number(fit.starts, "d"), " starts reached this minimum; largest "
         "gradient ", Number(fit.gradient_norm, ".1e"), "; condition number ", Number(fit.condition_number, ".3g"), ".",
-        scale, " Residual scale ", residual, f". Intervals: {estimate.method}.",
+        scale, " Standard deviation of the residuals ", residual, f". Intervals: {estimate.method}.",
     )  # fmt: skip
 
 

@@ -1,9 +1,12 @@
 """Several laws on one table as a document: ranked by back-test, cut by cut, and which differences are within noise."""
 
+import numpy as np
+
 from analysis.quantities import with_unit
 from analysis.report.beyond_the_runs import cut_cells, cut_columns, few_fitted
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, ends, span
 from analysis.report.table_notes import left_out_section, notes_block
+from analysis.runs_table import unit_of
 from analysis.studies.law_ranking import RankedLaw, Ranking
 
 
@@ -26,15 +29,21 @@ def _ranking(ranking: Ranking) -> Section:
     columns = (
         "law",
         "constants",
-        "residual scale",
+        f"residual scale ({_residual_unit(ranking)})",
         f"back-test: mean absolute error of {output}",
         "relative",
         ("inside the ", Number(ranking.level, ".0%"), " interval"),
-        "worse than the best by",
+        f"worse than the best by{f' ({unit_of(ranking.output)})' if unit_of(ranking.output) else ''}",
         (Number(ranking.level, ".0%"), " interval over runs"),
     )
     rows = tuple(_row(one) for one in ranking.ranked)
     return Section("Laws by their extrapolations", (Paragraph(text), Table(columns, rows), Bullets(_verdicts(ranking))))
+
+
+def _residual_unit(ranking: Ranking) -> str:
+    """What residuals of the ranked laws, which give one output, are in."""
+    logarithmic = {one.law.residual for one in ranking.ranked} == {"log"}
+    return f"of log {ranking.output}" if logarithmic else unit_of(ranking.output) or "1"
 
 
 def _row(one: RankedLaw) -> tuple[Content, ...]:
@@ -62,6 +71,7 @@ def _verdicts(ranking: Ranking) -> tuple[Content, ...]:
     if alike:
         text = f"{best.law.name} and {', '.join(alike)} cannot be told apart on these runs"
         lines.append((Strong(text), ": ", level, " holds zero."))
+    lines += _by_cut(ranking)
     furthest = max(cut.furthest for cut in best.backtest.cuts if cut.below in ranking.cuts)
     lines.append(
         (
@@ -70,6 +80,25 @@ def _verdicts(ranking: Ranking) -> tuple[Content, ...]:
         )
     )  # fmt: skip
     return tuple(lines)
+
+
+def _by_cut(ranking: Ranking) -> list[Content]:
+    """What the verdict is once every cut counts alike: its pairs are mostly of the lowest cuts."""
+    if len(ranking.cuts) < 2:
+        return []
+    best = ranking.ranked[0]
+    errors = np.stack([ranking.by_cut(one) for one in ranking.ranked])
+    least = int(np.argmin(errors.mean(axis=1)))
+    won = int(np.sum(errors[0] <= errors.min(axis=0)))
+    half, cuts = Number(ranking.lowest_half, "d"), Number(len(ranking.cuts), "d")
+    means = [part for one, row in zip(ranking.ranked, errors, strict=True)
+             for part in (", ", one.law.name, " ", Number(float(row.mean())))]  # fmt: skip
+    equally: Content = (
+        "Half of the predictions or more are of the ", half, " lowest of ", cuts, " cuts. With cuts weighted equally ",
+        f"{ranking.ranked[least].law.name} has the least mean absolute error (", *means[1:], f"); {best.law.name} is "
+        "best or level above ", Number(won, "d"), " of ", cuts, " cuts.",
+    )  # fmt: skip
+    return [equally if least == 0 else Strong(equally)]
 
 
 def _cuts(ranking: Ranking) -> Section:

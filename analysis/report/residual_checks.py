@@ -4,10 +4,12 @@ import math
 
 from analysis.fit import Fit
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table
+from analysis.report.table_notes import counted_rows
 from analysis.runs_table import unit_of
 from analysis.studies import LackOfFit, ResidualChecks
 
 MOST_COLUMNS = 3  # that are printed; the JSON file has all
+TELLING = 10.0  # robust scales: a limit further out than that finds nothing but what anyone sees
 LACKING = 0.01  # p value below which the law is said to miss the runs by more than their noise: the level of the test
 
 
@@ -16,10 +18,20 @@ def checks_section(checks: ResidualChecks, fit: Fit) -> Section:
     by_run = checks.run_factor is not None
     lines: list[Content] = []
     if by_run and not checks.outlying_runs:
-        lines.append(_none_apart("run", "is an outlier by the middle residual of its rows", checks.run_factor))
+        lines.append(_none_apart("run", "is an outlier by the middle residual of its rows", checks.run_factor,
+                                 checks.furthest_run))  # fmt: skip
     if not checks.outliers:
         row, apart = ("row", "lies apart from the others of its run") if by_run else ("run", "is an outlier")
-        lines.append(_none_apart(row, apart, checks.outlier_factor))
+        lines.append(_none_apart(row, apart, checks.outlier_factor, checks.furthest))
+    if math.isfinite(checks.robust_scale):
+        shown = (".2%",) if fit.law.residual == "log" else (".3g", unit_of(fit.law.output))
+        lines.append(
+            (
+                f"The robust scale of the residuals{' within runs' if by_run else ''}, by their median size, is ",
+                Number(checks.robust_scale, *shown),
+                "; their standard deviation, which outliers widen, stands with the law.",
+            )
+        )  # fmt: skip
     if checks.lack_of_fit is not None:
         lines += _lack_of_fit(checks.lack_of_fit, fit, by_run)
     for found in checks.explained[:MOST_COLUMNS]:
@@ -37,10 +49,27 @@ def checks_section(checks: ResidualChecks, fit: Fit) -> Section:
     return Section("What the residuals say", (*apart_from, *([Bullets(tuple(lines))] if lines else [])))
 
 
-def _none_apart(one: str, is_apart: str, factor: float) -> Content:
-    if math.isinf(factor):
+def _none_apart(one: str, is_apart: str, limit: float, furthest: float | None) -> Content:
+    if math.isinf(limit) or furthest is None:
         return f"Too few {one}s to tell whether one {is_apart}."
-    return f"No {one} {is_apart} (none is further off than ", Number(factor, ".3g"), " robust residual scales)."
+    if limit > TELLING:
+        few, end = f"Too few {one}s to tell whether one {is_apart}: ", " would show it."
+        return (
+            few,
+            "the furthest is ",
+            Number(furthest, ".3g"),
+            " robust scales off, and only ",
+            Number(limit, ".3g"),
+            end,
+        )
+    off = (
+        ": the furthest is ",
+        Number(furthest, ".3g"),
+        " robust scales off; the limit is ",
+        Number(limit, ".3g"),
+        ".",
+    )
+    return (f"No {one} {is_apart}", *off)
 
 
 def _outlying_runs(checks: ResidualChecks, fit: Fit) -> tuple[Paragraph | Table, ...]:
@@ -85,7 +114,7 @@ def _outliers(checks: ResidualChecks, fit: Fit) -> tuple[Paragraph | Table, ...]
     )  # fmt: skip
     left = f"{_residual(fit)}, less its run's middle one" if by_run else _residual(fit)
     columns = ("outlier", *inputs, f"measured{unit}", f"fitted{unit}", left, "times the robust scale")
-    return (Paragraph(text), Table(columns, rows, terminal_rows=20))
+    return (Paragraph(text), Table(columns, rows, terminal_rows=20), *counted_rows(one.run for one in checks.outliers))
 
 
 def _residual(fit: Fit) -> str:

@@ -16,10 +16,12 @@ from analysis.report.document import (
     Strong,
     Table,
     ends,
+    notes_on,
     span,
 )
 from analysis.report.fitted_law import constants_table, fit_quality, weak_constants, weakly_identified
 from analysis.report.table_notes import left_out_section, notes_block
+from analysis.runs_table import unit_of
 from analysis.studies.sweep_laws import Advice, Followed, SweepLaws
 
 
@@ -36,7 +38,7 @@ def _optima(found: SweepLaws) -> Section:
         *found.cell,
         "runs",
         *(f"best {with_unit(axis)}" for axis in found.axes),
-        "loss there",
+        f"loss there ({unit_of('loss_nats')})",
         "why there is none",
     )
     rows = []
@@ -60,6 +62,7 @@ def _law(found: SweepLaws, axis: str) -> Section:
                 (Code(law.fit.law.formula), f" ({law.fit.law.citation}); isoflop fit calls it {law.fit.law.name}")
             ),
             constants_table(law, found.level),
+            *notes_on(law.intervals.values()),
             Paragraph(fit_quality(law)),
             *weakly_identified(weak_constants(law)),
         ),
@@ -129,7 +132,12 @@ def _advice(advice: Advice, level: float) -> Section:
     rows = tuple((with_unit(axis), span(value).value, ends(value)) for axis, value in advice.values.items())
     warning = [Bullets((Strong(f"This {advice.reach.warning}."),))] if advice.reach.warning else []
     return Section(
-        title, (Table(("setting", "value", (Number(level, ".0%"), " interval of the laws")), rows), *warning)
+        title,
+        (
+            Table(("setting", "value", (Number(level, ".0%"), " interval of the laws")), rows),
+            *warning,
+            *notes_on(advice.values.values()),
+        ),
     )
 
 

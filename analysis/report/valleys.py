@@ -1,7 +1,7 @@
 """The sections on isoFLOP valleys (approach 2): the minima, how they were read, and what the design can tell."""
 
 from analysis.compute import IsoFlop, Support
-from analysis.compute.design import SMALL_BIAS, SMALL_MISS
+from analysis.compute.design import OFTEN, SMALL_BIAS, SMALL_MISS
 from analysis.compute.readings import LAW
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, span
 from analysis.studies import Study
@@ -96,11 +96,19 @@ def _verdict(isoflop: IsoFlop) -> tuple[Content, ...]:
     if supported:
         names = ", ".join(NAMES.get(name, name) for name in supported)
         lines.append(
-            f"This design supports: {names}. Their bias, of the exponent and of the far optimum, is within their noise"
-            f" or below {SMALL_BIAS:g} and {SMALL_MISS:.0%}."
-        )
+            (
+                f"This design supports: {names}. Their bias, of the exponent and of the far optimum's logarithm, is "
+                "no more than half the width of their ", Number(design.level, ".0%"), " interval, or "
+                f"below {SMALL_BIAS:g} and {SMALL_MISS:.0%}, and at most {OFTEN:.0%} of the sweeps have no frontier.",
+            )
+        )  # fmt: skip
     else:
-        lines.append(Strong("This design supports no approach: each is biased by more than its noise, or often fails."))
+        lines.append(
+            Strong(
+                "This design supports no approach: each is biased by more than half the width of its interval, or "
+                "often fails."
+            )
+        )
     biased = [found.approach for found in design.supports if found.approach not in supported]
     if biased:
         lines.append(f"Not to be trusted on it: {', '.join(NAMES.get(name, name) for name in biased)}.")

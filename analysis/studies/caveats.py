@@ -9,12 +9,10 @@ from analysis.fit import Fit
 from analysis.intervals import AT_BOUND, WEAK_CONDITION, Interval, Profile
 
 POINTS_ENOUGH = 1.6  # per constant: below, intervals are too narrow (tests/benchmarks/few_points.py)
-POINTS_COVERED = "of optima and exponents 47 to 69% (6 points, 5 constants) and 72 to 93% (7 points)"
 RUNS_ENOUGH = 2.4  # per constant, of runs with several rows (tests/benchmarks/few_runs.py)
-RUNS_COVERED = (
-    "of optima and exponents 7 to 15% (3 runs of 20 rows, 5 constants), 60 to 73% (4 runs), 87 to 97% (6 runs) and "
-    "83 to 99% (8 runs)"
-)
+# Units per constant -> percent of nominal 90 % intervals of optima and exponents that held the truth in simulation.
+POINTS_COVERED = {1.2: (47, 69), 1.4: (72, 93)}
+RUNS_COVERED = {0.6: (7, 15), 0.8: (60, 73), 1.2: (87, 97), 1.6: (83, 99)}  # of 20 rows each
 SINGLE, RUNS = "points", "runs"
 
 
@@ -23,16 +21,11 @@ def are_few(units: int, unit: str, constants: int) -> bool:
     return units < (POINTS_ENOUGH if unit == SINGLE else RUNS_ENOUGH) * constants
 
 
-def coverage_of_few(unit: str) -> str:
-    """What intervals from few units cover where they promise 90 %."""
-    if unit == SINGLE:
-        covered, from_here = POINTS_COVERED, f"{POINTS_ENOUGH:g} points"
-    else:
-        covered, from_here = RUNS_COVERED, f"{RUNS_ENOUGH:g} runs"
-    return (
-        f"of nominal 90% intervals {covered} held the truth in simulation, where from {from_here} per constant on "
-        "nearly all do. Read these as too narrow"
-    )
+def coverage_of_few(units: int, unit: str, constants: int) -> str:
+    """What intervals from so few units cover where they promise 90 %: as simulated for as many or fewer a constant."""
+    simulated, most = (POINTS_COVERED if unit == SINGLE else RUNS_COVERED), units / constants + 1e-9
+    low, high = simulated[max((share for share in simulated if share <= most), default=min(simulated))]
+    return f"of such simulated tables {low} to {high}% had the truth inside a 90% interval. Read them as too narrow"
 
 
 def undetermined(fit: Fit, profiles: Mapping[str, Profile], intervals: Mapping[str, Interval]) -> tuple[str, ...]:

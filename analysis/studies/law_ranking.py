@@ -70,6 +70,16 @@ class Ranking:
     left_out: tuple[LeftOut, ...]
     table_notes: tuple[str, ...]
 
+    def by_cut(self, one: RankedLaw) -> np.ndarray:
+        """Mean absolute error of a law above each of `cuts`: (cuts,)."""
+        return np.array([cut.mean_absolute_error for cut in one.backtest.cuts if cut.below in self.cuts])
+
+    @property
+    def lowest_half(self) -> int:
+        """How many of the lowest cuts have half of the scored pairs; low cuts have more rows above them."""
+        pairs = [len(cut.runs) for cut in self.ranked[0].backtest.cuts if cut.below in self.cuts]
+        return int(np.argmax(2 * np.cumsum(pairs) >= self.scored)) + 1
+
 
 def rank_laws(
     laws: Sequence[Law],

@@ -95,15 +95,21 @@ class Explained:
 class ResidualChecks:
     """What the residuals of a fit say.
 
-    outlying_runs: the furthest first; run_factor: beyond it a run is one; none and None where each run has one row.
-    outliers: rows, the furthest first; outlier_factor: beyond it a row is one. lack_of_fit: None without runs of equal
-    inputs. explained: columns, the surest first; tested: how many were looked at.
+    outlying_runs: the furthest first; run_factor: beyond it a run is one, and furthest_run: how far the furthest lies;
+    none and None where each run has one row. outliers: rows, the furthest first; outlier_factor: beyond it a row is
+    one; furthest: how far the furthest lies, NaN where there are too few to tell. robust_scale: standard deviation of
+    the residuals by their median size (of those within runs, where these have several rows).
+    lack_of_fit: None without runs of equal inputs. explained: columns, the surest first; tested: how many were looked
+    at.
     """
 
     outlying_runs: tuple[OutlyingRun, ...]
     run_factor: float | None
+    furthest_run: float | None
     outliers: tuple[Outlier, ...]
     outlier_factor: float
+    furthest: float
+    robust_scale: float
     lack_of_fit: LackOfFit | None
     explained: tuple[Explained, ...]
     tested: int
@@ -122,7 +128,7 @@ def residual_checks(result: Fit, points: Points, rows: pd.DataFrame) -> Residual
     explained, tested = _explained(law.output, points, rows, residuals, kept) if noisy else ((), 0)
     lack = lack_of_fit(result, points.where(kept), rows[kept], grain)
     named = _named(points, fitted, residuals, apart)
-    return ResidualChecks((), None, named, apart.threshold, lack, explained, tested)
+    return ResidualChecks((), None, None, named, *_limits(apart), apart.scale, lack, explained, tested)
 
 
 def _checks_by_run(
@@ -153,7 +159,13 @@ def _checks_by_run(
     last = np.isin(np.arange(len(units)), sizes.groupby(units).idxmax()) & kept[units] & ~apart.which
     lack = lack_of_fit(result, points.where(last), rows[last], grain, tested=False)
     outlying = _named(points, fitted, within, apart)
-    return ResidualChecks(named, runs.threshold, outlying, apart.threshold, lack, explained, tested)
+    return ResidualChecks(named, *_limits(runs), outlying, *_limits(apart), apart.scale, lack, explained, tested)
+
+
+def _limits(apart: Outliers) -> tuple[float, float]:
+    """Beyond how many scales one lies apart, and how many the furthest measures."""
+    known = apart.factors[np.isfinite(apart.factors)]
+    return apart.threshold, float(known.max()) if len(known) else float("nan")
 
 
 def _named(points: Points, fitted: np.ndarray, residuals: np.ndarray, apart: Outliers) -> tuple[Outlier, ...]:

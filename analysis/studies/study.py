@@ -103,11 +103,15 @@ class Study:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What must be said beside every interval and optimum of this study, if anything."""
-        constants, few = len(self.law.fit.law.parameters), ()
-        if are_few(self.units, self.unit, constants):
-            few = (f"{self.units} {self.unit} for {constants} constants are few: {coverage_of_few(self.unit)}",)
-        return (*few, *self.undetermined)
+        """What must be said of the intervals and optima of this study, if anything.
+
+        That they are few says nothing of intervals that are not determined.
+        """
+        constants, undetermined = len(self.law.fit.law.parameters), self.undetermined
+        if undetermined or not are_few(self.units, self.unit, constants):
+            return undetermined
+        covered = coverage_of_few(self.units, self.unit, constants)
+        return (f"{self.units} {self.unit} for {constants} constants are few: {covered}",)
 
     @property
     def undetermined(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from analysis.compute import Reach
 from analysis.fit import LEAST_SQUARES, FitError, LeftOut, Objective, fit_points, select
 from analysis.intervals import Estimate, Interval, estimate_rows
 from analysis.laws import Law, evaluate
-from analysis.laws.hyperparameters import LAWS, UNITS
+from analysis.laws.hyperparameters import LAWS, OUTPUTS, UNITS
 from analysis.runs_table import complete
 from analysis.sampling import ONE_FIT, Sampling
 from analysis.studies.hyperparameters import (
@@ -30,7 +30,7 @@ from analysis.studies.hyperparameters import (
 )
 from analysis.studies.reach import furthest_outside
 from analysis.tables.files import notes_of
-from analysis.tables.units import check_counts, check_stated_counts, loss_notes
+from analysis.tables.units import batch_notes, check_counts, check_stated_counts, loss_notes
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,13 @@ def sweep_laws(
     followed = () if notes else tuple(
         _follow(i, bowl, group, optima, found, far_factor) for i, (bowl, group) in enumerate(zip(bowls, groups))
     )  # fmt: skip
-    advice = None if at is None else _advice(found, at, sampling.level, far_factor)
-    table_notes = (*notes_of(rows), *loss_notes(rows, "loss_nats"))
+    advice = None if at is None else _advice(found, optima, at, sampling.level, far_factor)
+    table_notes = (
+        *notes_of(rows),
+        *loss_notes(rows, "loss_nats"),
+        *batch_notes(rows),
+        *_unread(rows, cell, axes, found),
+    )
     return SweepLaws(
         tuple(cell), tuple(axes), sampling.level, bowls, left_out, found, notes, followed, advice, table_notes
     )  # fmt: skip
@@ -152,6 +157,35 @@ def _laws_of(
             what = ", ".join(inputs) or f"nothing: none of {', '.join(UNITS)} varies between cells"
             notes[axis] = f"no law has it as a power of {what}. Fix: name one with --law (isoflop laws has all)."
     return chosen, notes
+
+
+def _unread(
+    rows: pd.DataFrame, cell: Sequence[str], axes: Sequence[str], laws: Mapping[str, Estimate]
+) -> tuple[str, ...]:
+    """What was varied within cells beside the axes, and what differs between cells and is in no law of theirs."""
+    if not laws:
+        return ()
+    read = {name for law in laws.values() for name in law.fit.law.inputs}
+    # Compute follows from params and tokens; where a law reads it, they are read by it.
+    sizes = () if "flops" in read else tuple(name for name in UNITS if name != "flops")
+    groups, notes = rows.groupby(list(cell), sort=False, observed=True), []
+    for name in dict.fromkeys((*OUTPUTS, *UNITS, *sizes)):
+        if name not in rows.columns or name in (*axes, *cell):
+            continue
+        values = groups[name].nunique()
+        if name != "flops" and (values > 1).any():
+            notes.append(
+                f"{name} takes up to {values.max()} values within a cell, in {(values > 1).sum()} of {len(values)}: "
+                "the best settings are over all of them. Add it to --axes or --cell, or read one value, as --where "
+                f"{name}={rows[name].iloc[0]:g}"
+            )
+        elif name in (*OUTPUTS, *sizes) and name not in read and rows[name].nunique() > 1:
+            notes.append(
+                f"{name} differs between cells, and no law here reads it: what it changes is taken for the effect of "
+                f"{', '.join(sorted(read))}. Add it to --cell, or read one value, as --where {name}="
+                f"{rows[name].iloc[0]:g}"
+            )
+    return tuple(notes)
 
 
 def _follow(

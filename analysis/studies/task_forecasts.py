@@ -10,7 +10,7 @@ from analysis.compute import Reach
 from analysis.fit import FitError, LeftOut, left_out, reasons_left_out, select
 from analysis.intervals import Resampling, by_run
 from analysis.laws import find
-from analysis.runs_table import complete
+from analysis.runs_table import complete, some_of
 from analysis.sampling import SEVERAL_FITS, Sampling
 from analysis.studies.downstream import TaskPrediction, TwoSteps, fit_two_steps, predict_task, smoothed
 from analysis.studies.reach import furthest_outside
@@ -51,12 +51,14 @@ class RunError:
 class TaskForecasts:
     """What `forecast_tasks` found: both steps by task, forecasts by task and run, errors by run.
 
-    without: each task that could not be fitted, with the reason. left_out: rows that were not read, or not for a task
-    whose column the reason names. table_notes: as in a `Study`.
+    window, skip: as in `smoothed`. without: each task that could not be fitted, with the reason. left_out: rows that
+    were not read, or not for a task whose column the reason names. table_notes: as in a `Study`.
     """
 
     level: float
     ideal_point: bool
+    window: int
+    skip: float
     steps: dict[str, TwoSteps]
     forecasts: tuple[Forecast, ...]
     errors: tuple[RunError, ...]
@@ -97,6 +99,7 @@ def forecast_tasks(
             rows = smoothed(table, task, by=by, order=order, window=window, skip=skip)
             check_counts(rows[rows["last"]], ("params", "tokens"))
             dropped += _dropped(rows, task, by, order)
+            dropped += _early(table, rows, by, order, skip)
             seen = rows[~rows["held_out"]]
             steps[task] = fit_two_steps(seen, by=by, ideal_point=ideal_point, sampling=sampling)
         except FitError as error:
@@ -108,9 +111,13 @@ def forecast_tasks(
         forecasts += [_forecast(task, steps[task], ranges, far_factor, *run) for run in runs]
     if not steps:
         raise FitError(f"tasks: none can be fitted. The first, {without[0][0]}: {without[0][1]}")
-    notes = (*notes_of(table), *by_run(Resampling(by=by), table.loc[~table["held_out"], by].astype(str).tolist())[1])
+    notes = (
+        *_single_notes(table, by, order),
+        *notes_of(table),
+        *by_run(Resampling(by=by), table.loc[~table["held_out"], by].astype(str).tolist())[1],
+    )
     found, left = (tuple(forecasts), _errors(forecasts), tuple(without)), tuple(dict.fromkeys(dropped))
-    return TaskForecasts(sampling.level, ideal_point, steps, *found, left, notes)
+    return TaskForecasts(sampling.level, ideal_point, window, skip, steps, *found, left, notes)
 
 
 def _columns(task: str) -> tuple[str, str]:
@@ -139,9 +146,20 @@ def _dropped(rows: pd.DataFrame, task: str, by: str, order: str) -> list[LeftOut
     return [item for part, rules in parts for item in left_out(part, reasons_left_out(part, rules))]
 
 
+def _early(table: pd.DataFrame, rows: pd.DataFrame, by: str, order: str, skip: float) -> list[LeftOut]:
+    """The checkpoints of the first `skip` of each run, which `smoothed` has left away."""
+    early = table.loc[table.index.difference(rows.index), by].astype(str).value_counts(sort=False)
+    return [
+        LeftOut(
+            run, f"its first {skip:.0%} by {order} ({count} {'row' if count == 1 else 'rows'}) is left away (--skip)"
+        )
+        for run, count in early.items()
+    ]
+
+
 def _with_held_out(table: pd.DataFrame, by: str, held_out: Sequence[str]) -> pd.DataFrame:
     if by not in table.columns:
-        raise FitError(f"by = {by!r}: no such column; present: {', '.join(map(str, table.columns))}. Fix: name one.")
+        raise FitError(f"by = {by!r}: no such column; present: {some_of(table.columns)}. Fix: name one.")
     names = table[by].astype(str)
     absent = [name for name in held_out if not names.eq(name).any()]
     if absent:
@@ -156,7 +174,7 @@ def _wanted(at: Mapping[str, float] | None) -> list[tuple[str, dict[str, float],
     inputs = {name: float(value) for name, value in at.items()}
     if set(inputs) != {"params", "tokens"} or not all(np.isfinite(v) and v > 0 for v in inputs.values()):
         raise FitError(f"at = {inputs}: must be positive params and tokens. Fix: give both, as params=7e9 tokens=4e12.")
-    return [("the run asked for", inputs, None, None)]
+    return [(f"params={inputs['params']:g} tokens={inputs['tokens']:g}", inputs, None, None)]
 
 
 def _ends(rows: pd.DataFrame, by: str) -> list[tuple[str, dict[str, float], float | None, float | None]]:
@@ -169,6 +187,28 @@ def _ends(rows: pd.DataFrame, by: str) -> list[tuple[str, dict[str, float], floa
         measured = [None if pd.isna(row[name]) else float(row[name]) for name in ("task_loss", "accuracy")]
         found.append((str(row[by]), inputs, *measured))
     return found
+
+
+def _single_notes(table: pd.DataFrame, by: str, order: str) -> tuple[str, ...]:
+    """Whether rows that each are a run of their own look like checkpoints of runs that another column names.
+
+    Such a column groups rows of one size that had come differently far, and has more names than there are sizes.
+    """
+    if table[by].duplicated().any():
+        return ()
+    for name in table.columns:
+        values = table[name] if isinstance(name, str) and name != by else None
+        if not isinstance(values, pd.Series) or not (values.dtype == object or pd.api.types.is_string_dtype(values)):
+            continue
+        groups = table.groupby(values.astype(str), sort=False)
+        if groups["params"].nunique().max() > 1 or not groups.ngroups > table["params"].nunique():
+            continue
+        if groups.size().median() >= 2 and (groups[order].nunique() == groups.size()).all():
+            return (
+                f"every {by} has one row, and rows of equal {name} have one size at different {order}: are they "
+                f"checkpoints of a run? Each is taken for the end of a run of its own. Name the runs, as --by {name}",
+            )
+    return ()
 
 
 def _ranges(seen: pd.DataFrame) -> dict[str, tuple[float, float]]:

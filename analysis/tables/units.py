@@ -33,6 +33,7 @@ NO_COUNT = f"below {FEWEST:g}, which is no count; in billions or millions?"
 LOWEST, HIGHEST, FROM_MEDIAN = 1 / 200, 100.0, 50.0
 CONSTANT_WITHIN, RATE_SPAN = 1.01, 30.0  # FLOPs that do not differ while params * tokens do, by this factor, are a rate
 LOWEST_NATS, HIGHEST_NATS = 1.2, 12.5  # 12.5 is ln(vocabulary) for 268,000 tokens; published losses start at 2.0
+ONE_RATIO = 0.05  # of the e-folds of params: tokens per parameter that vary by less are called one ratio
 SAME_FLOPS = 1.25  # between a budget and its runs' FLOPs: published tables have 1, this project's runs 0.9 to 1.1
 NAMED_ROWS = 3
 STATED = "stated_units"  # in `attrs` of a table: columns that the user said are in the schema's unit, and are believed
@@ -76,7 +77,7 @@ def check_stated_counts(stated: Mapping[str, float], fitted: Mapping[str, tuple[
 def unit_notes(law: Law, rows: pd.DataFrame) -> tuple[str, ...]:
     """What is unlikely of the `rows` that a fit of `law` reads: sentences, none where all is usual."""
     sizes = [name for name in ("params", "tokens", "flops") if name in law.inputs]
-    notes = _budget_notes(rows) if {"params", "tokens"} <= set(law.inputs) else ()
+    notes = (*_budget_notes(rows), *_ratio_notes(law, rows)) if {"params", "tokens"} <= set(law.inputs) else ()
     return (*notes, *loss_notes(rows, law.output, sizes))
 
 
@@ -118,6 +119,21 @@ def check_counts(rows: pd.DataFrame, names: Sequence[str]) -> None:
         raise TableError(f"{'; '.join(wrong)}: {NO_COUNT} Fix: {', and '.join(ways)}.")
 
 
+def batch_notes(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Batches of so few tokens that they may be counted in sequences; nothing where there is no such column."""
+    if "batch_tokens" not in rows.columns or "batch_tokens" in rows.attrs.get(STATED, ()):
+        return ()
+    values = _numbers(rows, "batch_tokens")
+    few = values < FEWEST
+    if not few.any():
+        return ()
+    return (
+        f"batch_tokens is below {FEWEST:g} in {int(few.sum())} of {len(values)} rows, down to "
+        f"{np.nanmin(values):.4g}: is it in sequences? It is read as tokens; state the unit, as --unit "
+        "batch_tokens=2048 for sequences of 2,048 tokens, or batch_tokens=1 where it is right",
+    )
+
+
 def is_share(name: str) -> bool:
     """Whether a column is a share of 1, such as an accuracy."""
     return name in SHARES or name.startswith(tuple(f"{share}_" for share in SHARES))
@@ -148,6 +164,21 @@ def _budget_notes(rows: pd.DataFrame) -> tuple[str, ...]:
         f"budget_flops are {middle:.3g} times the runs' flops (in the median of {_counted(rows[usable])}): approach 2 "
         "puts minima at the budgets, and laws count the flops, so that the two cannot agree. Leave out the column that "
         "is wrong, as --ignore flops or --ignore budget_flops",
+    )
+
+
+def _ratio_notes(law: Law, rows: pd.DataFrame) -> tuple[str, ...]:
+    """Runs of nearly one number of tokens per parameter, whose terms of size and data take each other's place."""
+    params, tokens = _numbers(rows, "params"), _numbers(rows, "tokens")
+    usable = (params > 0) & (tokens > 0) & np.isfinite(params) & np.isfinite(tokens)
+    ratio = tokens[usable] / params[usable]
+    if law.fixed or len(ratio) < 2 or np.log(_span(ratio)) >= ONE_RATIO * np.log(_span(params[usable])):
+        return ()
+    return (
+        f"tokens are {ratio.min():.3g} to {ratio.max():.3g} times params in every run: what comes of size and what of "
+        "data can hardly be told apart, so constants trade against each other, and optima mean little. Add runs at "
+        "other ratios, fit a law of one of the two, as --law kaplan_params, or hold constants, as --fix alpha=0.34 "
+        "beta=0.28",
     )
 
 
