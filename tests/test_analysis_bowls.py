@@ -95,7 +95,8 @@ def test_what_a_sweep_varied_beside_its_axes_is_said():
     assert batch.startswith("batch_tokens takes up to 5 values within a cell, in 6 of 6")
     assert params.startswith("params differs between cells, and no law here reads it")
     assert not sweep_laws(table, sampling=Sampling(20)).table_notes
-    (sequences,) = sweep_laws(table.assign(batch_tokens=table["batch_tokens"] / 2**15), sampling=Sampling(20)).table_notes
+    in_sequences = table.assign(batch_tokens=table["batch_tokens"] / 2**15)
+    (sequences,) = sweep_laws(in_sequences, sampling=Sampling(20)).table_notes
     assert sequences.startswith("batch_tokens is below 1000 in 150 of 150 rows") and "--unit batch_tokens=" in sequences
 
 

@@ -9,6 +9,7 @@ from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit, select
 from analysis.intervals import AT_BOUND, estimate, profile
 from analysis.laws import CHINCHILLA, FRONTIER
 from analysis.runs_table import complete
+from analysis.sampling import Sampling
 
 
 def test_a_linear_law_has_the_textbook_interval():
