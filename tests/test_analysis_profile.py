@@ -29,7 +29,7 @@ def test_a_linear_law_has_the_textbook_interval():
 def test_a_profile_rises_from_its_optimum_and_is_a_minimum_over_the_others(objective):
     table = planted_table(noise=0.004)
     result = fit(CHINCHILLA, table, objective)
-    for name, found in profile(result, select(result.law, table)[0], 0.9).items():
+    for name, found in profile(result, select(result.law, complete(table))[0], 0.9).items():
         assert (np.diff(found.values) > 0).all() and result.values[name] in found.values
         assert found.low < result.values[name] < found.high and found.closed
         optimum = int(np.flatnonzero(found.values == result.values[name])[0])
@@ -42,7 +42,7 @@ def test_a_profile_is_a_minimum_over_the_other_constants():
     """One factor turns every rise into a deviance, and a fresh fit from many starts finds the same rise."""
     table = planted_table(noise=0.004)
     result = fit(CHINCHILLA, table)
-    found = profile(result, select(result.law, table)[0], 0.9)["alpha"]
+    found = profile(result, select(result.law, complete(table))[0], 0.9)["alpha"]
     rises = [rise(result, table, alpha=found.values[i]) for i in (2, -3)]
     assert found.deviance[2] / rises[0] == pytest.approx(found.deviance[-3] / rises[1], rel=1e-6)
 
@@ -54,7 +54,7 @@ def test_profiles_hold_where_the_best_constant_lies_at_its_bound():
     """
     table, _ = random_table(CHINCHILLA, np.random.default_rng([51, len("chinchilla")]))
     result = fit(CHINCHILLA, table)
-    found = profile(result, select(result.law, table)[0], 0.9)
+    found = profile(result, select(result.law, complete(table))[0], 0.9)
     assert result.values["E"] < 1e-6 and not found["E"].closed_below and found["E"].closed_above
     assert 1.0 < found["E"].high < 2.0 and found["beta"].closed
     middle = int(np.flatnonzero(found["alpha"].values == result.values["alpha"])[0])
@@ -69,7 +69,7 @@ def test_a_law_that_meets_every_point_has_profiles_of_no_width(objective):
     """The residuals are zeros, but for rounding, and nothing is divided by them."""
     table = planted_table(noise=0.0)
     result = fit(CHINCHILLA, table, objective)
-    found = profile(result, select(result.law, table)[0], 0.9)
+    found = profile(result, select(result.law, complete(table))[0], 0.9)
     assert found["E"].low <= result.values["E"] <= found["E"].high
     assert found["E"].high - found["E"].low < 1e-9 and not any(np.isnan(one.deviance).any() for one in found.values())
 
@@ -82,7 +82,7 @@ def one_ratio():
     noise = 0.01 * np.array([0.3, -0.8, 1.0, 0.2, -1.1, 0.9, -0.4])
     table = pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": 17.0 * params**-0.1 * np.exp(noise)})
     result = fit(CHINCHILLA, table, LEAST_SQUARES)
-    return table, result, profile(result, select(CHINCHILLA, table)[0], 0.9)
+    return table, result, profile(result, select(CHINCHILLA, complete(table))[0], 0.9)
 
 
 @pytest.mark.parametrize("held", [{"alpha": 1.0}, {"alpha": 0.02}, {"beta": 1.0}, {"beta": 0.05}])

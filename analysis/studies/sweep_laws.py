@@ -122,7 +122,7 @@ def sweep_laws(
     followed = () if notes else tuple(
         _follow(i, bowl, group, optima, found, far_factor) for i, (bowl, group) in enumerate(zip(bowls, groups))
     )  # fmt: skip
-    advice = None if at is None else _advice(found, optima, at, sampling.level, far_factor)
+    advice = None if at is None else _advice(found, at, sampling.level, far_factor)
     table_notes = (
         *notes_of(rows),
         *loss_notes(rows, "loss_nats"),
