@@ -40,7 +40,7 @@ from research.training.runtime import matmul_flops_per_second
 from research.training.step import make_program
 
 Runs = dict[str, Callable[[], Any]]
-Facts = dict[str, dict[str, Any]]  # run -> what is known of it once it ran: peak_bytes, flops
+Facts = dict[str, dict[str, Any]]  # run -> what is known of it once it ran; ours: batch, length and what it runs
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Sizes:
     new: int = 128
 
 
-SMALL = Sizes(128, 2, 512, 512, 128, 256, 1536, 192, 4, 8, 8)
+SMALL = Sizes(128, 1, 512, 512, 128, 256, 1536, 192, 4, 8, 8)
 
 
 def sizes(small: bool) -> Sizes:
@@ -188,7 +188,8 @@ def _layer(model: ModelConfig, batch: int, length: int) -> tuple[Callable[[], An
 
     arguments = (draw(boxed, jax.random.key(0)), x_BLD, weights_BLD)
     program = jax.jit(jax.grad(loss, (0, 1))).lower(*arguments).compile()
-    facts = {"peak_bytes": peak_bytes(program), "batch": batch, "length": length}
+    chosen = names(model, platform(), length)
+    facts = {"peak_bytes": peak_bytes(program), "batch": batch, "length": length, "runs": chosen}
     return lambda: jax.block_until_ready(program(*arguments)), facts
 
 
@@ -197,7 +198,7 @@ def _decoding(at: Sizes) -> tuple[Runs, Callable[[], Facts]]:
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), language_model.init(model, jax.random.key(0)))
     prompt = jax.random.randint(jax.random.key(1), (at.decoded, at.prompt), 0, at.vocab_size)
     run = {"decoding": lambda: np.asarray(greedy(model, params, prompt, at.new))}
-    return run, lambda: {"decoding": {"batch": at.decoded, "length": at.prompt + at.new}}
+    return run, lambda: {"decoding": {"batch": at.decoded, "length": at.prompt + at.new, "runs": ""}}
 
 
 def torchs(item: str, at: Sizes, device: str) -> tuple[Runs, Callable[[], Facts]]:

@@ -10,9 +10,10 @@ gradient; one beyond its bound, or an item of ours that died, ends the call with
 
 Setting: 12 layers of width 1024 (221M parameters), 16,384 tokens a step, bfloat16 compute, float32 weights
 (tests/accelerator_cases.py). Milliseconds are medians of 7 runs after a warm-up; GiB the device's count of its peak,
-or, of programs that share a process, the compiler's; TFLOP/s the closed form's FLOPs, all pairs of positions counted, over the time; "of peak" is that
-over a matrix product measured here. torch.compile and `generate` are Hugging Face's Llama of the same sizes, where
-torch has this device. Every item has a process of its own for each framework, which take turns.
+or, of programs that share a process, the compiler's; TFLOP/s the closed form's FLOPs, all pairs of positions counted,
+over the time; "of peak" is that over a matrix product's measured here. A layer is its mixer alone, gradients for
+parameters and input. torch.compile and `generate` are Hugging Face's Llama of the same sizes, where torch has this
+device. Every item has a process of its own for each framework, and they take turns.
 
 --small, and any run on a CPU: all of it at sizes of no meaning. It proves that the script runs, and the equalities
 among what a CPU can compute: nothing of cuDNN's or Pallas' kernels, their memory, any speed or any goal.
@@ -75,7 +76,9 @@ class Measured:
     def row(self, run: str, what: str) -> Row:
         """Our run's own numbers."""
         facts, seconds = self.ours.first[run], self.ours.median(run)
-        row = Row(run, f"{what}, {facts['batch']} x {facts['length']}", 1e3 * seconds, facts.get("peak_bytes"))
+        runs = f" ({facts['runs']})" if facts["runs"] else ""
+        what = f"{what}{runs}, {facts['batch']} x {facts['length']}"
+        row = Row(run, what, 1e3 * seconds, facts.get("peak_bytes"))
         if "flops" in facts:
             row.flops_per_second = facts["flops"] / seconds
             row.share = row.flops_per_second / self.machine["matmul_flops"]
@@ -162,8 +165,8 @@ def line(row: Row) -> str:
     goal = met = ""
     if row.key in GOALS:
         column, relation, number = GOALS[row.key]
-        unit = {"ms": " ms", "ratio": "", "share": ""}[column]
-        goal = "trains" if number == float("inf") else f"{column} {relation} {number:g}{unit}"
+        word, unit = {"ms": ("", " ms"), "ratio": ("ratio ", ""), "share": ("of peak ", "")}[column]
+        goal = "trains" if number == float("inf") else f"{word}{relation} {number:g}{unit}"
         value = getattr(row, column)
         if value is None:
             met = "not measured"
@@ -188,6 +191,7 @@ class Call:
 
     def __init__(self, small: bool, seconds: float):
         self.small, self.ends, self.wrong = small, time.monotonic() + seconds, []
+        self.taken_s = {}  # item -> seconds
 
     def turns(self, item: str, sides: list[str], rounds: int, device: str = "") -> dict[str, turns.Side] | None:
         """None if too little time is left. Torch's missing side is no fault of ours, nor is time that ran out."""
@@ -197,6 +201,7 @@ class Call:
         size = "small" if self.small else "full"
         commands = {side: [sys.executable, __file__, "--side", side, item, size, device] for side in sides}
         measured = turns.take_turns(commands, rounds, left)
+        self.taken_s[item] = left - (self.ends - time.monotonic())
         error = measured["ours"].error
         if error is not None and error != turns.OUT_OF_TIME:
             self.wrong.append(f"{item}: {error}")
@@ -218,7 +223,7 @@ class Call:
         measured = self.turns(item, sides, ROUNDS, machine["torch_device"] or "")
         if measured is None or not measured["ours"].seconds:
             why = "not reached" if measured is None else measured["ours"].error
-            keys = [key for key in GOALS if key == item or (item == "layers" and key in LAYERS)]
+            keys = [key for key in GOALS if key.partition(",")[0] == item or (item == "layers" and key in LAYERS)]
             return [Row(key, key, against="not reached" if why == turns.OUT_OF_TIME else why) for key in keys]
         return make(Measured(measured["ours"], measured.get("torch"), machine), item)
 
@@ -256,6 +261,8 @@ def main() -> None:
     unknown = sorted(set(wanted) - {*CHECKS, *ITEMS})
     if unknown:
         parser.error(f"--only = {unknown}: must be among {[*CHECKS, *ITEMS]}")
+    if asked.seconds <= LEAST_S:
+        parser.error(f"--seconds = {asked.seconds:g}: must be above the {LEAST_S} that an item is begun with")
     call = Call(asked.small, asked.seconds)
     found = call.turns("machine", ["ours"], 0)["ours"]
     if found.error is not None:
@@ -272,6 +279,7 @@ def main() -> None:
     for item in ITEMS:
         if item in wanted:
             print("\n".join(line(row) for row in call.rows(item, machine)), flush=True)
+    print("\nseconds: " + ", ".join(f"{item} {taken:.0f}" for item, taken in call.taken_s.items()))
     if call.wrong:
         sys.exit("\n" + "\n".join(call.wrong))
 
