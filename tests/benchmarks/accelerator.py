@@ -53,7 +53,7 @@ GOALS = {  # row -> (column, "at least" or "at most", number): issue's goals on 
 
 @dataclass
 class Row:
-    """A line of the table. share: of the measured matmul peak; ratio: what `against` says."""
+    """A line of the table. share: of the measured matmul peak; ratio: what `against` says; died: of an error."""
 
     key: str
     what: str
@@ -63,6 +63,7 @@ class Row:
     share: float | None = None
     against: str = ""
     ratio: float | None = None
+    died: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def line(row: Row) -> str:
         goal = "trains" if number == float("inf") else f"{word}{relation} {number:g}{unit}"
         value = getattr(row, column)
         if value is None:
-            met = "not measured"
+            met = "**missed**" if row.died else "not measured"
         else:
             met = "met" if (value >= number if relation == "at least" else value <= number) else "**missed**"
     cells = [
@@ -222,9 +223,10 @@ class Call:
         sides = ["ours", "torch"] if with_torch and machine["torch_device"] else ["ours"]
         measured = self.turns(item, sides, ROUNDS, machine["torch_device"] or "")
         if measured is None or not measured["ours"].seconds:
-            why = "not reached" if measured is None else measured["ours"].error
+            late = measured is None or measured["ours"].error == turns.OUT_OF_TIME
+            why = "not reached" if late else measured["ours"].error
             keys = [key for key in GOALS if key.partition(",")[0] == item or (item == "layers" and key in LAYERS)]
-            return [Row(key, key, against="not reached" if why == turns.OUT_OF_TIME else why) for key in keys]
+            return [Row(key, key, against=why, died=not late) for key in keys]
         return make(Measured(measured["ours"], measured.get("torch"), machine), item)
 
 
