@@ -55,11 +55,12 @@ def compiled(lowered: jax.stages.Lowered) -> CompiledProgram:
         unreadable = str(error).splitlines()[0]
     arguments = executable.memory_analysis().argument_size_in_bytes
     return CompiledProgram(
-        executable, cost, unreadable, arguments, _peak_bytes(executable), "".join(log).count(REPLICATED)
+        executable, cost, unreadable, arguments, peak_bytes(executable), "".join(log).count(REPLICATED)
     )
 
 
-def _peak_bytes(executable: Any) -> int:
+def peak_bytes(executable: Any) -> int:
+    """Bytes that one execution holds at most on one device, arguments and results among them, by its compiler."""
     memory = executable.memory_analysis()
     device = next(iter(jax.tree.leaves(executable.input_shardings)[0].device_set))
     if device.platform != "cpu":

@@ -43,7 +43,8 @@ def ours(batch: int):
 
 
 def theirs(batch: int):
-    model = LlamaForCausalLM(LlamaConfig(**settings_of("llama", MODEL), max_position_embeddings=PROMPT + NEW)).eval()
+    settings = settings_of("llama", MODEL) | {"max_position_embeddings": PROMPT + NEW}
+    model = LlamaForCausalLM(LlamaConfig(**settings)).eval()
     params = to_hugging_face(MODEL, language_model.init(MODEL, jax.random.key(0)), "llama")
     model.load_state_dict({name: torch.tensor(value) for name, value in params.items()})
     model.generation_config.eos_token_id = None  # as ours: every sequence gets all its tokens

@@ -10,11 +10,10 @@ ours is faster).
 """
 
 import os
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,6 +34,9 @@ from research.sharding import make_mesh
 from research.training.objective import language_modelling
 from research.training.runtime import configure
 from research.training.step import make_program
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import turns
 
 BATCH, LENGTH, WIDTH, DEPTH, HEADS, HIDDEN = 8, 256, 256, 6, 4, 688
 ROUNDS, STEPS_PER_ROUND = 7, 2
@@ -90,36 +92,19 @@ def theirs(vocab_size: int):
     return step
 
 
-def answer(run: Callable[[], None], first_line: object) -> None:
-    """One side's process: run once, say so, then time a round of runs for every line that arrives."""
-    run()  # compilation here, memory pools there
-    print(first_line, flush=True)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        for _ in range(STEPS_PER_ROUND):
-            run()
-        print((time.perf_counter() - began) / STEPS_PER_ROUND, flush=True)
+def answer(run: Callable[[], None], first: object) -> None:
+    """One side's process, which runs one thing: `first` is what it says of it."""
+    turns.answer({"run": run}, lambda: first, STEPS_PER_ROUND)
 
 
-def take_turns(script: str, argument: object) -> dict[str, tuple[str, float]]:
-    """Each side's first line and median seconds a run, from `script SIDE argument` that calls `answer`."""
-    sides = {
-        side: subprocess.Popen(
-            [sys.executable, script, side, str(argument)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for side in ("ours", "torch")
-    }
-    first = {side: process.stdout.readline().strip() for side, process in sides.items()}
-    seconds = {side: [] for side in sides}
-    for _ in range(ROUNDS):
-        for side, process in sides.items():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            seconds[side].append(float(process.stdout.readline()))
-    for process in sides.values():
-        process.stdin.close()
-        process.wait()
-    return {side: (first[side], statistics.median(seconds[side])) for side in sides}
+def take_turns(script: str, argument: object) -> dict[str, tuple[Any, float]]:
+    """What each side said first and its median seconds a run, from `script SIDE argument` that calls `answer`."""
+    commands = {side: [sys.executable, script, side, str(argument)] for side in ("ours", "torch")}
+    sides = turns.take_turns(commands, ROUNDS)
+    for name, side in sides.items():
+        if side.error is not None:
+            raise ChildProcessError(f"{name}: {side.error}")
+    return {name: (side.first, side.median("run")) for name, side in sides.items()}
 
 
 def use_all_cores() -> None:
@@ -141,7 +126,7 @@ def compare(vocab_size: int) -> None:
     measured = take_turns(__file__, vocab_size)
     (flops, our_seconds), (_, their_seconds) = measured["ours"], measured["torch"]
     print(
-        f"vocabulary {vocab_size:6d}: ours {our_seconds:.3f} s ({int(flops) / our_seconds / 1e9:.0f} GFLOP/s), "
+        f"vocabulary {vocab_size:6d}: ours {our_seconds:.3f} s ({flops / our_seconds / 1e9:.0f} GFLOP/s), "
         f"torch {their_seconds:.3f} s, ratio {their_seconds / our_seconds:.2f}"
     )
 
