@@ -93,6 +93,11 @@ def _inside(axes: str) -> tuple[str, ...]:
     return tuple(axis for axis in mesh_axes(axes) if axis in manual)
 
 
+def _apart(axes: str) -> tuple[str, ...]:
+    """Those of them that have more than one device."""
+    return tuple(axis for axis in _inside(axes) if jax.lax.axis_size(axis) > 1)
+
+
 def sum_over(x: jax.Array, axes: str) -> jax.Array:
     """The sum of x over the devices that split these logical axes."""
     return jax.lax.psum(x, _inside(axes)) if _inside(axes) else x
@@ -105,13 +110,13 @@ def max_over(x: jax.Array, axes: str) -> jax.Array:
 
 def gathered(x: jax.Array, axes: str, dimension: int = 0) -> jax.Array:
     """The parts of all devices that split these logical axes, one after the other along `dimension`."""
-    names = _inside(axes)
+    names = _apart(axes)
     return jax.lax.all_gather(x, names, axis=dimension, tiled=True) if names else x
 
 
 def summed_part(x: jax.Array, axes: str, part: str, dimension: int = 0) -> jax.Array:
     """The sum of x over the devices that split `axes`: of it this device's part, `part` being split on `dimension`."""
-    kept = tuple(name for name in _inside(part) if name in _inside(axes))
+    kept = tuple(name for name in _apart(part) if name in _inside(axes))
     others = tuple(name for name in _inside(axes) if name not in kept)
     x = jax.lax.psum(x, others) if others else x
     return jax.lax.psum_scatter(x, kept, scatter_dimension=dimension, tiled=True) if kept else x
@@ -119,7 +124,7 @@ def summed_part(x: jax.Array, axes: str, part: str, dimension: int = 0) -> jax.A
 
 def exchanged(x: jax.Array, axes: str, cut: int, joined: int) -> jax.Array:
     """An all-to-all of the devices that split these logical axes: x cut along one dimension, joined along another."""
-    names = _inside(axes)
+    names = _apart(axes)
     return jax.lax.all_to_all(x, names, split_axis=cut, concat_axis=joined, tiled=True) if names else x
 
 

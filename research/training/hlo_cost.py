@@ -142,6 +142,8 @@ def _own(instruction: Instruction, computation: Computation, chains: set) -> Cou
     opcode = instruction.opcode
     kind = opcode.removesuffix("-start")
     if kind in COLLECTIVES:
+        if ALONE.search(instruction.attributes):
+            return Counter()
         chain = _attribute(instruction, r'chain_id="(\d+)"')
         if chain in chains:
             return Counter()
@@ -270,6 +272,7 @@ def _attribute(instruction: Instruction, pattern: str) -> Any:
     return found and found[1]
 
 
+ALONE = re.compile(r"replica_groups=(\{(\{\d+\},?)+\}|\[\d+,1\])")  # groups of one device: nothing is sent
 HEADER = re.compile(r"^(ENTRY )?%([\w.\-]+) \(.*\) -> .*\{$")
 LINE = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
 
