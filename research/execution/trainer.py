@@ -1,5 +1,6 @@
 """What a worker does with a run by default: open its examples and train."""
 
+import sys
 from collections.abc import Callable
 
 import jax
@@ -49,7 +50,7 @@ def train_run(
     else:
         examples = task_examples(config)
     algorithms = names(config.model, jax.default_backend(), config.training.sequence_length)
-    print(f"{jax.device_count()} {jax.default_backend()} devices: {algorithms}", flush=True)  # to the run's log
+    print(f"{jax.device_count()} {jax.default_backend()} devices: {algorithms}", file=sys.stderr)  # the run's log
     status = train(
         config,
         folder,
