@@ -136,7 +136,7 @@ def _gradients(mesh_config, config, microbatches):
 )
 def test_gradients_agree_at_the_start(pattern, microbatches):
     """Equal losses prove little: XLA once summed the gradients of a loop wrongly on 2x2x2, by up to a tenth."""
-    config = tiny_run()
+    config = tiny_run(batch_size=8 * microbatches)
     if "->" in pattern:
         task = TaskConfig("copy", lengths=(2, 7), evaluated=(2, 7), symbols=29)
         model = ModelConfig(vocab_size=32, width=16, depth=2, pattern=pattern, source_length=7)
