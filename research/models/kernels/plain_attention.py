@@ -68,7 +68,8 @@ def _gathered(x_BSGK: jax.Array, mask: Mask) -> jax.Array:
     """
     if ways("length") == 1 or mask.decoding:
         return x_BSGK
-    return constrain(x_BSGK, "batch steps kv_heads head_dim")
+    own_BSGK = constrain(x_BSGK, "batch length kv_heads head_dim")  # else every device makes the whole of them
+    return constrain(own_BSGK, "batch steps kv_heads head_dim")
 
 
 class Span(NamedTuple):
