@@ -86,6 +86,7 @@ def by_command(table_path, out, *settings):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # three commands of eleven tasks, a minute each on an idle core
 def test_the_command_predicts_as_the_steps_do_and_the_ideal_point_helps_far_away(tmp_path):
     """With all of 760M and 1B held out, 8 runs of up to 3.4 times the largest params and tokens that are left, the
     ideal point lowers the mean error of each: of 1B-10xC, the furthest, from 3.7 to 3.4 points."""
