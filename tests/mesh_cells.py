@@ -180,7 +180,7 @@ def outcome(architecture: str, mesh: str) -> Cell | str:
         return cell(architecture, mesh)
     except ConfigError as error:
         return f"refused: {error}"
-    except Exception as error:
+    except Exception as error:  # whatever jax or XLA raises is this cell's fault to report, and the others go on
         return f"error: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
 
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.config import MeshConfig
+from research.sharding import make_mesh
 from research.training import loss
 from research.training.loss import cross_entropy
 
@@ -66,3 +68,26 @@ def test_no_full_logits_in_the_program(chunks):
     program = jax.jit(jax.grad(lambda x, h: cross_entropy(x, h, targets, weights).loss, argnums=(0, 1)))
     text = program.lower(x, head).as_text()
     assert (f"tensor<{B}x{L}x{V}xf32>" in text) == (chunks == 1)
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(data=2, fsdp=2, tensor=2), MeshConfig(data=1, tensor=2, sequence=4)])
+@pytest.mark.parametrize("chunks_of_a_device", [1, 2])
+def test_devices_find_the_sums_and_gradients_of_one(mesh, chunks_of_a_device, monkeypatch):
+    """Each in chunks of its own tokens, with its own part of the vocabulary and of the head's width."""
+    rows, length, width, words = 4, 8, 6, 42
+    keys = jax.random.split(jax.random.key(0), 4)
+    x, head = jax.random.normal(keys[0], (rows, length, width)), jax.random.normal(keys[1], (width, words))
+    targets = jax.random.randint(keys[2], (rows, length), 0, words)
+    weights = jax.random.bernoulli(keys[3], 0.7, (rows, length)).astype(jnp.float32)
+
+    def found(x, head):
+        sums, back = jax.vjp(lambda x, h: cross_entropy(x, h, targets, weights, 1e-2), x, head)
+        return sums, back(jax.tree.map(jnp.ones_like, sums))
+
+    expected = found(x, head)
+    made = make_mesh(mesh)
+    own = rows * length // (made.shape["data"] * made.shape["fsdp"] * made.shape["sequence"])
+    monkeypatch.setitem(loss.MAX_CHUNK_LOGITS, "cpu", own * words // 2 // chunks_of_a_device)
+    with jax.set_mesh(made):
+        of_devices = jax.device_get(jax.jit(found)(x, head))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), of_devices, expected)
