@@ -222,7 +222,8 @@ def look_up(table_VD: jax.Array, rows_BL: jax.Array, rows_axis: str = "vocab") -
     def own_part(table_VD: jax.Array, rows_BL: jax.Array) -> jax.Array:
         of_all_BL = gathered(rows_BL, "width")
         local_BL = of_all_BL - start_of(rows_axis, len(table_VD))
-        x_BLD = table_VD.at[jnp.where(local_BL < 0, len(table_VD), local_BL)].get(mode="fill", fill_value=0)
+        inside_BL = jnp.where(local_BL < 0, len(table_VD), local_BL)  # a negative row would be one from the end
+        x_BLD = jnp.take(table_VD, inside_BL, axis=0, mode="fill", fill_value=0)
         return sum_over(exchanged(x_BLD, "width", 0, 2), rows_axis)
 
     axes = (f"{rows_axis} width", "batch length")

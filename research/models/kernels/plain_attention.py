@@ -30,23 +30,33 @@ def dense(
     mask: Mask,
     added: AddedScores | None,
     scale: float,
-    rows_L: jax.Array | None = None,
+) -> jax.Array:
+    """softmax(scale q k^T + added) v, (B, L, H, V); head h reads key-value head h // (H / G). Softmax in float32."""
+    keys, values = _gathered(k_BSGK, mask), _gathered(v_BSGV, mask)
+    return _of_queries(q_BLHK, keys, values, mask, added, scale, jnp.arange(q_BLHK.shape[1]))
+
+
+def _of_queries(
+    q_BLHK: jax.Array,
+    k_BSGK: jax.Array,
+    v_BSGV: jax.Array,
+    mask: Mask,
+    added: AddedScores | None,
+    scale: float,
+    rows_L: jax.Array,
     first: int = 0,
 ) -> jax.Array:
-    """softmax(scale q k^T + added) v, (B, L, H, V); head h reads key-value head h // (H / G). Softmax in float32.
-
-    Of a longer sequence these are queries `rows_L`, all if None, and the sources from `first` on.
+    """`dense` of queries `rows_L` of a sequence and its sources from `first` on, which every device has.
 
     The heads of one group are laid out as further queries of their key-value head, M = L * (H / G) rows, so that both
     products are plain batched matrix products with nothing repeated.
     """
-    k_BSGK, v_BSGV = _gathered(k_BSGK, mask), _gathered(v_BSGV, mask)
     if ways("length") > 1 and not mask.decoding:
         q_BLHK = constrain(q_BLHK, "batch length heads head_dim")
     B, L, H, K = q_BLHK.shape
     S, G = k_BSGK.shape[1:3]
     group = H // G
-    positions_L = mask.start + (jnp.arange(L) if rows_L is None else rows_L)
+    positions_L = mask.start + rows_L
     q_BGMK = (q_BLHK * scale).reshape(B, L, G, group, K).transpose(0, 2, 1, 3, 4).reshape(B, G, L * group, K)
     scores_BGMS = jnp.einsum(
         "bgmk,bsgk->bgms", q_BGMK, k_BSGK, preferred_element_type=jnp.promote_types(q_BLHK.dtype, jnp.float32)
@@ -142,7 +152,7 @@ def _block(
     q_BLHK, of_added_BLHK, rows_1L = block
     own = None if added is None else replace(added, queries_BLHK=of_added_BLHK)
     keys, values = k_BSGK.astype(q_BLHK.dtype), v_BSGV.astype(q_BLHK.dtype)
-    return dense(q_BLHK, keys, values, mask, own, scale, rows_1L[0], first)
+    return _of_queries(q_BLHK, keys, values, mask, own, scale, rows_1L[0], first)
 
 
 def _cut(span: Span, devices: int, x_BL: jax.Array) -> jax.Array:
