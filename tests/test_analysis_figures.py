@@ -17,7 +17,7 @@ from analysis.fit import FitError, select
 from analysis.intervals import Interval, profile
 from analysis.laws import CHINCHILLA, find
 from analysis.sampling import Sampling
-from analysis.studies import backtest, collapse, compare, fit_table, predict
+from analysis.studies import backtest, collapse, compare, fit_bowls, fit_table, predict, sweep_rows
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,12 @@ def sweep():
         for loss in [3 + 0.02 * np.log(rate * 1e2 * (params / 1e6) ** 0.3) ** 2 + 0.01 * np.log(batch / 4e4) ** 2]
     ]
     return pd.DataFrame(rows)
+
+
+def swept():
+    """Its rows and their bowls, one of which has no optimum."""
+    rows, _ = sweep_rows(sweep().query("params < 1e7 or tokens < 1e9 or learning_rate < 0.002"))
+    return rows, fit_bowls(rows)
 
 
 def curves(seeds=3, noise=0.004):
@@ -90,7 +96,7 @@ def drawn(table, study):
         "profile_likelihoods": lambda c: figures.profile_likelihoods(held, study.law.fit, study.level, c),
         "exponents_compared": lambda c: figures.exponents_compared(compared, 0.9, c, published=compared),
         "backtest_errors": lambda c: figures.backtest_errors(past, c),
-        "hyperparameter_bowls": lambda c: figures.hyperparameter_bowls(sweep(), columns=c),
+        "hyperparameter_bowls": lambda c: figures.hyperparameter_bowls(*swept(), c),
         "loss_by_family": lambda c: figures.loss_by_family(families, c),
         "measure_by_length": lambda c: figures.measure_by_length(families, columns=c),
         "learning_curve_collapse": lambda c: figures.learning_curve_collapse(on_top, c, label="width"),
@@ -134,11 +140,24 @@ def test_every_figure_can_be_sent_to_a_worker_and_its_fault_is_heard(tmp_path, d
         figures.save_all({tmp_path / name: drawn[name]("one") for name in ("loss_surface", "residuals")})
 
 
+def test_a_bowl_is_drawn_as_it_was_fitted():
+    """The curve of an axis is the least of the quadratic at each value, and the star its lowest point."""
+    rows, bowls = swept()
+    assert [bool(bowl.reason) for bowl in bowls] == [False, False, False, True]
+    for panel, axis in zip(figures.hyperparameter_bowls(rows, bowls).axes, ("learning_rate", "batch_tokens")):
+        curves = [line.get_xydata() for line in panel.lines if len(line.get_xydata()) == 60]
+        stars = [line.get_xydata()[0] for line in panel.lines if line.get_marker() == "*" and len(line.get_xydata())]
+        assert len(curves) == len(stars) == 3
+        for bowl, curve, star in zip(bowls, curves, stars):
+            assert star[0] == bowl.optimum[axis] and star[1] == bowl.loss_nats - bowl.best_loss_nats
+            assert abs(curve[:, 1].min() - star[1]) < 1e-3
+            by_hand = {"learning_rate": 0.02, "batch_tokens": 0.01}[axis] * np.log(curve[:, 0] / star[0]) ** 2
+            np.testing.assert_allclose(curve[:, 1] - star[1], by_hand, atol=0.1 * by_hand.max())
+
+
 def test_what_cannot_be_drawn_is_refused(table, study):
     with pytest.raises(figures.FigureError, match="columns = 'three'"):
         figures.isoflop_valleys(study, "three")
-    with pytest.raises(figures.FigureError, match="missing column 'batch_tokens'"):
-        figures.hyperparameter_bowls(sweep().drop(columns="batch_tokens"))
     with pytest.raises(figures.FigureError, match="nothing to compare"):
         figures.exponents_compared({}, 0.9)
     tasks = pd.DataFrame({"task_loss": np.linspace(0.5, 1.5, 12)})

@@ -69,5 +69,5 @@ def bowls(
         from analysis.figures import hyperparameter_bowls, save  # brings matplotlib
 
         with writing("--figures", figures):
-            paths = save(hyperparameter_bowls(sweep_rows(table, cell, axes)[0], axes, cell), figures / "bowls")
+            paths = save(hyperparameter_bowls(sweep_rows(table, cell, axes)[0], found.bowls), figures / "bowls")
         announce(console, paths)

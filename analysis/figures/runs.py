@@ -1,10 +1,11 @@
 """Figures of measurements alone: learning-rate and batch bowls, and learning curves on top of each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.drawing import (
@@ -12,65 +13,73 @@ from analysis.drawing import (
     MARKERS,
     STAR,
     Columns,
-    FigureError,
     canvas,
     legend_above,
     log_ticks,
     power_of_ten,
     shade,
 )
-from analysis.studies import Collapse
+from analysis.studies import Bowl, Collapse, cells_of
 
 AXES = {
     "learning_rate": "peak learning rate",
     "batch_tokens": "batch (tokens)",
     "weight_decay": "weight decay",
 }
+CURVE_POINTS = 60
 
 
-def hyperparameter_bowls(
-    table: pd.DataFrame,
-    hyperparameters: Sequence[str] = ("learning_rate", "batch_tokens"),
-    by: Sequence[str] = ("params", "tokens"),
-    output: str = "loss_nats",
-    columns: Columns = "two",
-) -> Figure:
-    """Loss above the best of its group against each hyperparameter, one panel each, one bowl per (params, tokens).
+def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Columns = "two") -> Figure:
+    """Loss above the best of its cell against each hyperparameter, one panel each: the runs, and the bowl fitted.
 
-    A bowl joins the least loss at each value, over whatever else was varied; its star is the lowest run, as
-    measured. Curves are drawn above the group's own best, so that bowls of very different losses share an axis. The
-    legend names at most ten of many groups.
+    rows, bowls: of a sweep, as `sweep_rows` and `fit_bowls` give them. A mark is the least loss at one value, over
+    whatever else was varied; the curve is the fitted quadratic with the other hyperparameters at their best for each
+    value, and the star its lowest point. A cell without an optimum has marks joined by dashes. Heights are above
+    the cell's own best run, so that cells of very different losses share an axis. The legend names at most ten cells.
     """
-    missing = [name for name in (*hyperparameters, *by, output) if name not in table.columns]
-    if missing:
-        raise FigureError(f"table: missing column {missing[0]!r}. Fix: add it, or name another.")
-    groups = list(table.dropna(subset=[output]).groupby(list(by)))
-    count = len(hyperparameters)
-    shape = (1, count) if columns == "two" else (count, 1)
-    most = 10 if columns == "two" else 8
-    named = set(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int).tolist())
-    legend_rows = -(-len(named) // (5 if columns == "two" else 2))
-    with canvas(columns, (2.5 if columns == "two" else 2.1 * count) + 0.15 * legend_rows, shape) as (
-        figure,
-        panels,
-    ):
-        for panel, name in zip(panels.flat, hyperparameters):
-            for i, (key, group) in enumerate(groups):
-                bowl = group.groupby(name)[output].min()
-                above = bowl - bowl.min()
-                style = {"color": shade(i, len(groups)), "marker": MARKERS[i % len(MARKERS)], "linewidth": 0.9}
-                label = ", ".join(map(_shown, key)) if i in named else None
-                panel.plot(above.index, above, **style, markersize=2.5, label=label)
-                panel.plot(above.idxmin(), 0.0, **STAR)
-            panel.set(xscale="log", xlabel=AXES.get(name, name))
-            panel.set_ylim(-0.02 * _usual(table, by, output), _usual(table, by, output))
+    axes, cell = list(bowls[0].optimum), list(bowls[0].cell)
+    shape = (1, len(axes)) if columns == "two" else (len(axes), 1)
+    most, across = (10, 5) if columns == "two" else (8, 2)
+    named = set(np.linspace(0, len(bowls) - 1, min(most, len(bowls))).round().astype(int).tolist())
+    top = _usual(rows, cell)
+    height = (2.5 if columns == "two" else 2.1 * len(axes)) + 0.15 * -(-len(named) // across)
+    with canvas(columns, height, shape) as (figure, panels):
+        for panel, axis in zip(panels.flat, axes):
+            for i, (bowl, (_, group)) in enumerate(zip(bowls, cells_of(rows, cell), strict=True)):
+                label = ", ".join(map(_shown, bowl.cell.values())) if i in named else None
+                marker = {"color": shade(i, len(bowls)), "marker": MARKERS[i % len(MARKERS)], "label": label}
+                _draw_bowl(panel, bowl, group, axis, top, marker)
+            panel.set(xscale="log", xlabel=AXES.get(axis, axis), ylim=(-0.08 * top, top))
             log_ticks(panel.xaxis)
         for panel in panels.flat if columns == "one" else panels.flat[:1]:
-            panel.set_ylabel("loss above the best of its curve\n(nats per token)")
-        some = "" if len(named) == len(groups) else f" ({len(named)} of {len(groups)}, in order from dark to light)"
-        panels.flat[0].plot([], [], label="lowest run of a cell", **STAR)
-        legend_above(figure, panels.flat[0], ", ".join(by) + some, across=5 if columns == "two" else 2)
+            panel.set_ylabel("loss above the best of its cell\n(nats per token)")
+        some = "" if len(named) == len(bowls) else f" ({len(named)} of {len(bowls)}, in order from dark to light)"
+        panels.flat[0].plot([], [], label="lowest point of a fitted bowl", **STAR)
+        legend_above(figure, panels.flat[0], ", ".join(cell) + some, across=across)
     return figure
+
+
+def _draw_bowl(panel: Axes, bowl: Bowl, group: pd.DataFrame, axis: str, top: float, marker: Mapping) -> None:
+    lowest = group.groupby(axis)["loss_nats"].min()
+    at, above = lowest.index.to_numpy(np.float64), lowest.to_numpy() - bowl.best_loss_nats
+    joined = {"linestyle": "--", "linewidth": 0.5} if bowl.reason else {"linestyle": "none"}
+    panel.plot(at, above, markersize=2.5, **marker, **joined)
+    if bowl.reason:
+        return
+    # The least of the quadratic at each value of one axis has the inverse of that axis' entry of the inverse.
+    own = list(bowl.optimum).index(axis)
+    curvature = 1 / np.linalg.inv(np.array(bowl.curvature))[own, own]
+    best, lift = bowl.optimum[axis], bowl.loss_nats - bowl.best_loss_nats
+    reach = np.sqrt(max(2 * np.log1p((top - lift) / bowl.loss_nats) / curvature, 0.0))  # where it leaves the panel
+    ends = np.clip(best * np.exp([-reach, reach]), at.min(), at.max())
+    curve = np.geomspace(*ends, CURVE_POINTS)
+    panel.plot(
+        curve,
+        bowl.loss_nats * np.exp(curvature * np.log(curve / best) ** 2 / 2) - bowl.best_loss_nats,
+        color=marker["color"],
+        linewidth=0.8,
+    )
+    panel.plot(best, lift, **STAR)
 
 
 def learning_curve_collapse(collapse: Collapse, columns: Columns = "two", label: str = "size") -> Figure:
@@ -107,7 +116,7 @@ def _shown(value: object) -> str:
     return power_of_ten(value) if isinstance(value, Real) and value > 0 else str(value)
 
 
-def _usual(table: pd.DataFrame, by: Sequence[str], output: str) -> float:
-    """A height that shows the bowls: the 80th percentile of loss above the group's best."""
-    above = table[output] - table.groupby(list(by))[output].transform("min")
-    return float(np.nanquantile(above, 0.8)) or 1.0
+def _usual(rows: pd.DataFrame, cell: Sequence[str]) -> float:
+    """A height that shows the bowls: the 80th percentile of loss above the cell's best."""
+    above = rows["loss_nats"] - rows.groupby(list(cell))["loss_nats"].transform("min")
+    return float(np.quantile(above, 0.8)) or 1.0

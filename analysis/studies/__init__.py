@@ -18,7 +18,7 @@ from analysis.studies.backtesting import Backtest, Cut, backtest, backtest_of
 from analysis.studies.comparison import MEASURES_BY_LENGTH, Cell, Comparison, Family, by_length, compare
 from analysis.studies.curve_collapse import Collapse, collapse
 from analysis.studies.downstream import fit_two_steps, predict_task, smoothed
-from analysis.studies.hyperparameters import excess_loss, fit_bowls, optima_table, sweep_rows
+from analysis.studies.hyperparameters import Bowl, cells_of, excess_loss, fit_bowls, optima_table, sweep_rows
 from analysis.studies.law_ranking import Ranking, rank_laws
 from analysis.studies.planned_design import PlannedDesign, judge, prior_of
 from analysis.studies.prediction import Prediction, PredictionError, Score, predict, score
