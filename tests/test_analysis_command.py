@@ -86,6 +86,7 @@ def test_hyperparameters_of_a_table_of_their_own(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_figures_and_report_from_a_foreign_table(tmp_path, capsys):
     run(fit, foreign(tmp_path), *NAMES, *FEW, "--figures", tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
@@ -178,6 +179,7 @@ def isoflop(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_prediction_written_and_scored_through_the_command_line(tmp_path):
     """The whole of it in processes of their own: a planned run of the table, predicted, made, scored from the table."""
     table = planted_table().assign(run=[f"run-{i}" for i in range(18)])

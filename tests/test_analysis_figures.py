@@ -109,6 +109,7 @@ def test_all_figures_are_here(drawn):
     assert functions - set(drawn) == {"prediction_against_measurement"} and len(drawn) == len(functions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["one", "two"])
 def test_figures_have_their_printed_width(tmp_path, drawn, columns):
     for name, draw in drawn.items():
@@ -120,6 +121,7 @@ def test_figures_have_their_printed_width(tmp_path, drawn, columns):
         assert pdf.read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_the_same_figure_gives_the_same_bytes_wherever_it_is_drawn(tmp_path, drawn, monkeypatch):
     monkeypatch.setattr(saving, "FIGURES_EACH", 1)
     monkeypatch.setattr(saving, "usable_cores", lambda: (0, 1))

@@ -76,6 +76,7 @@ def test_noise_free_constants_come_back():
     assert result.starts_at_optimum == result.starts
 
 
+@pytest.mark.slow
 def test_never_worse_than_the_best_of_fifty_scipy_starts():
     generator = np.random.default_rng(0)
     for _ in range(6):

@@ -32,7 +32,11 @@ def test_one_step_draws_spread_as_refitted_ones_do():
     np.testing.assert_allclose(np.log(steps).std(axis=0) / np.log(refits).std(axis=0), 1.0, atol=0.24)
 
 
-@pytest.mark.parametrize("objective", [LEAST_SQUARES, HUBER_LIKELIHOOD], ids=lambda objective: objective.name)
+@pytest.mark.parametrize(
+    "objective",
+    [LEAST_SQUARES, pytest.param(HUBER_LIKELIHOOD, marks=pytest.mark.slow)],
+    ids=lambda objective: objective.name,
+)
 def test_a_large_table_gives_narrow_true_intervals(objective, monkeypatch):
     monkeypatch.setattr(bootstrap, "MOST_REFITTED_POINTS", 1000)
     monkeypatch.setattr(profile_likelihood, "MOST_REFITTED_POINTS", 1000)

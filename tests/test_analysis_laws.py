@@ -127,6 +127,7 @@ SATURATING = Law(
 )
 
 
+@pytest.mark.slow
 def test_a_law_of_ones_own_needs_no_list(tmp_path):
     """tokens^(-k / ln 10) is Chinchilla's term in tokens: fit, intervals, back-test and report must agree with it."""
     table = planted_table(noise=0.003)

@@ -47,6 +47,7 @@ def test_a_profile_is_a_minimum_over_the_other_constants():
     assert found.deviance[2] / rises[0] == pytest.approx(found.deviance[-3] / rises[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_profiles_hold_where_the_best_constant_lies_at_its_bound():
     """Fifteen runs that want E = 0, and so a law with a narrow valley: every deviance against a fresh fit's rise.
 

@@ -81,6 +81,7 @@ def printed(*blocks, width=80):
     return text.getvalue()
 
 
+@pytest.mark.slow
 def test_report_end_to_end(tmp_path, table, study, prediction, report):
     measured = planted_loss(**prediction.inputs)
     paths = write_study(tmp_path, table, report)

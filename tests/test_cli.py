@@ -124,6 +124,7 @@ sys.exit(max(cli.main(command) for command in json.loads(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_the_verbs_on_a_table_need_the_analysis_alone(tmp_path, experiment):
     params, tokens = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
     loss = 1.8 + 480 / params**0.35 + 2100 / tokens**0.37
@@ -186,6 +187,7 @@ def test_several_overrides_in_one_set_and_in_two(command, capsys):
     assert "30 runs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_everything_and_again(command, tmp_path, capsys, monkeypatch):
     written_for = []
     write = prediction.write
@@ -265,6 +267,7 @@ def test_failed_runs_are_retried_only_when_asked(command, tmp_path, capsys):
     assert table["status"].tolist().count("done") == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_again(experiment, tmp_path):
     runs_dir = tmp_path / "runs"
     script = [sys.executable, str(TESTS / "fake_isoflop.py"), "train"]

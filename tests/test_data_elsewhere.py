@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from data_fixtures import write_corpus
 
 from research.data.prepare import prepare
@@ -35,6 +36,7 @@ for name, assignments in json.loads(sys.argv[1]).items():
 """
 
 
+@pytest.mark.slow
 def test_smoke_and_the_smallest_run_of_the_demo_train_without_tensorflow(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
     roots = write_corpus(tmp_path / "corpus", modules=600)

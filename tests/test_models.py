@@ -130,7 +130,7 @@ def test_scanned_and_written_out_are_one_function(pattern_length):
     assert jax.tree.structure(stacked) == jax.tree.structure(_params(scanned))
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", ["dots", "attention", "full"])
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_remat_changes_no_gradient(remat, scan_layers):
     plain = replace(MODEL, scan_layers=scan_layers)

@@ -49,11 +49,17 @@ def test_cosine_is_half_way_down_in_the_middle():
     assert rates[STEPS // 2] == pytest.approx(1.0, rel=0.02)
 
 
-def test_adamw_equals_the_published_update():
-    """Loshchilov & Hutter 2019, algorithm 2, written out in numpy for three steps."""
+@pytest.mark.parametrize("kept", ["float32", "bfloat16"])
+def test_adamw_equals_the_published_update(kept):
+    """Loshchilov & Hutter 2019, algorithm 2, written out in numpy for three steps; the first moment kept as asked."""
     boxed = language_model.abstract(ModelConfig(width=8, depth=1))
     config = OptimizerConfig(
-        learning_rate=0.1, schedule="constant", warmup_fraction=0.0, clip_norm=None, weight_decay=0.3
+        learning_rate=0.1,
+        schedule="constant",
+        warmup_fraction=0.0,
+        clip_norm=None,
+        weight_decay=0.3,
+        first_moment_dtype=kept,
     )
     optimizer = make_optimizer(config, boxed, STEPS)
     params = language_model.init(ModelConfig(width=8, depth=1), jax.random.key(0))
@@ -76,6 +82,8 @@ def test_adamw_equals_the_published_update():
             second,
             decayed(boxed),
         )
+        first = jax.tree.map(lambda m: np.float32(m.astype(kept)), first)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(optax.tree.get(state, "mu"))} == {kept}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), params, expected)
 
 

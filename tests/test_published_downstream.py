@@ -63,6 +63,7 @@ def all_tasks(table, held_out):
     return {task: predict_held_out(table, task, held_out) for task in TASKS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", HELD_OUT)
 def test_the_largest_runs_are_predicted_task_by_task(held_out):
     """Over the 11 tasks the paper keeps: accuracy within 1 point on the mean and 2.6 on each (benchmark prints them).

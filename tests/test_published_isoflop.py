@@ -22,6 +22,7 @@ def published(rows):
     return rows[["published_exponent", "published_low", "published_high"]].iloc[0]
 
 
+@pytest.mark.slow
 def test_all_ten_exponents_lie_inside_their_published_intervals(sweeps):
     """From 0.497 to 0.835, with attention and the output layer counted or not.
 
@@ -37,6 +38,7 @@ def test_all_ten_exponents_lie_inside_their_published_intervals(sweeps):
         assert abs(found.high - theirs["published_high"]) < 0.003
 
 
+@pytest.mark.slow
 def test_what_the_default_reads(sweeps):
     """Told their noise, the default is their reading in all ten. Told nothing, it takes the noise from neighbouring
     sizes, which is larger, and eight exponents lie inside the published intervals; parabolas through whole valleys,

@@ -1,12 +1,18 @@
 """The selective scan: every algorithm and chunk size is the recurrence written out, in values and in all gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.config import ConfigError, MambaConfig, MeshConfig, ModelConfig
+from research.models.algorithms import algorithm
+from research.models.kernels import selective_scan as kernel
 from research.models.state_spaces import selective_scan as module
 from research.models.state_spaces.selective_scan import ALGORITHMS
+from research.sharding import make_mesh
 
 selective_scan = jax.jit(module.selective_scan, static_argnums=(0, 1))
 
@@ -62,6 +68,65 @@ def test_gradients_by_every_input_equal_the_sequential_ones(algorithm, chunk, in
     for name, found, want in zip(NAMES, gradients(algorithm, chunk), expected, strict=True):
         assert float(jnp.abs(want).max()) > 0
         np.testing.assert_allclose(found, want, atol=1e-5 * np.abs(want).max(), rtol=0, err_msg=name)
+
+
+def _large(channels, length):
+    keys = jax.random.split(jax.random.key(1), 6)
+    return (
+        jax.random.normal(keys[0], (BATCH, length, channels)),
+        jax.nn.softplus(jax.random.normal(keys[1], (BATCH, length, channels)) - 2),
+        -jnp.exp(jax.random.normal(keys[2], (STATES, channels))),
+        jax.random.normal(keys[3], (BATCH, length, STATES)),
+        jax.random.normal(keys[4], (BATCH, length, STATES)),
+        jax.random.normal(keys[5], (BATCH, STATES, channels)),
+    )
+
+
+def _outcome(algorithm, inputs):
+    """(y, state) and the gradients by every input."""
+
+    def loss(*inputs):
+        y, state = module.selective_scan(algorithm, 32, *inputs)
+        return jnp.sum(jnp.sin(y)) + jnp.sum(jnp.cos(state)), (y, state)
+
+    return jax.jit(jax.grad(loss, argnums=range(6), has_aux=True))(*inputs)
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """The kernel on a CPU."""
+    monkeypatch.setattr(kernel, "selective_scan", functools.partial(kernel.selective_scan, interpret=True))
+
+
+@pytest.mark.parametrize(
+    ("channels", "length"), [(130, 150), (384, 128)]
+)  # padded, and blocks of three and chunks of one
+def test_the_kernel_is_the_scan_in_interpret_mode(interpreted, channels, length):
+    inputs = _large(channels, length)
+    found, expected = _outcome("pallas", inputs), _outcome("sequential", inputs)
+    for one, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, want, atol=3e-6 * np.abs(want).max(), rtol=0)
+
+
+def test_the_kernel_gets_each_devices_own_sequences_and_channels(interpreted):
+    inputs = _large(256, 130)
+    expected = _outcome("sequential", inputs)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=2, expert=1, sequence=1), jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        found = _outcome("pallas", inputs)
+        text = jax.jit(functools.partial(module.selective_scan, "pallas", 32)).lower(*inputs).as_text()
+    assert "tensor<1x256x128xf32>" in text  # one sequence and half of the channels, padded to two chunks
+    for one, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, want, atol=3e-6 * np.abs(want).max(), rtol=0)
+
+
+def test_the_kernel_is_for_tpus_and_whole_sequences(inputs):
+    config = ModelConfig(pattern="mamba", mamba=MambaConfig(algorithm="pallas"))
+    with pytest.raises(ConfigError, match=r"model.mamba.algorithm = 'pallas': runs on a tpu alone, and this is a cpu"):
+        algorithm(config, "mamba")
+    assert algorithm(config, "mamba", "tpu") == "pallas"
+    short = selective_scan("pallas", 32, *inputs)  # not lowered for a CPU, were it the kernel
+    np.testing.assert_array_equal(short[0], selective_scan("sequential", 32, *inputs)[0])
 
 
 def test_the_recurrence_stays_float32_under_bfloat16_inputs(inputs):

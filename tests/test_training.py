@@ -113,6 +113,7 @@ train(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_a_random_step_and_resumed_is_bit_identical(seed, tmp_path):
     """SIGKILL while checkpoints are being written behind the steps; two kills, then to the end."""
@@ -153,12 +154,18 @@ def test_large_batch_equals_its_microbatches():
         "weights": jax.random.bernoulli(keys[2], 0.4, (8, 16)).astype(np.float32),  # unequal weight per microbatch
     }
     compiled = jax.jit(gradients, static_argnums=(0, 1))
-    whole, terms, weight = compiled(objective, 1, params, batch)
-    split, split_terms, _ = compiled(objective, 4, params, batch)
+    four = replace(config.training, microbatches=4)
+    whole, terms, weight = compiled(objective, config.training, params, batch)
+    split, split_terms, _ = compiled(objective, four, params, batch)
     np.testing.assert_allclose(split_terms.sums.losses, terms.sums.losses, rtol=1e-6)
     assert weight == batch["weights"].sum()
     # Gradients are means of 51 tokens: sums in another order agree to float32 rounding of the largest term.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), split, whole)
+    rough, _, _ = compiled(objective, replace(four, accumulation_dtype="bfloat16"), params, batch)
+    for exact, found in zip(jax.tree.leaves(whole), jax.tree.leaves(rough)):
+        # Three sums in bfloat16, each off by up to 2^-9 of the largest partial sum.
+        error = np.abs(found - exact).max() / np.abs(exact).max()
+        assert found.dtype == np.float32 and 1e-6 < error < 4 * 2.0**-8
 
 
 def test_a_loss_that_is_not_finite_fails_the_run_with_its_step(tmp_path):

@@ -22,7 +22,7 @@ class MambaConfig(Section):
     inner_norms: Literal["none", "fixed", "learned"] = "none"
     inner_norm_epsilon: float = 1e-6
     # One function; chunked keeps the least memory by far (research/models/algorithms.py: how fast each is).
-    algorithm: Literal["auto", "sequential", "chunked", "associative"] = not_identity("auto")
+    algorithm: Literal["auto", "sequential", "chunked", "associative", "pallas"] = not_identity("auto")
     chunk: int = not_identity(32)  # tokens between the states that chunked keeps for the gradient
 
     def __post_init__(self):

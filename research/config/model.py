@@ -91,7 +91,7 @@ class ModelConfig:
     tied_embeddings: bool = False
     # One compiled period: compile time flat in depth, 5 to 15 % slower steps on CPU. The layers start from other draws.
     scan_layers: bool = False
-    remat: Literal["none", "dots", "full"] = not_identity("none")
+    remat: Literal["none", "dots", "attention", "full"] = not_identity("none")  # research/models/remat.py
     compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # float64: for proofs, with jax_enable_x64
 
     def __post_init__(self):

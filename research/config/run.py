@@ -26,6 +26,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.1  # multiplies the current learning rate, as in optax and torch
     clip_norm: float | None = 1.0
+    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"  # of the mean of gradients; of squares: float32
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup_fraction: float = 0.05  # of all steps, linear from zero
     decay_fraction: float = 0.2  # wsd only: the last share of steps, linear (Haegele 2024)
@@ -54,6 +55,7 @@ class TrainingConfig:
     batch_size: int = 16  # sequences in the global batch
     sequence_length: int = 128
     microbatches: int = not_identity(1)  # gradient accumulation: equal to one large batch
+    accumulation_dtype: Literal["float32", "bfloat16"] = "float32"  # of gradients summed over microbatches
     z_loss: float = 0.0  # weight of mean(logsumexp^2) (PaLM section 5)
     max_epochs: float = not_identity(
         1.0
@@ -61,6 +63,7 @@ class TrainingConfig:
     seed: int = 0  # initialisation and data order
 
     def __post_init__(self):
+        check_choices(self, "training")
         check_range(self, "training", "steps batch_size sequence_length microbatches", 1)
         check_range(self, "training", "z_loss", 0)
         check_positive(self, "training", "max_epochs")

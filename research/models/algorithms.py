@@ -15,29 +15,36 @@ TPU has been measured: there it is what has the fewest steps in a row and multip
 from collections.abc import Mapping
 from dataclasses import replace
 
-from research.config import ConfigError, ModelConfig, MoeConfig
+from research.config import ConfigError, ModelConfig, MoeConfig, check
 from research.models.attention import attention, latent_attention
 from research.models.kernels.attention import choose
 from research.sharding import platform
 
 AUTO: Mapping[str, Mapping[str, str]] = {  # section -> backend -> algorithm
     "moe": {"cpu": "ragged", "gpu": "dense", "tpu": "ragged"},
-    "mamba": {"cpu": "chunked", "gpu": "chunked", "tpu": "chunked"},
+    "mamba": {"cpu": "chunked", "gpu": "chunked", "tpu": "pallas"},
     "mamba2": {"cpu": "chunked", "gpu": "chunked", "tpu": "chunked"},
     "rwkv4": {"cpu": "sequential", "gpu": "associative", "tpu": "associative"},
     "rwkv7": {"cpu": "chunked", "gpu": "chunked", "tpu": "chunked"},
 }
+KERNELS: Mapping[str, str] = {"pallas": "tpu"}  # algorithm -> the one backend that runs it
 
 
 def algorithm(model: ModelConfig, section: str, backend: str | None = None) -> str:
     """The algorithm of the section's mixers on `backend` ("cpu", "gpu" or "tpu"; None: where jax computes now).
 
-    Raises ConfigError for "auto" on any other backend.
+    Raises ConfigError for "auto" on any other backend, and for a kernel that does not run there.
     """
-    asked = getattr(model, section).algorithm
+    asked, backend = getattr(model, section).algorithm, backend or platform()
+    check(
+        KERNELS.get(asked, backend) == backend,
+        f"model.{section}.algorithm",
+        asked,
+        f"runs on a {KERNELS.get(asked)} alone, and this is a {backend}",
+        "set it to auto",
+    )
     if asked != "auto":
         return asked
-    backend = backend or platform()
     if backend not in AUTO[section]:
         raise ConfigError(
             f"model.{section}.algorithm = 'auto': stands for nothing on backend {backend!r}. Fix: name an algorithm."

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax.core import meta
 
 from research.config import Layer, ModelConfig, check
+from research.models import remat
 from research.models.attention.attention import distance_table
 from research.models.experts.router import ROUTING
 from research.models.layers import STACKED_AXIS, Normal, Shared, Uniform, draw, look_up, norm, parameter
@@ -20,10 +21,6 @@ from research.models.mixers import Mixer, check_hand_over, mixers_of
 from research.sharding import constrain
 
 SMALL_EMBEDDING = 1e-4  # of RWKV's published code
-REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class Layers(nn.Module):
@@ -60,7 +57,7 @@ def stack(config: ModelConfig, stream: tuple, states: dict[str, Any]) -> tuple[t
 
     states: {"prefix", "periods"}, of each prefix layer and of each repetition (stacked when scanned), or None for both.
     """
-    layers = Layers if config.remat == "none" else nn.remat(Layers, policy=REMAT_POLICIES[config.remat])
+    layers = Layers if config.remat == "none" else nn.remat(Layers, policy=remat.POLICIES[config.remat])
     of_prefix, of_periods = states["prefix"], states["periods"]
     if config.prefix:
         stream, of_prefix = layers(config, config.prefix, 0, name="prefix")(stream, of_prefix)

@@ -32,6 +32,7 @@ def make_optimizer(config: OptimizerConfig, boxed: Any, steps: int) -> optax.Gra
             eps=config.epsilon,
             weight_decay=config.weight_decay,
             mask=decayed(boxed),
+            mu_dtype=config.first_moment_dtype,
         )
     )
     dynamics = _with_role(boxed, lambda role: role == "dynamics")

@@ -165,8 +165,10 @@ def _executed(model: ModelConfig, length: int) -> tuple[int, int]:
 
 
 def train_state_bytes(config: RunConfig) -> int:
-    """Parameters, both AdamW moments and gradients, float32, over all devices; activations come on top."""
-    return 4 * 4 * model_cost(config.model, config.training.sequence_length).params
+    """Parameters, both AdamW moments and gradients over all devices, float32 but for a first moment that is not;
+    activations come on top."""
+    each = 3 * 4 + jnp.dtype(config.optimizer.first_moment_dtype).itemsize
+    return each * model_cost(config.model, config.training.sequence_length).params
 
 
 @cache

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from research.config import RunConfig
+from research.config import RunConfig, TrainingConfig
 from research.models import language_model
 from research.models.layers import draw
 from research.optim.optimizer import make_optimizer
@@ -18,7 +18,7 @@ from research.training.objective import Batch, Objective, Terms
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything a run needs to go on: float32 parameters, optimizer moments, steps done."""
+    """Everything a run needs to go on: float32 parameters, the optimizer's moments, steps done."""
 
     params: Any
     moments: Any
@@ -39,11 +39,15 @@ class Program(NamedTuple):
     batch_sharding: Any
 
 
-def gradients(objective: Objective, microbatches: int, params: Any, batch: Batch) -> tuple[Any, Terms, jax.Array]:
+def gradients(
+    objective: Objective, training: TrainingConfig, params: Any, batch: Batch
+) -> tuple[Any, Terms, jax.Array]:
     """Gradients of the objective on the whole batch, its terms summed over microbatches, and the batch's weight.
 
-    Gradients and losses add up and are divided once, so microbatches of unequal weight change nothing.
+    Gradients and losses add up and are divided once, so microbatches of unequal weight change nothing. They add up in
+    `training.accumulation_dtype`, and are float32 in the end.
     """
+    microbatches, dtype = training.microbatches, training.accumulation_dtype
     weight = objective.weight(batch)
 
     def one(params: Any, batch: Batch) -> tuple[Any, Terms]:
@@ -52,7 +56,8 @@ def gradients(objective: Objective, microbatches: int, params: Any, batch: Batch
             share = terms.penalty / microbatches  # a mean over the rows, of which each microbatch has as many
             return terms.loss + weight * share, terms._replace(penalty=share)
 
-        return jax.grad(minimised, has_aux=True)(params)
+        grads, terms = jax.grad(minimised, has_aux=True)(params)
+        return grads if microbatches == 1 else optax.tree.cast(grads, dtype), terms
 
     if microbatches == 1:
         grads, terms = one(params, batch)
@@ -61,7 +66,7 @@ def gradients(objective: Objective, microbatches: int, params: Any, batch: Batch
         split = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, microbatches, *a.shape[1:]), 1, 0), batch)
         zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, params, jax.tree.map(lambda a: a[0], split)))
         (grads, terms), _ = jax.lax.scan(lambda c, b: (jax.tree.map(jnp.add, c, one(params, b)), None), zero, split)
-    return jax.tree.map(lambda g: g / weight, grads), terms, weight
+    return jax.tree.map(lambda g, param: g.astype(param.dtype) / weight, grads, params), terms, weight
 
 
 def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program:
@@ -87,7 +92,7 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
         return TrainState(params, moments, jax.device_put(jnp.zeros((), jnp.int32), rest))
 
     def train(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
-        grads, terms, weight = gradients(objective, config.training.microbatches, state.params, batch)
+        grads, terms, weight = gradients(objective, config.training, state.params, batch)
         updates, moments = optimizer.update(grads, state.moments, state.params)
         params = objective.after_update(optax.apply_updates(state.params, updates), terms.sums)
         metrics = {

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from research.config import DataConfig, EvaluationConfig, MeshConfig, RunConfig, TrainingConfig
+from research.config import DataConfig, EvaluationConfig, MeshConfig, OptimizerConfig, RunConfig, TrainingConfig
 from research.plan import executed_cost
 from research.presets import preset
 from research.sharding import make_mesh
@@ -43,6 +43,10 @@ class Row(NamedTuple):
     mesh: MeshConfig
     batch: int
     length: int = 4096
+    remat: str = "full"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    microbatches: int = 1
+    accumulation_dtype: str = "float32"
 
 
 ROWS = {
@@ -59,11 +63,17 @@ COLUMNS = ("peak GiB", "arguments GiB", "products", *(f"{kind} GiB" for kind in 
 
 def run_of(row: Row) -> RunConfig:
     """The row's run; what "auto" stands for is chosen for the chips of the mesh."""
-    model = replace(preset(row.preset).model, remat="full", compute_dtype="bfloat16")
+    model = replace(preset(row.preset).model, remat=row.remat, compute_dtype="bfloat16")
     data = DataConfig(tokenizer="sentencepiece", vocab_size=model.vocab_size)
-    training = TrainingConfig(steps=1, batch_size=row.batch, sequence_length=row.length)
+    training = TrainingConfig(
+        steps=1,
+        batch_size=row.batch,
+        sequence_length=row.length,
+        microbatches=row.microbatches,
+        accumulation_dtype=row.accumulation_dtype,
+    )
     evaluation = EvaluationConfig(batch_size=row.batch)
-    return RunConfig(model=model, data=data, training=training, evaluation=evaluation)
+    return RunConfig(model=model, data=data, training=training, evaluation=evaluation, optimizer=row.optimizer)
 
 
 def compiled_step(row: Row) -> CompiledProgram:

@@ -18,11 +18,13 @@ import jax.numpy as jnp
 
 from research.config import AttentionConfig, ModelConfig, MoeConfig, RunConfig, TrainingConfig
 from research.models import language_model
-from research.models.algorithms import algorithm
+from research.models.algorithms import KERNELS, algorithm
+from research.sharding import platform
 from research.training.objective import language_modelling
 from research.training.runtime import configure
 from research.training.step import gradients
 
+HERE = [name for name, backend in KERNELS.items() if backend == platform()]
 CASES = {  # section -> (pattern, what each row sets)
     "moe": (
         "attention:moe",
@@ -33,7 +35,7 @@ CASES = {  # section -> (pattern, what each row sets)
             "capacity, factor 1.25": {"algorithm": "capacity", "capacity_factor": 1.25},
         },
     ),
-    "mamba": ("mamba", {name: {"algorithm": name} for name in ("sequential", "chunked", "associative")}),
+    "mamba": ("mamba", {name: {"algorithm": name} for name in ("sequential", "chunked", "associative", *HERE)}),
     "mamba2": ("mamba2", {name: {"algorithm": name} for name in ("recurrent", "chunked")}),
     "rwkv4": ("rwkv4_time:rwkv4_channel", {name: {"algorithm": name} for name in ("sequential", "associative")}),
     "rwkv7": ("rwkv7_first:rwkv7_channel", {name: {"algorithm": name} for name in ("sequential", "chunked")}),
@@ -55,7 +57,7 @@ def compiled(model: ModelConfig, batch: int, length: int):
     tokens = jax.random.randint(jax.random.key(1), (batch, length + 1), 3, 259)
     data = {"inputs": tokens[:, :-1], "targets": tokens[:, 1:], "weights": jnp.ones((batch, length))}
     arguments = (language_model.init(model, jax.random.key(0)), data)
-    step = jax.jit(lambda params, data: gradients(language_modelling(config), 1, params, data))
+    step = jax.jit(lambda params, data: gradients(language_modelling(config), config.training, params, data))
     return step.lower(*arguments).compile(), arguments
 
 

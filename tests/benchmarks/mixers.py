@@ -70,9 +70,9 @@ def compiled(model: ModelConfig, length: int):
     tokens = jax.random.randint(jax.random.key(1), (1, length + 1), 3, 259)
     batch = {"inputs": tokens[:, :-1], "targets": tokens[:, 1:], "weights": jnp.ones((1, length))}
     arguments = (language_model.init(model, jax.random.key(0)), batch)
-    return jax.jit(
-        lambda params, batch: gradients(language_modelling(config), config.training.microbatches, params, batch)
-    ).lower(*arguments).compile(), arguments
+    return jax.jit(lambda params, batch: gradients(language_modelling(config), config.training, params, batch)).lower(
+        *arguments
+    ).compile(), arguments
 
 
 def measure(lengths: list[int]) -> pd.DataFrame:

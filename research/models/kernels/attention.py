@@ -16,12 +16,14 @@ from typing import Literal
 
 import jax
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from research.config import ModelConfig, check
 from research.models.kernels.attention_mask import AddedScores, Mask
 from research.models.kernels.cudnn_attention import cudnn, padded_channels
 from research.models.kernels.plain_attention import chunked, dense, spans
 from research.models.kernels.splash_attention import splash
+from research.models.remat import ATTENTION_RESULT
 from research.per_device import on_each_device
 from research.sharding import platform, ways
 
@@ -123,7 +125,8 @@ def attend(
     backend = platform()
     name = choose(section, getattr(config, section).algorithm, call, backend, _capability(backend))
     if name in ("dense", "chunked"):
-        return {"dense": dense, "chunked": chunked}[name](q_BLHK, k_BSGK, v_BSGV, mask, added, scale)
+        mixed_BLHV = {"dense": dense, "chunked": chunked}[name](q_BLHK, k_BSGK, v_BSGV, mask, added, scale)
+        return checkpoint_name(mixed_BLHV, ATTENTION_RESULT)
     return on_devices({"cudnn": cudnn, "splash": splash}[name], q_BLHK, k_BSGK, v_BSGV, mask, scale)
 
 

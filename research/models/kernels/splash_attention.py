@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.models.kernels.attention_mask import Mask
+from research.models.remat import ATTENTION_RESULT
 
 LANES = 128  # sequences are padded to a multiple of it
 TILES = (512, 256, 128)  # the first that divides a sequence is the tile's edge
@@ -35,7 +36,9 @@ def splash(
         block_q=rows, block_kv=columns, block_q_dkv=rows, block_kv_dkv=columns, block_q_dq=rows, block_kv_dq=columns
     )
     heads = kept.MultiHeadMask([_mask_of_head(queries, sources, mask.causal, mask.window)] * H)
-    kernel = kept.make_splash_mha_single_device(heads, block_sizes=tiles, interpret=interpret)
+    kernel = kept.make_splash_mha_single_device(
+        heads, block_sizes=tiles, residual_checkpoint_name=ATTENTION_RESULT, interpret=interpret
+    )
     segments = _segments(mask, q_BLHK.shape[0], L, S)
     if segments is None:
         mixed_BHLV = jax.vmap(kernel)(q_BHLK, k_BGSK, v_BGSV)

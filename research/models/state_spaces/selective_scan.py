@@ -1,4 +1,4 @@
-"""The selective scan of Mamba (Gu & Dao 2023, algorithm 2) in three algorithms that are one function.
+"""The selective scan of Mamba (Gu & Dao 2023, algorithm 2) in four algorithms that are one function.
 
     h[t] = exp(dt[t] * A) * h[t-1] + dt[t] * B[t] * x[t]        y[t] = sum over n of C[t] * h[t]
 
@@ -13,10 +13,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from research.models.kernels import selective_scan as kernel
 from research.per_device import on_each_device
 
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # x_LBP, dt_LBP, B_LBN, C_LBN
 Scanned = tuple[jax.Array, jax.Array]  # state_BNP after the last token, y_LBP
+
+KERNEL_LENGTH = 64  # tokens below which `pallas` takes no kernel, which computes whole chunks of 128
 
 # A loop's body is its own program: nothing outside could be merged with what it computes again.
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
@@ -36,19 +39,27 @@ def selective_scan(
 
     `sequential` scans over tokens, keeping a state per token for the gradient and nothing else of that size;
     `chunked` keeps one per `chunk` of tokens and scans each chunk again; `associative` is a parallel prefix (Blelloch
-    1990) with every decay and state in memory.
+    1990) with every decay and state in memory; `pallas` is the TPU's kernel (kernels/selective_scan.py), from
+    KERNEL_LENGTH tokens on.
     """
+    if algorithm == "pallas" and x_BLP.shape[1] < KERNEL_LENGTH:
+        algorithm = "sequential"
 
     def scan(
         x_BLP: jax.Array, dt_BLP: jax.Array, A_NP: jax.Array, B_BLN: jax.Array, C_BLN: jax.Array, state_BNP: jax.Array
     ) -> Scanned:
+        if algorithm == "pallas":
+            own = (array.astype(state_BNP.dtype) for array in (x_BLP, dt_BLP, A_NP, B_BLN, C_BLN))
+            return kernel.selective_scan(*own, state_BNP)
         time_major = (array.astype(state_BNP.dtype).swapaxes(0, 1) for array in (x_BLP, dt_BLP, B_BLN, C_BLN))
         state_BNP, y_LBP = ALGORITHMS[algorithm](tuple(time_major), A_NP, state_BNP, chunk)
         return y_LBP.swapaxes(0, 1), state_BNP
 
     channels, selection, state = "batch steps spread", "batch steps state", "batch state spread"
     in_axes = (channels, channels, "state spread", selection, selection, state)
-    return on_each_device(scan, in_axes, (channels, state))(x_BLP, dt_BLP, A_NP, B_BLN, C_BLN, state_BNP)
+    # Pallas' kernels do not say which devices their results differ between, so that jax cannot check it.
+    split = on_each_device(scan, in_axes, (channels, state), check_vma=algorithm != "pallas")
+    return split(x_BLP, dt_BLP, A_NP, B_BLN, C_BLN, state_BNP)
 
 
 def _sequential(inputs: Inputs, A_NP: jax.Array, state_BNP: jax.Array, chunk: int) -> Scanned:
