@@ -91,6 +91,19 @@ def test_stopped_and_resumed_is_bit_identical(straight, config, tmp_path):
     assert folder.result()["loss_nats"] == straight.result()["loss_nats"]
 
 
+def test_moments_and_sums_in_bfloat16_come_back_from_a_checkpoint(config, tmp_path):
+    config = replace(
+        config,
+        optimizer=replace(config.optimizer, first_moment_dtype="bfloat16"),
+        training=replace(config.training, microbatches=2, accumulation_dtype="bfloat16"),
+    )
+    whole, _ = _train(config, tmp_path / "whole")
+    _train(config, tmp_path / "parts", stop_at=7)
+    folder, status = _train(config, tmp_path / "parts")
+    assert status == Status.DONE
+    jax.tree.map(np.testing.assert_array_equal, _params(folder, config), _params(whole, config))
+
+
 def _training_lines(folder):
     return [line for line in metrics.read(folder.metrics_path) if line["kind"] == "train"]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax.core.meta import AxisMetadata
 
@@ -24,22 +25,31 @@ def make_optimizer(config: OptimizerConfig, boxed: Any, steps: int) -> optax.Gra
     `boxed` is the parameter tree of `language_model.abstract`; the transformation itself works on unboxed trees.
     """
     parts = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
-    parts.append(
-        optax.adamw(
-            lambda step: learning_rate(config, step, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            mask=decayed(boxed),
-            mu_dtype=config.first_moment_dtype,
-        )
+    adamw = optax.adamw(
+        lambda step: learning_rate(config, step, steps),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        mask=decayed(boxed),
+        mu_dtype=config.first_moment_dtype,
     )
+    parts.append(adamw if config.first_moment_dtype == "float32" else _in_float32(adamw))
     dynamics = _with_role(boxed, lambda role: role == "dynamics")
     share = min(1.0, config.dynamics_learning_rate / config.learning_rate)
     if share < 1 and any(jax.tree.leaves(dynamics)):
         parts.append(optax.masked(optax.scale(share), dynamics))
     return parts[0] if len(parts) == 1 else optax.chain(*parts)
+
+
+def _in_float32(adamw: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same of a first moment that is kept in another dtype: optax alone would round beta1 to it, .95 to .949."""
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        first = optax.tree.cast(optax.tree.get(state, "mu"), jnp.float32)
+        return adamw.update(grads, optax.tree.set(state, mu=first), params)
+
+    return optax.GradientTransformation(adamw.init, update)
 
 
 def _with_role(boxed: Any, chosen: Callable[[str], bool]) -> Any:
