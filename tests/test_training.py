@@ -95,7 +95,7 @@ def test_moments_and_sums_in_bfloat16_come_back_from_a_checkpoint(config, tmp_pa
     config = replace(
         config,
         optimizer=replace(config.optimizer, first_moment_dtype="bfloat16"),
-        training=replace(config.training, microbatches=2, accumulation_dtype="bfloat16"),
+        training=replace(config.training, batch_size=16, microbatches=2, accumulation_dtype="bfloat16"),
     )
     whole, _ = _train(config, tmp_path / "whole")
     _train(config, tmp_path / "parts", stop_at=7)

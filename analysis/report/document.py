@@ -124,8 +124,10 @@ Block = Paragraph | Bullets | Table | Figure | Section
 
 
 def span(interval: Interval, form: str = ".4g", unit: str = "") -> Span:
-    """An interval for printing; an end at a bound of zero is printed as 0, however close to it the fit came, and a value
-    that is not determined has no more than two digits."""
+    """An interval for printing; an end at a bound of zero is printed as 0, however close to it the fit came.
+
+    A value that is not determined has no more than two digits.
+    """
     form = ".2g" if interval.note == NOT_DETERMINED else form
     return Span(Number(interval.value, form, unit, interval.zero), ends(interval, form, unit))
 
