@@ -9,12 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.config import AttentionConfig, ConfigError, MlpConfig, ModelConfig, MoeConfig, RunConfig, TrainingConfig
+from research.config import (
+    AttentionConfig,
+    ConfigError,
+    MeshConfig,
+    MlpConfig,
+    ModelConfig,
+    MoeConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from research.models import language_model, mlp
-from research.models.experts import moe, router
+from research.models.experts import dispatch, moe, router
+from research.models.experts import grouped_swiglu as groups
 from research.models.experts.grouped_swiglu import accelerator_swiglu, grouped_swiglu
+from research.models.kernels import megablox
 from research.models.layers import Shared, draw
 from research.plan import model_cost
+from research.sharding import make_mesh
 from research.training.routing import auxiliary_loss
 
 MODEL = ModelConfig(width=12, depth=2, pattern="attention:moe", attention=AttentionConfig(2, 2, 6))
@@ -148,8 +160,16 @@ def test_one_expert_is_an_mlp():
     np.testing.assert_allclose(_apply(model, params, x_BLD)[0], expected, **REORDERED)
 
 
+@pytest.fixture
+def interpreted(monkeypatch):
+    """The TPU's kernel on a CPU."""
+    product = partial(megablox.grouped_product, interpret=True)
+    monkeypatch.setattr(megablox, "grouped_product", product)
+    return product
+
+
 @pytest.mark.parametrize("sizes", [(300, 0, 129, 1, 128), (0, 0, 558, 0, 0), (64, 64, 64, 64, 302)])
-def test_grouped_products_of_cpus_and_of_accelerators_agree(sizes):
+def test_grouped_products_of_cpus_and_of_accelerators_agree(sizes, interpreted):
     """Values and gradients; groups that are empty, shorter than a block of rows, a whole block, and one row more."""
     keys = jax.random.split(jax.random.key(0), 5)
     rows = jax.random.normal(keys[0], (sum(sizes), 24))
@@ -163,8 +183,33 @@ def test_grouped_products_of_cpus_and_of_accelerators_agree(sizes):
 
         return jax.value_and_grad(loss, argnums=(0, 1))(rows, experts)
 
-    for got, expected in zip(jax.tree.leaves(made(grouped_swiglu)), jax.tree.leaves(made(accelerator_swiglu))):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)  # sums of up to 558 products of order one
+    expected = jax.tree.leaves(made(accelerator_swiglu))
+    for program in (grouped_swiglu, partial(accelerator_swiglu, product=interpreted)):
+        for got, want in zip(jax.tree.leaves(made(program)), expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)  # sums of up to 558 products of order one
+
+
+@pytest.mark.parametrize("axes", [{}, {"expert": 4}, {"data": 2, "tensor": 2}])
+def test_ragged_experts_by_the_tpus_kernel_on_every_mesh(axes, interpreted, monkeypatch):
+    """Where experts are split, rows of other devices lie behind the last group, which the kernel does not write."""
+    model = _with(MoeConfig(8, 2, 12), algorithm="ragged")
+    params, x_BLD = _params(model), _input(model, batch=4, length=16)
+
+    def outcome():
+        def loss(params, x_BLD):
+            y_BLD = _apply.__wrapped__(model, params, x_BLD)[0]  # traced anew for each platform
+            return jnp.sum(jnp.sin(y_BLD)), y_BLD
+
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x_BLD)
+
+    expected = outcome()
+    for module in (groups, dispatch):
+        monkeypatch.setattr(module, "platform", lambda: "tpu")
+    sizes = {**dict.fromkeys(("data", "fsdp", "tensor", "expert", "sequence"), 1), **axes}
+    with jax.set_mesh(make_mesh(MeshConfig(**sizes), jax.devices()[: math.prod(sizes.values())])):
+        found = outcome()
+    for one, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, want, atol=1e-5 * np.abs(want).max(), rtol=0)
 
 
 def test_accelerators_run_ragged_products():

@@ -1,7 +1,7 @@
 """SwiGLUs of rows that lie sorted by group, each group with its own matrices: groups of unequal size, nothing padded.
 
-`jax.lax.ragged_dot` multiplies such groups, and is what accelerators run. XLA's CPU compiler executes it as one masked
-product of all rows for each group; here a loop over blocks of rows takes its place there, with a gradient of its own.
+`jax.lax.ragged_dot` multiplies such groups. XLA executes it as one masked product of all rows for each group on a CPU,
+where a loop over blocks of rows takes its place here, with a gradient of its own, and on a TPU, where a kernel does.
 """
 
 from collections.abc import Callable
@@ -10,24 +10,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from research.models.kernels import megablox
+from research.sharding import platform
+
 BLOCK_ROWS = 128  # of one product on the CPU
 
 Matrices = tuple[jax.Array, jax.Array, jax.Array]  # gate (E, D, F), up (E, D, F), down (E, F, D)
+Product = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # of rows, matrices and sizes of the groups
 
 
 def grouped_swiglu(rows_ND: jax.Array, experts: Matrices, sizes_E: jax.Array) -> jax.Array:
     """(N, D): down(silu(x gate) * (x up)) with the matrices of each row's group.
 
-    The first sizes[0] rows are group 0's, and so on; the sizes are int32. What lies behind the last group is undefined.
+    The first sizes[0] rows are group 0's, and so on; the sizes are int32. What lies behind the last group is undefined,
+    and so are the gradients of rows there.
     """
+    if platform() == "tpu":  # here, so that nowhere else a kernel is traced for it
+        return accelerator_swiglu(rows_ND, experts, sizes_E, megablox.grouped_product)
     return jax.lax.platform_dependent(rows_ND, experts, sizes_E, cpu=_on_cpu, default=accelerator_swiglu)
 
 
-def accelerator_swiglu(rows_ND: jax.Array, experts: Matrices, sizes_E: jax.Array) -> jax.Array:
-    """The same as what accelerators run."""
+def accelerator_swiglu(
+    rows_ND: jax.Array, experts: Matrices, sizes_E: jax.Array, product: Product = jax.lax.ragged_dot
+) -> jax.Array:
+    """The same in three products of all groups."""
     gate_EDF, up_EDF, down_EFD = experts
-    gate_NF, up_NF = (jax.lax.ragged_dot(rows_ND, matrix_EDF, sizes_E) for matrix_EDF in (gate_EDF, up_EDF))
-    return jax.lax.ragged_dot(jax.nn.silu(gate_NF) * up_NF, down_EFD, sizes_E)
+    gate_NF, up_NF = (product(rows_ND, matrix_EDF, sizes_E) for matrix_EDF in (gate_EDF, up_EDF))
+    return product(jax.nn.silu(gate_NF) * up_NF, down_EFD, sizes_E)
 
 
 def _glu(halves_TH: jax.Array) -> jax.Array:
