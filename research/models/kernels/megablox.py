@@ -19,8 +19,9 @@ def grouped_product(
 ) -> jax.Array:
     """(N, F) in the dtype of the rows: each group's rows times its matrix.
 
-    Behind the last group nothing is written, neither here nor of the rows' gradients: what stands there may be no
-    number. The first sizes[0] rows are group 0's, and so on; the sizes are int32. `interpret`: on any backend, without Mosaic.
+    The first sizes[0] rows are group 0's, and so on; the sizes are int32. Behind the last group nothing is written,
+    neither here nor of the rows' gradients: what stands there may be no number. `interpret`: on any backend, without
+    Mosaic.
     """
     # Imported where it is needed: Pallas takes a second, and only TPUs run it.
     from jax.experimental.pallas.ops.tpu.megablox import gmm
