@@ -92,15 +92,15 @@ def _outcome(algorithm, inputs):
     return jax.jit(jax.grad(loss, argnums=range(6), has_aux=True))(*inputs)
 
 
-@pytest.fixture
-def interpreted(monkeypatch):
-    """The kernel on a CPU."""
+@pytest.fixture(params=["gpu", "tpu"])
+def interpreted(request, monkeypatch):
+    """A backend's kernel on a CPU."""
     monkeypatch.setattr(kernel, "selective_scan", functools.partial(kernel.selective_scan, interpret=True))
+    monkeypatch.setattr(module, "platform", lambda: request.param)
+    return request.param
 
 
-@pytest.mark.parametrize(
-    ("channels", "length"), [(130, 150), (384, 128)]
-)  # padded, and blocks of three and chunks of one
+@pytest.mark.parametrize(("channels", "length"), [(130, 150), (384, 128)])  # padded, and whole blocks
 def test_the_kernel_is_the_scan_in_interpret_mode(interpreted, channels, length):
     inputs = _large(channels, length)
     found, expected = _outcome("pallas", inputs), _outcome("sequential", inputs)
@@ -115,14 +115,26 @@ def test_the_kernel_gets_each_devices_own_sequences_and_channels(interpreted):
     with jax.set_mesh(mesh):
         found = _outcome("pallas", inputs)
         text = jax.jit(functools.partial(module.selective_scan, "pallas", 32)).lower(*inputs).as_text()
-    assert "tensor<1x256x128xf32>" in text  # one sequence and half of the channels, padded to two chunks
+    padded = {"gpu": 160, "tpu": 256}[interpreted]
+    assert f"tensor<1x{padded}x128xf32>" in text  # one sequence and half of the channels, in whole chunks
     for one, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, want, atol=3e-6 * np.abs(want).max(), rtol=0)
 
 
-def test_the_kernel_is_for_tpus_and_whole_sequences(inputs):
+def test_both_kernels_are_lowered_for_their_backend(monkeypatch):
+    """By Triton and Mosaic, forward and backward; nothing of either is compiled further, or run."""
+    for backend, platform, call in (("gpu", "cuda", "__gpu$xla.gpu.triton"), ("tpu", "tpu", "tpu_custom_call")):
+        monkeypatch.setattr(module, "platform", lambda backend=backend: backend)
+        gradient = jax.jit(jax.grad(lambda *inputs: module.selective_scan("pallas", 32, *inputs)[0].sum(), range(6)))
+        checks = [jax.export.DisabledSafetyCheck.custom_call(call)]
+        text = jax.export.export(gradient, platforms=[platform], disabled_checks=checks)(*_large(96, 130)).mlir_module()
+        assert text.count(f"@{call}(") == 2
+
+
+def test_the_kernel_is_for_accelerators_and_whole_sequences(inputs):
     config = ModelConfig(pattern="mamba", mamba=MambaConfig(algorithm="pallas"))
-    with pytest.raises(ConfigError, match=r"model.mamba.algorithm = 'pallas': runs on a tpu alone, and this is a cpu"):
+    refusal = r"model.mamba.algorithm = 'pallas': runs on a gpu or tpu alone, and this is a cpu"
+    with pytest.raises(ConfigError, match=refusal):
         algorithm(config, "mamba")
     assert algorithm(config, "mamba", "tpu") == "pallas"
     short = selective_scan("pallas", 32, *inputs)  # not lowered for a CPU, were it the kernel

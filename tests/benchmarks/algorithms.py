@@ -24,7 +24,7 @@ from research.training.objective import language_modelling
 from research.training.runtime import configure
 from research.training.step import gradients
 
-HERE = [name for name, backend in KERNELS.items() if backend == platform()]
+HERE = [name for name, backends in KERNELS.items() if platform() in backends]
 CASES = {  # section -> (pattern, what each row sets)
     "moe": (
         "attention:moe",

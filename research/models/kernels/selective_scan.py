@@ -1,26 +1,25 @@
-"""The selective scan as a Pallas kernel for TPUs: states stay on the chip, forward and backward.
+"""The selective scan by Pallas kernels of our own, forward and backward: states stay on the chip.
 
-One program computes a block of channels of one sequence, a chunk of tokens after the other, with the states (N, P) of
-its channels in vector registers, channels along the lanes. To memory go the outputs and the state before each chunk,
-N / CHUNK of an array (B, L, P); the backward kernel goes through the chunks from the last to the first, makes a chunk's
-states again in the chip's own memory, and then takes its tokens from the last to the first. The gradients of B and C,
-which all channels have in common, come out per block of channels and are summed afterwards.
+Each backend's program is a module of its own. `forward` gives the outputs, the states before each chunk of tokens and
+the last one; `backward` goes through the chunks from the last to the first, makes a chunk's states again from the one
+before it, and then takes its tokens from the last to the first. The gradients of B and C, which all channels have in
+common, come out per block of channels and are summed here, as those of A, which all sequences have in common.
 
-Proven are its numbers in Pallas' interpret mode, forward and backward (tests/test_selective_scan.py), and that it
-compiles for a TPU v5e (tests/benchmarks/ahead_of_time.py --rows mamba-2.8b, given libtpu): not its numbers on a TPU,
-nor its speed.
+Proven are their numbers in Pallas' interpret mode (tests/test_selective_scan.py), that the TPU's compiles for a v5e
+(tests/benchmarks/ahead_of_time.py --rows mamba-2.8b, given libtpu) and that Triton's is lowered for CUDA: neither's
+numbers nor speed on a device.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-CHUNK = 128  # tokens between the states that are kept: a row of lanes, which B and C have along their length
-CHANNELS = (512, 256, 128)  # of one program: the first that divides them
-UNROLLED = 8  # tokens of a loop's body, a tile's rows
+from research.models.kernels import selective_scan_gpu, selective_scan_tpu
 
+PROGRAMS = {"gpu": selective_scan_gpu, "tpu": selective_scan_tpu}
+
+Outcome = tuple[jax.Array, jax.Array]  # y_BLP, state_BNP after the last token
 Residuals = tuple[jax.Array, ...]
 
 
@@ -31,186 +30,44 @@ def selective_scan(
     B_BLN: jax.Array,
     C_BLN: jax.Array,
     state_BNP: jax.Array,
+    backend: str,
     interpret: bool = False,
-) -> tuple[jax.Array, jax.Array]:
-    """(y_BLP, state_BNP after the last token) of local float32 arrays; `interpret`: on any backend, without Mosaic.
+) -> Outcome:
+    """(y_BLP, state_BNP after the last token) of local float32 arrays, by the program of `backend`, "gpu" or "tpu".
 
-    The length is padded to whole chunks with tokens that change no state, channels to whole rows of lanes.
+    The length is padded to whole chunks with tokens that change no state, channels and states to what a program takes
+    together. interpret: on any backend, without its compiler.
     """
-    length, channels = x_BLP.shape[1:]
-    tokens, lanes = -length % CHUNK, -channels % CHANNELS[-1]
-    x_BLP, dt_BLP = (jnp.pad(array, ((0, 0), (0, tokens), (0, lanes))) for array in (x_BLP, dt_BLP))
-    B_BNL, C_BNL = (jnp.pad(array, ((0, 0), (0, tokens), (0, 0))).swapaxes(1, 2) for array in (B_BLN, C_BLN))
-    A_NP, state_BNP = jnp.pad(A_NP, ((0, 0), (0, lanes))), jnp.pad(state_BNP, ((0, 0), (0, 0), (0, lanes)))
-    y_BLP, state_BNP = _scan(interpret, x_BLP, dt_BLP, A_NP, B_BNL, C_BNL, state_BNP)
-    return y_BLP[:, :length, :channels], state_BNP[..., :channels]
+    (length, channels), states, program = x_BLP.shape[1:], len(A_NP), PROGRAMS[backend]
+    tokens, lanes, rows = -length % program.CHUNK, -channels % program.LANES, program.padded_states(states) - states
+    of_tokens, of_selection = ((0, 0), (0, tokens), (0, lanes)), ((0, 0), (0, tokens), (0, rows))
+    y_BLP, state_BNP = _scan(
+        backend,
+        interpret,
+        *(jnp.pad(array, of_tokens) for array in (x_BLP, dt_BLP)),
+        jnp.pad(A_NP, ((0, rows), (0, lanes))),
+        *(jnp.pad(array, of_selection) for array in (B_BLN, C_BLN)),
+        jnp.pad(state_BNP, ((0, 0), (0, rows), (0, lanes))),
+    )
+    return y_BLP[:, :length, :channels], state_BNP[:, :states, :channels]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(interpret: bool, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-    y_BLP, _, state_BNP = _forward(interpret, *arrays)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _scan(backend: str, interpret: bool, *arrays: jax.Array) -> Outcome:
+    y_BLP, _, state_BNP = PROGRAMS[backend].forward(interpret, *arrays)
     return y_BLP, state_BNP
 
 
-def _scan_forward(interpret: bool, *arrays: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
-    y_BLP, starts_BCNP, state_BNP = _forward(interpret, *arrays)
+def _scan_forward(backend: str, interpret: bool, *arrays: jax.Array) -> tuple[Outcome, Residuals]:
+    y_BLP, starts_BCNP, state_BNP = PROGRAMS[backend].forward(interpret, *arrays)
     return (y_BLP, state_BNP), (*arrays[:-1], starts_BCNP)
 
 
-def _scan_backward(
-    interpret: bool, residuals: Residuals, gradients: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, ...]:
-    gx_BLP, gdt_BLP, gA_BNP, gB_BKNL, gC_BKNL, gstate_BNP = _backward(interpret, *residuals, *gradients)
-    return gx_BLP, gdt_BLP, gA_BNP.sum(0), gB_BKNL.sum(1), gC_BKNL.sum(1), gstate_BNP
+def _scan_backward(backend: str, interpret: bool, residuals: Residuals, gradients: Outcome) -> tuple[jax.Array, ...]:
+    """Of x, dt, A, B, C and the first state."""
+    of_each = PROGRAMS[backend].backward(interpret, *residuals, *gradients)
+    gx_BLP, gdt_BLP, gA_BNP, gB_BKLN, gC_BKLN, gstate_BNP = of_each
+    return gx_BLP, gdt_BLP, gA_BNP.sum(0), gB_BKLN.sum(1), gC_BKLN.sum(1), gstate_BNP
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
-
-
-class _Blocks:
-    """What of each kind of array a program (sequence, block of channels, chunk) reads or writes."""
-
-    def __init__(self, shape: tuple[int, int, int], states: int, backward: bool):
-        from jax.experimental import pallas as pl
-
-        batch, length, channels = shape
-        P = next(size for size in CHANNELS if channels % size == 0)
-        chunks = length // CHUNK
-
-        def chunk(step: Any) -> Any:
-            return chunks - 1 - step if backward else step
-
-        self.grid = (batch, channels // P, chunks)
-        self.of_tokens = pl.BlockSpec((None, CHUNK, P), lambda b, p, step: (b, chunk(step), p))  # (B, L, P)
-        self.rates = pl.BlockSpec((states, P), lambda b, p, step: (0, p))  # (N, P)
-        self.selection = pl.BlockSpec((None, states, CHUNK), lambda b, p, step: (b, 0, chunk(step)))  # (B, N, L)
-        self.state = pl.BlockSpec((None, states, P), lambda b, p, step: (b, 0, p))  # (B, N, P)
-        self.starts = pl.BlockSpec((None, None, states, P), lambda b, p, step: (b, chunk(step), 0, p))  # (B, C, N, P)
-        # (B, K, N, L): gradients of the selection by the K blocks of channels
-        self.parts = pl.BlockSpec((None, None, states, CHUNK), lambda b, p, step: (b, p, 0, chunk(step)))
-        self.block = (states, P)
-
-
-def _call(kernel: Any, blocks: _Blocks, inputs: list, outputs: list, scratch: list, interpret: bool) -> Any:
-    """The kernel over its grid; inputs: (array, its blocks), outputs: (shape, their blocks), scratch: shapes."""
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import tpu as pltpu
-
-    return pl.pallas_call(
-        kernel,
-        grid=blocks.grid,
-        in_specs=[spec for _, spec in inputs],
-        out_specs=[spec for _, spec in outputs],
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in outputs],
-        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
-        # Chunks follow one another: the state is handed on in the chip's memory.
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
-        interpret=interpret,
-        name=kernel.__name__.strip("_"),
-    )(*(array for array, _ in inputs))
-
-
-def _forward(interpret: bool, *arrays: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(y_BLP, starts_BCNP, state_BNP)."""
-    x_BLP, dt_BLP, A_NP, B_BNL, C_BNL, state_BNP = arrays
-    blocks = _Blocks(x_BLP.shape, len(A_NP), backward=False)
-    batch, _, chunks = blocks.grid
-    inputs = [(x_BLP, blocks.of_tokens), (dt_BLP, blocks.of_tokens), (A_NP, blocks.rates)]
-    inputs += [(B_BNL, blocks.selection), (C_BNL, blocks.selection), (state_BNP, blocks.state)]
-    outputs = [(x_BLP.shape, blocks.of_tokens), ((batch, chunks, *A_NP.shape), blocks.starts)]
-    outputs += [(state_BNP.shape, blocks.state)]
-    return _call(_scan_chunk, blocks, inputs, outputs, [blocks.block], interpret)
-
-
-def _backward(interpret: bool, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Gradients of x, dt, A by sequence, B and C by block of channels, and the first state."""
-    x_BLP, dt_BLP, A_NP, B_BNL, C_BNL, starts_BCNP, gy_BLP, g_BNP = arrays
-    blocks = _Blocks(x_BLP.shape, len(A_NP), backward=True)
-    batch, parts, _ = blocks.grid
-    inputs = [(x_BLP, blocks.of_tokens), (dt_BLP, blocks.of_tokens), (A_NP, blocks.rates)]
-    inputs += [(B_BNL, blocks.selection), (C_BNL, blocks.selection), (starts_BCNP, blocks.starts)]
-    inputs += [(gy_BLP, blocks.of_tokens), (g_BNP, blocks.state)]
-    of_selection = (batch, parts, *B_BNL.shape[1:])
-    outputs = [(x_BLP.shape, blocks.of_tokens), (x_BLP.shape, blocks.of_tokens), (g_BNP.shape, blocks.state)]
-    outputs += [(of_selection, blocks.parts), (of_selection, blocks.parts), (g_BNP.shape, blocks.state)]
-    scratch = [blocks.block, (CHUNK, *blocks.block)]
-    return _call(_scan_chunk_backward, blocks, inputs, outputs, scratch, interpret)
-
-
-def _column(of_tokens_NQ: jax.Array, token: Any) -> jax.Array:
-    """(N, 1): one token's; a sum, since lanes are not addressed."""
-    return jnp.sum(jnp.where(_lanes(of_tokens_NQ) == token, of_tokens_NQ, 0.0), axis=1, keepdims=True)
-
-
-def _lanes(of_tokens_NQ: jax.Array) -> jax.Array:
-    return jax.lax.broadcasted_iota(jnp.int32, of_tokens_NQ.shape, 1)
-
-
-def _row(token: Any) -> Any:
-    """(1, P) of a block (Q, P)."""
-    from jax.experimental import pallas as pl
-
-    return pl.ds(token, 1), slice(None)
-
-
-def _scan_chunk(x_QP, dt_QP, A_NP, B_NQ, C_NQ, state_NP, y_QP, start_NP, last_NP, carried_NP) -> None:
-    from jax.experimental import pallas as pl
-
-    @pl.when(pl.program_id(2) == 0)
-    def _():
-        carried_NP[...] = state_NP[...]
-
-    start_NP[...] = carried_NP[...]
-    rates_NP, writes_NQ, reads_NQ = A_NP[...], B_NQ[...], C_NQ[...]
-
-    def token(t: Any, h_NP: jax.Array) -> jax.Array:
-        dt_1P = dt_QP[_row(t)]
-        h_NP = jnp.exp(dt_1P * rates_NP) * h_NP + dt_1P * x_QP[_row(t)] * _column(writes_NQ, t)
-        y_QP[_row(t)] = jnp.sum(h_NP * _column(reads_NQ, t), axis=0, keepdims=True)
-        return h_NP
-
-    carried_NP[...] = jax.lax.fori_loop(0, CHUNK, token, carried_NP[...], unroll=UNROLLED)
-    last_NP[...] = carried_NP[...]
-
-
-def _scan_chunk_backward(
-    x_QP, dt_QP, A_NP, B_NQ, C_NQ, start_NP, gy_QP, glast_NP,
-    gx_QP, gdt_QP, gA_NP, gB_NQ, gC_NQ, gfirst_NP, carried_NP, before_QNP,
-) -> None:  # fmt: skip
-    from jax.experimental import pallas as pl
-
-    @pl.when(pl.program_id(2) == 0)
-    def _():
-        carried_NP[...] = glast_NP[...]
-        gA_NP[...] = jnp.zeros_like(gA_NP)
-
-    rates_NP, writes_NQ, reads_NQ = A_NP[...], B_NQ[...], C_NQ[...]
-
-    def again(t: Any, h_NP: jax.Array) -> jax.Array:
-        before_QNP[t] = h_NP
-        dt_1P = dt_QP[_row(t)]
-        return jnp.exp(dt_1P * rates_NP) * h_NP + dt_1P * x_QP[_row(t)] * _column(writes_NQ, t)
-
-    jax.lax.fori_loop(0, CHUNK, again, start_NP[...], unroll=UNROLLED)
-
-    def token(i: Any, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        t = CHUNK - 1 - i
-        g_NP, of_rates_NP, of_writes_NQ, of_reads_NQ = carry
-        x_1P, dt_1P, gy_1P, before_NP = x_QP[_row(t)], dt_QP[_row(t)], gy_QP[_row(t)], before_QNP[t]
-        decay_NP, write_N1 = jnp.exp(dt_1P * rates_NP), _column(writes_NQ, t)
-        h_NP = decay_NP * before_NP + dt_1P * x_1P * write_N1
-        g_NP = g_NP + _column(reads_NQ, t) * gy_1P
-        here = _lanes(writes_NQ) == t
-        of_reads_NQ = jnp.where(here, jnp.sum(h_NP * gy_1P, axis=1, keepdims=True), of_reads_NQ)
-        of_writes_NQ = jnp.where(here, jnp.sum(g_NP * (dt_1P * x_1P), axis=1, keepdims=True), of_writes_NQ)
-        of_added_1P = jnp.sum(g_NP * write_N1, axis=0, keepdims=True)  # of dt * x
-        of_exponent_NP = g_NP * before_NP * decay_NP
-        gx_QP[_row(t)] = dt_1P * of_added_1P
-        gdt_QP[_row(t)] = jnp.sum(of_exponent_NP * rates_NP, axis=0, keepdims=True) + x_1P * of_added_1P
-        return g_NP * decay_NP, of_rates_NP + of_exponent_NP * dt_1P, of_writes_NQ, of_reads_NQ
-
-    zero_NQ = jnp.zeros_like(writes_NQ)
-    carry = (carried_NP[...], gA_NP[...], zero_NQ, zero_NQ)
-    carry = jax.lax.fori_loop(0, CHUNK, token, carry, unroll=UNROLLED)
-    carried_NP[...], gA_NP[...], gB_NQ[...], gC_NQ[...] = carry
-    gfirst_NP[...] = carried_NP[...]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from research.models.kernels import selective_scan as kernel
 from research.per_device import on_each_device
+from research.sharding import platform
 
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # x_LBP, dt_LBP, B_LBN, C_LBN
 Scanned = tuple[jax.Array, jax.Array]  # state_BNP after the last token, y_LBP
@@ -39,8 +40,8 @@ def selective_scan(
 
     `sequential` scans over tokens, keeping a state per token for the gradient and nothing else of that size;
     `chunked` keeps one per `chunk` of tokens and scans each chunk again; `associative` is a parallel prefix (Blelloch
-    1990) with every decay and state in memory; `pallas` is the TPU's kernel (kernels/selective_scan.py), from
-    KERNEL_LENGTH tokens on.
+    1990) with every decay and state in memory; `pallas` is a kernel (kernels/selective_scan.py), from KERNEL_LENGTH
+    tokens on.
     """
     if algorithm == "pallas" and x_BLP.shape[1] < KERNEL_LENGTH:
         algorithm = "sequential"
@@ -50,7 +51,7 @@ def selective_scan(
     ) -> Scanned:
         if algorithm == "pallas":
             own = (array.astype(state_BNP.dtype) for array in (x_BLP, dt_BLP, A_NP, B_BLN, C_BLN))
-            return kernel.selective_scan(*own, state_BNP)
+            return kernel.selective_scan(*own, state_BNP, platform())
         time_major = (array.astype(state_BNP.dtype).swapaxes(0, 1) for array in (x_BLP, dt_BLP, B_BLN, C_BLN))
         state_BNP, y_LBP = ALGORITHMS[algorithm](tuple(time_major), A_NP, state_BNP, chunk)
         return y_LBP.swapaxes(0, 1), state_BNP
