@@ -47,7 +47,7 @@ def test_flops_equal_the_closed_form(scan_layers, microbatches):
     config = replace(config, model=replace(config.model, depth=3, scan_layers=scan_layers))
     objective = language_modelling(config)
     params = make_program(config, make_mesh(MeshConfig(data=1), jax.devices()[:1]), objective).abstract_state.params
-    cost = _cost(lambda p, b: gradients(objective, microbatches, p, b), params, _abstract_batch(config))
+    cost = _cost(lambda p, b: gradients(objective, config.training, p, b), params, _abstract_batch(config))
     assert cost.matmul_flops == executed_cost(config, "cpu").executed_flops
     assert (cost.collective_bytes, cost.unknown_loops, cost.unread) == ({}, (), {})
 

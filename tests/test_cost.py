@@ -64,7 +64,7 @@ def test_executed_training_flops_equal_the_jaxpr(seed, pattern, microbatches):
         for name, kind in (("inputs", jnp.int32), ("targets", jnp.int32), ("weights", jnp.float32))
     }
     counted = jaxpr_flops.count(
-        lambda p, b: gradients(language_modelling(config), config.training.microbatches, p, b), params, batch
+        lambda p, b: gradients(language_modelling(config), config.training, p, b), params, batch
     )
     assert 7 * counted == executed_cost(config, "cpu").executed_flops
 

@@ -124,7 +124,7 @@ def test_counts_equal_leaves_jaxpr_and_states(pattern, fields):
     }
     config = _run(model)
     counted = jaxpr_flops.count(
-        lambda p, b: gradients(language_modelling(config), config.training.microbatches, p, b), params, batch
+        lambda p, b: gradients(language_modelling(config), config.training, p, b), params, batch
     )
     assert counted == 3 * model_cost(model, TARGET).training_flops_per_sequence
     of_length = model_cost(model, config.training.sequence_length)

@@ -67,14 +67,15 @@ def test_microbatches_add_up_to_the_batch():
         "weights": jax.random.bernoulli(keys[2], 0.4, (8, 16)).astype(np.float32),
     }
     compiled, objective = jax.jit(gradients, static_argnums=(0, 1)), language_modelling(config)
-    found, expected = (compiled(objective, parts, params, batch) for parts in (4, 1))
+    parts = (replace(config.training, microbatches=count) for count in (4, 1))
+    found, expected = (compiled(objective, training, params, batch) for training in parts)
     np.testing.assert_allclose(found[1].penalty, expected[1].penalty, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
     assert float(expected[1].penalty) > 0
     without = replace(
         config, model=replace(config.model, moe=replace(config.model.moe, balance_loss=0, router_z_loss=0))
     )
-    grads, terms, _ = compiled(language_modelling(without), 1, params, batch)
+    grads, terms, _ = compiled(language_modelling(without), config.training, params, batch)
     np.testing.assert_allclose(terms.loss, expected[1].loss, rtol=1e-6)  # the penalty is the objective's alone
     router_of = lambda tree: np.asarray(tree["period0"]["layer0_channel"]["router"])  # noqa: E731
     assert not np.allclose(router_of(grads), router_of(expected[0]), rtol=1e-3)

@@ -117,7 +117,7 @@ def test_recurrences_agree_on_every_mesh(name, config, capfd):
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
 
 
-def _gradients(mesh_config, config, microbatches):
+def _gradients(mesh_config, config):
     """Gradients at the start, by the leaf's name, on one batch of text or of a task."""
     mesh = make_mesh(mesh_config, jax.devices()[:1] if mesh_config == MESHES["1"] else None)
     objective = language_modelling(config)
@@ -126,7 +126,7 @@ def _gradients(mesh_config, config, microbatches):
         program = make_program(config, mesh, objective)
         batch = global_batch(config, examples, 0, program.batch_sharding)
         params = program.init().params
-        found = jax.jit(lambda p, b: gradients(objective, microbatches, p, b)[0])(params, batch)
+        found = jax.jit(lambda p, b: gradients(objective, config.training, p, b)[0])(params, batch)
         return {jax.tree_util.keystr(at): leaf for at, leaf in jax.tree.leaves_with_path(jax.device_get(found))}
 
 
@@ -136,16 +136,16 @@ def _gradients(mesh_config, config, microbatches):
 )
 def test_gradients_agree_at_the_start(pattern, microbatches):
     """Equal losses prove little: XLA once summed the gradients of a loop wrongly on 2x2x2, by up to a tenth."""
-    config = tiny_run(batch_size=8 * microbatches)
+    config = tiny_run(batch_size=8 * microbatches, microbatches=microbatches)
     if "->" in pattern:
         task = TaskConfig("copy", lengths=(2, 7), evaluated=(2, 7), symbols=29)
         model = ModelConfig(vocab_size=32, width=16, depth=2, pattern=pattern, source_length=7)
         training = replace(config.training, sequence_length=task.sequence_length(encoder_decoder=True))
         evaluation = EvaluationConfig(tokens=64, batch_size=8)
         config = replace(config, task=task, model=model, data=None, training=training, evaluation=evaluation)
-    single = _gradients(MESHES["1"], config, microbatches)
+    single = _gradients(MESHES["1"], config)
     for mesh in ("2x2x2", "fsdp8"):
-        for name, gradient in _gradients(MESHES[mesh], config, microbatches).items():
+        for name, gradient in _gradients(MESHES[mesh], config).items():
             scale = np.max(np.abs(single[name]))
             np.testing.assert_allclose(gradient, single[name], rtol=0, atol=1e-5 * scale, err_msg=f"{name} on {mesh}")
 
