@@ -1,4 +1,4 @@
-"""Operations that several programs compute: one of plain products, and kernels that are kept by others.
+"""Operations that several programs compute: one of plain products, kernels that are kept by others, and our own.
 
 `attention.py` says which computes what where. Every one is the same function of its arguments.
 """
