@@ -1,6 +1,7 @@
 """The selective scan: every algorithm and chunk size is the recurrence written out, in values and in all gradients."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -137,6 +138,13 @@ def test_the_kernel_is_for_accelerators_and_whole_sequences(inputs):
     with pytest.raises(ConfigError, match=refusal):
         algorithm(config, "mamba")
     assert algorithm(config, "mamba", "tpu") == "pallas"
+    assert algorithm(ModelConfig(pattern="mamba"), "mamba", "tpu") == "pallas"
+    many = MambaConfig(state_size=129)
+    assert algorithm(ModelConfig(pattern="mamba", mamba=many), "mamba", "tpu") == "chunked"
+    with pytest.raises(ConfigError, match="holds up to 128 states of a channel, and model.mamba.state_size is 129"):
+        replace(config, mamba=replace(many, algorithm="pallas"))
+    with pytest.raises(ConfigError, match="computes in float32, and model.compute_dtype is float64"):
+        replace(config, compute_dtype="float64")
     short = selective_scan("pallas", 32, *inputs)  # not lowered for a CPU, were it the kernel
     np.testing.assert_array_equal(short[0], selective_scan("sequential", 32, *inputs)[0])
 

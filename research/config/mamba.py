@@ -9,6 +9,8 @@ from research.config.identity import not_identity
 from research.config.section import Section, check_chunk, scaled_rank
 from research.config.validation import check, check_choices, check_positive, check_range
 
+KERNEL_STATES = 128  # of which those of a chunk of 128 tokens and channels fill 8 of a TPU's 16 MiB
+
 
 @dataclass(frozen=True)
 class MambaConfig(Section):
@@ -29,6 +31,19 @@ class MambaConfig(Section):
         check_choices(self, "model.mamba")
         check_range(self, "model.mamba", "state_size expand conv_width dt_rank chunk", 1)
         check_positive(self, "model.mamba", "inner_norm_epsilon")
+
+    def check_fits(self, model: Any) -> None:
+        """Raise ConfigError if the kernel that was asked for cannot compute this."""
+        rule = self.kernel_refusal(model) if self.algorithm == "pallas" else None
+        check(rule is None, "model.mamba.algorithm", self.algorithm, rule or "", "set it to auto or chunked")
+
+    def kernel_refusal(self, model: Any) -> str | None:
+        """Why the scan's kernels cannot compute this; None if they can."""
+        if self.state_size > KERNEL_STATES:
+            return f"holds up to {KERNEL_STATES} states of a channel, and model.mamba.state_size is {self.state_size}"
+        if model.compute_dtype == "float64":
+            return "computes in float32, and model.compute_dtype is float64"
+        return None
 
     def inner(self, width: int) -> int:
         """Channels of the recurrence."""

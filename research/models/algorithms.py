@@ -50,7 +50,11 @@ def algorithm(model: ModelConfig, section: str, backend: str | None = None) -> s
         raise ConfigError(
             f"model.{section}.algorithm = 'auto': stands for nothing on backend {backend!r}. Fix: name an algorithm."
         )
-    return _of_experts(model.moe, backend) if section == "moe" else AUTO[section][backend]
+    if section == "moe":
+        return _of_experts(model.moe, backend)
+    if section == "mamba" and model.mamba.kernel_refusal(model):
+        return AUTO[section]["cpu"]
+    return AUTO[section][backend]
 
 
 def _of_experts(moe: MoeConfig, backend: str) -> str:

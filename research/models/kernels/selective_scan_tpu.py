@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 CHUNK = 128  # tokens between the states that are kept: a row of lanes, which B and C have along their length
-CHANNELS = (512, 256, 128)  # of one program: the first that divides them
+CHANNELS = (512, 256, 128)  # of one program: the first that divides them, and whose states of a chunk have room
+ROOM = 8 * 2**20  # bytes of the chip's memory, half of what a program may have
 LANES = CHANNELS[-1]
 UNROLLED = 8  # tokens of a loop's body, a tile's rows
 
@@ -26,7 +27,8 @@ class _Blocks:
         from jax.experimental import pallas as pl
 
         batch, length, channels = shape
-        P = next(size for size in CHANNELS if channels % size == 0)
+        most = ROOM // (4 * CHUNK * states)
+        P = next(size for size in CHANNELS if size == LANES or (channels % size == 0 and size <= most))
         chunks = length // CHUNK
 
         def chunk(step: Any) -> Any:
