@@ -152,9 +152,21 @@ def test_a_bowl_is_drawn_as_it_was_fitted():
         assert len(curves) == len(stars) == 3
         for bowl, curve, star in zip(bowls, curves, stars):
             assert star[0] == bowl.optimum[axis] and star[1] == bowl.loss_nats - bowl.best_loss_nats
+            assert panel.get_ylim()[0] < star[1] < panel.get_ylim()[1]
             assert abs(curve[:, 1].min() - star[1]) < 1e-3
             by_hand = {"learning_rate": 0.02, "batch_tokens": 0.01}[axis] * np.log(curve[:, 0] / star[0]) ** 2
             np.testing.assert_allclose(curve[:, 1] - star[1], by_hand, atol=0.1 * by_hand.max())
+
+
+def test_the_bottom_of_a_bowl_between_two_runs_is_in_the_panel():
+    """Four learning rates about the best, which none of them is: the fit lies far below all of them."""
+    rates = 1e-3 * 4.0 ** np.array([-1.5, -0.5, 0.5, 1.5])
+    loss = 3 * np.exp(0.01 * np.log(rates / 1e-3) ** 2)
+    table = pd.DataFrame({"params": 1e6, "tokens": 1e8, "learning_rate": rates, "loss_nats": loss})
+    rows, _ = sweep_rows(table, axes=["learning_rate"])
+    (panel,) = figures.hyperparameter_bowls(rows, fit_bowls(rows, axes=["learning_rate"])).axes
+    (star,) = [line.get_ydata()[0] for line in panel.lines if line.get_marker() == "*" and len(line.get_ydata())]
+    assert panel.get_ylim()[0] < star < 0
 
 
 def test_what_cannot_be_drawn_is_refused(table, study):

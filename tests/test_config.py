@@ -125,6 +125,7 @@ def test_bad_overrides_name_field_value_and_rule(assignment, message):
         (lambda: DataConfig(shift_fraction=0), r"shift_fraction = 0: must be above zero"),
         (lambda: OptimizerConfig(schedule="wsd", warmup_fraction=0.9), r"must not exceed 1"),
         (lambda: TrainingConfig(batch_size=8, microbatches=3), r"microbatches = 3: must divide batch_size = 8"),
+        (lambda: TrainingConfig(accumulation_dtype="bfloat16"), r"is of sums over microbatches, and microbatches is 1"),
         (lambda: EvaluationConfig(every=0), r"evaluation.every"),
         (lambda: MeshConfig(data=-1, fsdp=-1), r"-1 on one axis"),
         (lambda: CheckpointConfig(every=4, keep_every=6), r"keep_every = 6: must be none or a multiple of every = 4"),

@@ -198,6 +198,11 @@ def test_what_changes_no_number_changes_no_name(assignments):
     assert changed != BASE and fingerprint(changed) == fingerprint(BASE)
 
 
+def test_microbatches_name_a_run_where_their_sums_are_rounded():
+    rough = [override(BASE, ["training.accumulation_dtype=bfloat16", f"training.microbatches={n}"]) for n in (2, 4)]
+    assert len({fingerprint(run) for run in (BASE, *rough)}) == 3
+
+
 @pytest.mark.parametrize(
     ("pattern", "section"),
     [

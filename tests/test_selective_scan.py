@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from research.config import ConfigError, MambaConfig, MeshConfig, ModelConfig
-from research.models.algorithms import algorithm
+from research.models.algorithms import algorithm, names
 from research.models.kernels import selective_scan as kernel
 from research.models.state_spaces import selective_scan as module
 from research.models.state_spaces.selective_scan import ALGORITHMS
@@ -112,8 +112,8 @@ def test_the_kernel_is_the_scan_in_interpret_mode(interpreted, channels, length)
 def test_the_kernel_gets_each_devices_own_sequences_and_channels(interpreted):
     inputs = _large(256, 130)
     expected = _outcome("sequential", inputs)
-    mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=2, expert=1, sequence=1), jax.devices()[:4])
-    with jax.set_mesh(mesh):
+    axes = {"gpu": {"data": 2, "tensor": 2}, "tpu": {"data": 1, "fsdp": 2, "sequence": 2}}[interpreted]
+    with jax.set_mesh(make_mesh(MeshConfig(**axes), jax.devices()[:4])):
         found = _outcome("pallas", inputs)
         text = jax.jit(functools.partial(module.selective_scan, "pallas", 32)).lower(*inputs).as_text()
     padded = {"gpu": 160, "tpu": 256}[interpreted]
@@ -139,12 +139,13 @@ def test_the_kernel_is_for_accelerators_and_whole_sequences(inputs):
         algorithm(config, "mamba")
     assert algorithm(config, "mamba", "tpu") == "pallas"
     assert algorithm(ModelConfig(pattern="mamba"), "mamba", "tpu") == "pallas"
-    many = MambaConfig(state_size=129)
+    many = MambaConfig(state_size=65)
     assert algorithm(ModelConfig(pattern="mamba", mamba=many), "mamba", "tpu") == "chunked"
-    with pytest.raises(ConfigError, match="holds up to 128 states of a channel, and model.mamba.state_size is 129"):
+    with pytest.raises(ConfigError, match="holds up to 64 states of a channel, and model.mamba.state_size is 65"):
         replace(config, mamba=replace(many, algorithm="pallas"))
     with pytest.raises(ConfigError, match="computes in float32, and model.compute_dtype is float64"):
         replace(config, compute_dtype="float64")
+    names(replace(config, pattern="attention:mlp"), "cpu", 64)  # of a section that nothing reads nothing is asked
     short = selective_scan("pallas", 32, *inputs)  # not lowered for a CPU, were it the kernel
     np.testing.assert_array_equal(short[0], selective_scan("sequential", 32, *inputs)[0])
 

@@ -42,6 +42,7 @@ def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Col
     most, across = (10, 5) if columns == "two" else (8, 2)
     named = set(np.linspace(0, len(bowls) - 1, min(most, len(bowls))).round().astype(int).tolist())
     top = _usual(rows, cell)
+    lowest = min((bowl.loss_nats - bowl.best_loss_nats for bowl in bowls if not bowl.reason), default=0.0)
     height = (2.5 if columns == "two" else 2.1 * len(axes)) + 0.15 * -(-len(named) // across)
     with canvas(columns, height, shape) as (figure, panels):
         for panel, axis in zip(panels.flat, axes):
@@ -49,7 +50,7 @@ def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Col
                 label = ", ".join(map(_shown, bowl.cell.values())) if i in named else None
                 marker = {"color": shade(i, len(bowls)), "marker": MARKERS[i % len(MARKERS)], "label": label}
                 _draw_bowl(panel, bowl, group, axis, top, marker)
-            panel.set(xscale="log", xlabel=AXES.get(axis, axis), ylim=(-0.08 * top, top))
+            panel.set(xscale="log", xlabel=AXES.get(axis, axis), ylim=(min(lowest, 0) - 0.08 * top, top))
             log_ticks(panel.xaxis)
         for panel in panels.flat if columns == "one" else panels.flat[:1]:
             panel.set_ylabel("loss above the best of its cell\n(nats per token)")

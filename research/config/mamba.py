@@ -9,7 +9,7 @@ from research.config.identity import not_identity
 from research.config.section import Section, check_chunk, scaled_rank
 from research.config.validation import check, check_choices, check_positive, check_range
 
-KERNEL_STATES = 128  # of which those of a chunk of 128 tokens and channels fill 8 of a TPU's 16 MiB
+KERNEL_STATES = 64  # beyond, a GPU has no registers for a warp's; a TPU would have memory for twice as many
 
 
 @dataclass(frozen=True)

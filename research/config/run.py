@@ -54,7 +54,7 @@ class TrainingConfig:
     steps: int = 100
     batch_size: int = 16  # sequences in the global batch
     sequence_length: int = 128
-    microbatches: int = not_identity(1)  # gradient accumulation: equal to one large batch
+    microbatches: int = 1  # gradient accumulation: in float32 equal to one large batch
     accumulation_dtype: Literal["float32", "bfloat16"] = "float32"  # of gradients summed over microbatches
     z_loss: float = 0.0  # weight of mean(logsumexp^2) (PaLM section 5)
     max_epochs: float = not_identity(
@@ -75,6 +75,18 @@ class TrainingConfig:
             f"must divide batch_size = {self.batch_size}",
             "choose a divisor",
         )
+        check(
+            self.accumulation_dtype == "float32" or self.microbatches > 1,
+            "training.accumulation_dtype",
+            self.accumulation_dtype,
+            "is of sums over microbatches, and microbatches is 1",
+            "leave it at float32, or raise microbatches",
+        )
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Fields that decide no number: microbatches, unless their sums are rounded to less than float32."""
+        return frozenset({"microbatches"} if self.accumulation_dtype == "float32" else ())
 
     @property
     def batch_tokens(self) -> int:

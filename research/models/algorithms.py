@@ -68,7 +68,7 @@ def resolved(model: ModelConfig, backend: str, length: int) -> ModelConfig:
 
     Of a GPU the compute capability is taken to be Hopper's, and of a mesh that its axis sequence is 1.
     """
-    chosen = {name: algorithm(model, name, backend) for name in AUTO}
+    chosen = {name: algorithm(model, name, backend) for name in AUTO if name in model.sections}
     for name, mixer in (("attention", attention), ("latent_attention", latent_attention)):
         asked = getattr(model, name).algorithm
         chosen[name] = choose(name, asked, mixer.whole_sequence(model, length), backend) if asked == "auto" else asked

@@ -2,7 +2,7 @@
 
     none        everything that a gradient reads
     dots        results of products with weights, and of attention
-    attention   results of attention alone: the length squared is paid for once
+    attention   results of attention alone: the length squared is paid for once (without attention: nothing)
     full        nothing
 
 Attention's result is as large as one product's, and costs as much to compute again as the layer's other products once

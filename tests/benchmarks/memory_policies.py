@@ -3,8 +3,8 @@
     .venv/bin/python tests/benchmarks/memory_policies.py [--preset NAME] [--batch 32] [--length 2048]
 
 Compiled ahead of time for four TPU v5e chips, the batch split over them, as tests/benchmarks/ahead_of_time.py does,
-which also says what that proves and needs. Temporaries are the peak less the arguments; products are over the closed
-form (executed_flops), attention's kernel not among them.
+which also says what that proves and needs. Products are over the closed form (executed_flops), attention's kernel
+not among them.
 """
 
 import argparse

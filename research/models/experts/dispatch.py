@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from research.models.experts.grouped_swiglu import grouped_swiglu
+from research.models.experts.grouped_swiglu import grouped_swiglu, runs_kernel
 from research.models.experts.router import Routing
 from research.per_device import (
     devices_of,
@@ -31,7 +31,6 @@ from research.per_device import (
     sum_over,
     summed_part,
 )
-from research.sharding import platform
 
 Experts = tuple[jax.Array, jax.Array, jax.Array]  # gate (E, D, F), up (E, D, F), down (E, F, D) in the compute dtype
 
@@ -47,7 +46,7 @@ def pass_experts(algorithm: str, x_BLD: jax.Array, routing: Routing, experts: Ex
 
     tokens, wide, narrow = "batch length", "experts activation hidden", "experts hidden"
     # Pallas' kernels do not say which devices their results differ between, so that jax cannot check it.
-    check = not (algorithm == "ragged" and platform() == "tpu")
+    check = not (algorithm == "ragged" and runs_kernel(x_BLD.dtype))
     run = on_each_device(of_device, (tokens, tokens, wide, wide, narrow), tokens, check)
     return run(x_BLD, routing._replace(slots=None), *experts)
 

@@ -25,9 +25,14 @@ def grouped_swiglu(rows_ND: jax.Array, experts: Matrices, sizes_E: jax.Array) ->
     The first sizes[0] rows are group 0's, and so on; the sizes are int32. What lies behind the last group is undefined,
     and so are the gradients of rows there.
     """
-    if platform() == "tpu":  # here, so that nowhere else a kernel is traced for it
+    if runs_kernel(rows_ND.dtype):  # asked here, so that nowhere else a kernel is traced for TPUs
         return accelerator_swiglu(rows_ND, experts, sizes_E, megablox.grouped_product)
     return jax.lax.platform_dependent(rows_ND, experts, sizes_E, cpu=_on_cpu, default=accelerator_swiglu)
+
+
+def runs_kernel(dtype: jnp.dtype) -> bool:
+    """Whether the products are a kernel's."""
+    return platform() == "tpu" and dtype.name in megablox.DTYPES
 
 
 def accelerator_swiglu(

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 
 TILE_ROWS = (512, 128)  # the first of which a group has four, on average: what is lost is half a tile or so a group
-TILE, LANES = 1024, 128  # edge of a matrix's tiles, of smaller ones a multiple of the lanes: gradients turn it around
+TILE_BYTES, LANES = 2048, 128  # a matrix's tiles are square, since gradients turn it around; small: whole rows of lanes
+DTYPES = ("bfloat16", "float32")
 
 
 def grouped_product(
     rows_ND: jax.Array, matrices_EDF: jax.Array, sizes_E: jax.Array, interpret: bool = False
 ) -> jax.Array:
-    """(N, F) in the dtype of the rows: each group's rows times its matrix.
+    """(N, F) in the dtype of the rows, one of DTYPES: each group's rows times its matrix.
 
     The first sizes[0] rows are group 0's, and so on; the sizes are int32. Behind the last group nothing is written,
     neither here nor of the rows' gradients: what stands there may be no number. `interpret`: on any backend, without
@@ -28,6 +29,7 @@ def grouped_product(
 
     (N, D), (E, _, F) = rows_ND.shape, matrices_EDF.shape
     rows = next((tile for tile in TILE_ROWS if 4 * tile * E <= N), TILE_ROWS[-1])
-    tiles = (rows, *2 * (min(TILE, -(-min(D, F) // LANES) * LANES),))
+    edge = min(TILE_BYTES // rows_ND.dtype.itemsize, -(-min(D, F) // LANES) * LANES)
+    tiles = (rows, edge, edge)
     padded_MD = jnp.pad(rows_ND, ((0, -N % rows), (0, 0)))
     return gmm(padded_MD, matrices_EDF, sizes_E, rows_ND.dtype, tiles, None, None, False, interpret)[:N]

@@ -20,7 +20,7 @@ from research.sharding import platform
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # x_LBP, dt_LBP, B_LBN, C_LBN
 Scanned = tuple[jax.Array, jax.Array]  # state_BNP after the last token, y_LBP
 
-KERNEL_LENGTH = 64  # tokens below which `pallas` takes no kernel, which computes whole chunks of 128
+KERNEL_LENGTH = 64  # tokens below which `pallas` takes no kernel: a TPU's computes whole chunks of 128
 
 # A loop's body is its own program: nothing outside could be merged with what it computes again.
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
