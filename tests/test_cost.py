@@ -13,7 +13,7 @@ from random_configs import ATTENTION, OTHER_PATTERNS, cases, random_model
 
 from research.config import AttentionConfig, ConfigError, ModelConfig, MoeConfig, RunConfig, TaskConfig, TrainingConfig
 from research.models import language_model
-from research.models.algorithms import algorithm
+from research.models.algorithms import KERNELS, algorithm
 from research.models.experts import dispatch
 from research.models.layers import is_boxed
 from research.models.mixers import CHANNEL_MIXERS, SEQUENCE_MIXERS
@@ -192,7 +192,7 @@ def test_a_table_of_distances_belongs_to_self_attention():
 
 def test_auto_stands_for_an_algorithm_there_is():
     for section, tables in (
-        ("moe", dispatch.ALGORITHMS), ("mamba", selective_scan.ALGORITHMS), ("mamba2", ssd.ALGORITHMS),
+        ("moe", dispatch.ALGORITHMS), ("mamba", {*selective_scan.ALGORITHMS, *KERNELS}), ("mamba2", ssd.ALGORITHMS),
         ("rwkv4", rwkv4.ALGORITHMS), ("rwkv7", delta_rule.ALGORITHMS),
     ):  # fmt: skip
         for backend in ("cpu", "gpu", "tpu"):
@@ -208,6 +208,8 @@ def test_conventions_differ_as_documented():
     assert cost.flops - cost.flops_causal == attention // 2
     assert cost.flops_6nd == 6 * cost.params * cost.tokens
     assert train_state_bytes(config) == 16 * cost.params
+    short = replace(config, optimizer=replace(config.optimizer, first_moment_dtype="bfloat16"))
+    assert train_state_bytes(short) == 14 * cost.params
 
 
 @pytest.mark.parametrize("pattern", ["attention:mlp", *OTHER_PATTERNS])
