@@ -44,7 +44,7 @@ def test_what_follows_from_terms_that_cannot_be_told_apart_is_not_determined():
         assert (interval.low, interval.high, interval.note) == (-np.inf, np.inf, NOT_DETERMINED)
     assert best.params.value > 0 and 0 < frontier_exponents(found)[0].value < 1
     text = markdown(study_report(table, found).document())
-    exponents = (f"{interval.value:.4g} (not determined)" for interval in frontier_exponents(found))
+    exponents = (f"{interval.value:.2g} (not determined)" for interval in frontier_exponents(found))
     assert (
         "Approach 3: optimal params grow as flops to the power {}, tokens to the power {}.".format(*exponents) in text
     )
