@@ -3,6 +3,8 @@ VENV := .venv
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 ARGS ?=
 UV_VERSION := 0.13.9
+# Some machines set it: each process then compiles all modules that it imports again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A virtual environment is named up to date by a stamp that carries the checksum of what it was built from (and of this
 # folder's path, which the scripts in it contain), so that touching a file rebuilds nothing and changing one does.
