@@ -288,3 +288,11 @@ def test_the_tests_run_under_the_settings_of_conftest():
     with pytest.raises(ValueError, match="rank"):
         jnp.zeros((2, 3)) + jnp.zeros(3)
     assert jax.config.jax_compilation_cache_dir is not None
+
+
+def test_an_environment_is_not_built_by_the_python_in_it():
+    """make removes .venv before it builds it anew, and an active one comes first on the PATH."""
+    assert sys.prefix != sys.base_prefix, "this test runs in the environment that make built"
+    command = ["sh", str(ROOT / ".ci" / "find-python"), sys.executable]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert not Path(found).is_relative_to(sys.prefix) and Path(found).is_relative_to(sys.base_prefix)
