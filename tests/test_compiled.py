@@ -227,3 +227,37 @@ def test_a_loop_that_does_not_count_between_constants_is_unknown(old, new):
 def test_a_text_without_a_program_is_refused():
     with pytest.raises(ValueError, match="must have a line that begins with ENTRY"):
         hlo_cost("HloModule nothing")
+
+
+CHAINED = """
+HloModule chained
+
+%body (p: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %p = (s32[], f32[2]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = f32[2]{0} get-tuple-element(%p), index=1
+  %step = f32[8]{0} all-gather(%x), channel_id=1, dimensions={0}, frontend_attributes={chain_id="0"}
+  %first = f32[8]{0} all-gather(%x), channel_id=1, dimensions={0}, frontend_attributes={chain_id="1"}
+  %second = f32[8]{0} all-gather(%x), channel_id=1, dimensions={0}, frontend_attributes={chain_id="1"}
+  ROOT %out = (s32[], f32[2]{0}) tuple(%i, %x)
+}
+
+%condition (q: (s32[], f32[2])) -> pred[] {
+  %q = (s32[], f32[2]{0}) parameter(0)
+  ROOT %true = pred[] constant(true)
+}
+
+ENTRY %main (a: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %a = (s32[], f32[2]{0}) parameter(0)
+  %b = f32[2]{0} get-tuple-element(%a), index=1
+  %begin = f32[8]{0} all-gather(%b), channel_id=1, dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %loop = (s32[], f32[2]{0}) while(%a), condition=%condition, body=%body, BACKEND
+}
+""".replace("BACKEND", 'backend_config={"known_trip_count":{"n":"5"}}')
+
+
+def test_a_collective_that_goes_on_through_a_loop_counts_where_it_begins():
+    """As a TPU's compiler writes what it spreads over a loop's steps: chain 0 once, chain 1 at each of five trips."""
+    cost = hlo_cost(CHAINED)
+    assert cost.collectives == {"all-gather": 1 + 5} and cost.collective_bytes == {"all-gather": 6 * 32}
+    assert cost.unknown_loops == ()

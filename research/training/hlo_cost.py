@@ -6,14 +6,14 @@ whose length the text does not tell counts once and is named in `unknown_loops`.
 
 A collective counts the bytes of the whole array in which a device takes part: an all-gather's result, a
 reduce-scatter's operand, of the others the array that is summed or exchanged. Those that a TPU's compiler spreads over
-the steps of a computation are written at each step, under one chain, and count once. Channels would not tell: every
-collective of a shard_map has the same.
+the steps of a computation, and of loops in it, are written at each step, under one chain, and count once, where the
+chain begins. Channels would not tell: every collective of a shard_map has the same.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,9 +100,9 @@ class _Walk:
         self.computations = computations
         self.unknown_loops: set[str] = set()
 
-    def sequence(self, name: str) -> Counter:
-        """One execution of an entry, a loop's body, a branch or a called computation."""
-        total, chains = Counter(), set()
+    def sequence(self, name: str, begun: Iterable[str] = ()) -> Counter:
+        """One execution of an entry, a loop's body, a branch or a called computation; begun: chains before it."""
+        total, chains = Counter(), set(begun)
         self._add(total, name, chains)
         return total
 
@@ -111,24 +111,24 @@ class _Walk:
         for instruction in computation.values():
             inner = _called(instruction)
             if instruction.opcode == "while":
-                total.update(self._loop(instruction, computation))
+                total.update(self._loop(instruction, computation, chains))
             elif instruction.opcode == "conditional":
                 dearest = Counter()
                 for branch in inner:
-                    dearest |= self.sequence(branch)
+                    dearest |= self.sequence(branch, chains)
                 total.update(dearest)
             elif instruction.opcode in ("call", "async-start"):
                 for called in inner:
-                    total.update(self.sequence(called))
+                    total.update(self.sequence(called, chains))
             elif instruction.opcode in ("fusion", "custom-call") and inner:
                 for called in inner:
                     self._add(total, called, chains)
             else:
                 total.update(_own(instruction, computation, chains))
 
-    def _loop(self, loop: Instruction, computation: Computation) -> Counter:
+    def _loop(self, loop: Instruction, computation: Computation, begun: set) -> Counter:
         body, condition = (_attribute(loop, rf"{role}=%([\w.\-]+)") for role in ("body", "condition"))
-        once = self.sequence(body) + self.sequence(condition)
+        once = self.sequence(body, begun) + self.sequence(condition, begun)
         times = _trips(loop, computation, self.computations[condition], self.computations[body])
         if times is None:
             if once[MATMULS,] or any(key[0] == "bytes" for key in once):
