@@ -52,9 +52,8 @@ def algorithm(model: ModelConfig, section: str, backend: str | None = None) -> s
         )
     if section == "moe":
         return _of_experts(model.moe, backend)
-    if section == "mamba" and model.mamba.kernel_refusal(model):
-        return AUTO[section]["cpu"]
-    return AUTO[section][backend]
+    chosen = AUTO[section][backend]
+    return "chunked" if chosen in KERNELS and model.mamba.kernel_refusal(model) else chosen
 
 
 def _of_experts(moe: MoeConfig, backend: str) -> str:

@@ -1,7 +1,7 @@
 """The selective scan by Pallas kernels of our own, forward and backward: states stay on the chip.
 
-Each backend's program is a module of its own. `forward` gives the outputs, the states before each chunk of tokens and
-the last one; `backward` goes through the chunks from the last to the first, makes a chunk's states again from the one
+Each backend's program is a module of its own. `scan` gives the outputs, the states before each chunk of tokens and the
+last one; `scan_backward` goes through the chunks from the last to the first, makes a chunk's states again from the one
 before it, and then takes its tokens from the last to the first. The gradients of B and C, which all channels have in
 common, come out per block of channels and are summed here, as those of A, which all sequences have in common.
 
@@ -11,6 +11,7 @@ numbers nor speed on a device.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,20 +55,43 @@ def selective_scan(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(backend: str, interpret: bool, *arrays: jax.Array) -> Outcome:
-    y_BLP, _, state_BNP = PROGRAMS[backend].forward(interpret, *arrays)
-    return y_BLP, state_BNP
+    return _scan_forward(backend, interpret, *arrays)[0]
 
 
 def _scan_forward(backend: str, interpret: bool, *arrays: jax.Array) -> tuple[Outcome, Residuals]:
-    y_BLP, starts_BCNP, state_BNP = PROGRAMS[backend].forward(interpret, *arrays)
+    """arrays: x_BLP, dt_BLP, A_NP, B_BLN, C_BLN and the first state; kept are the states before each chunk instead."""
+    program, (x_BLP, _, A_NP, *_, state_BNP) = PROGRAMS[backend], arrays
+    blocks = program.Blocks(x_BLP.shape, len(A_NP), backward=False)
+    starts = (len(x_BLP), x_BLP.shape[1] // program.CHUNK, *A_NP.shape)
+    inputs = [*_read(program, blocks, *arrays[:-1]), (state_BNP, blocks.state)]
+    outputs = [(x_BLP.shape, blocks.of_tokens), (starts, blocks.starts), (state_BNP.shape, blocks.state)]
+    y_BLP, starts_BCNP, state_BNP = program.call(program.scan, blocks, inputs, outputs, interpret)
     return (y_BLP, state_BNP), (*arrays[:-1], starts_BCNP)
 
 
 def _scan_backward(backend: str, interpret: bool, residuals: Residuals, gradients: Outcome) -> tuple[jax.Array, ...]:
     """Of x, dt, A, B, C and the first state."""
-    of_each = PROGRAMS[backend].backward(interpret, *residuals, *gradients)
-    gx_BLP, gdt_BLP, gA_BNP, gB_BKLN, gC_BKLN, gstate_BNP = of_each
-    return gx_BLP, gdt_BLP, gA_BNP.sum(0), gB_BKLN.sum(1), gC_BKLN.sum(1), gstate_BNP
+    program, (x_BLP, _, A_NP, B_BLN, _, starts_BCNP), (gy_BLP, g_BNP) = PROGRAMS[backend], residuals, gradients
+    blocks = program.Blocks(x_BLP.shape, len(A_NP), backward=True)
+    of_selection = (len(x_BLP), blocks.grid[1], *program.laid_out(B_BLN).shape[1:])
+    inputs = [*_read(program, blocks, *residuals[:-1]), (starts_BCNP, blocks.starts)]
+    inputs += [(gy_BLP, blocks.of_tokens), (g_BNP, blocks.state)]
+    outputs = [(x_BLP.shape, blocks.of_tokens), (x_BLP.shape, blocks.of_tokens), (g_BNP.shape, blocks.state)]
+    outputs += [(of_selection, blocks.parts), (of_selection, blocks.parts), (g_BNP.shape, blocks.state)]
+    of_each = program.call(program.scan_backward, blocks, inputs, outputs, interpret)
+    gx_BLP, gdt_BLP, gA_BNP, gB, gC, g_BNP = of_each
+    return gx_BLP, gdt_BLP, gA_BNP.sum(0), program.laid_out(gB.sum(1)), program.laid_out(gC.sum(1)), g_BNP
+
+
+def _read(program: Any, blocks: Any, *arrays: jax.Array) -> list[tuple[jax.Array, Any]]:
+    """What both programs read first, each with its blocks."""
+    x_BLP, dt_BLP, A_NP, B_BLN, C_BLN = arrays
+    of_tokens = [(array, blocks.of_tokens) for array in (x_BLP, dt_BLP)]
+    return [
+        *of_tokens,
+        (A_NP, blocks.rates),
+        *((program.laid_out(array), blocks.selection) for array in (B_BLN, C_BLN)),
+    ]
 
 
 _scan.defvjp(_scan_forward, _scan_backward)

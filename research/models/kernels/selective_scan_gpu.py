@@ -19,10 +19,15 @@ def padded_states(states: int) -> int:
     return 1 << (states - 1).bit_length()
 
 
-class _Blocks:
+def laid_out(of_tokens: jax.Array) -> jax.Array:
+    """B, C and their gradients as they are."""
+    return of_tokens
+
+
+class Blocks:
     """What of each kind of array a program (sequence, block of channels) reads or writes."""
 
-    def __init__(self, shape: tuple[int, int, int], states: int):
+    def __init__(self, shape: tuple[int, int, int], states: int, backward: bool):
         from jax.experimental import pallas as pl
 
         batch, length, channels = shape
@@ -33,57 +38,33 @@ class _Blocks:
         self.selection = pl.BlockSpec((None, length, states), lambda b, p: (b, 0, 0))  # (B, L, N)
         self.state = pl.BlockSpec((None, states, LANES), lambda b, p: (b, 0, p))  # (B, N, P)
         self.starts = pl.BlockSpec((None, chunks, states, LANES), lambda b, p: (b, 0, 0, p))  # (B, C, N, P)
-        self.scratch = pl.BlockSpec((None, CHUNK, states, LANES), lambda b, p: (b, 0, 0, p))  # (B, Q, N, P)
+        # (B, Q, N, P): a chunk's states, made again
+        of_chunk = pl.BlockSpec((None, CHUNK, states, LANES), lambda b, p: (b, 0, 0, p))
+        self.scratch = [((batch, CHUNK, states, channels), of_chunk)] if backward else []
         # (B, K, L, N): gradients of the selection by the K blocks of channels
         self.parts = pl.BlockSpec((None, None, length, states), lambda b, p: (b, p, 0, 0))
 
 
-def _call(kernel: Any, blocks: _Blocks, inputs: list, outputs: list, interpret: bool) -> Any:
+def call(kernel: Any, blocks: Blocks, inputs: list, outputs: list, interpret: bool) -> Any:
     """The kernel over its grid; inputs: (array, its blocks), outputs: (shape, their blocks)."""
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
-    return pl.pallas_call(
-        kernel,
+    results = pl.pallas_call(
+        functools.partial(kernel, interpret),
         grid=blocks.grid,
         in_specs=[spec for _, spec in inputs],
-        out_specs=[spec for _, spec in outputs],
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in outputs],
+        out_specs=[spec for _, spec in (*outputs, *blocks.scratch)],
+        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in (*outputs, *blocks.scratch)],
         compiler_params=triton.CompilerParams(num_warps=1, num_stages=2),
         interpret=interpret,
+        name=kernel.__name__,
     )(*(array for array, _ in inputs))
+    return results[: len(outputs)]
 
 
-def forward(interpret: bool, *arrays: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(y_BLP, starts_BCNP, state_BNP) of x_BLP, dt_BLP, A_NP, B_BLN, C_BLN and the first state."""
-    x_BLP, dt_BLP, A_NP, B_BLN, C_BLN, state_BNP = arrays
-    blocks = _Blocks(x_BLP.shape, len(A_NP))
-    inputs = [(x_BLP, blocks.of_tokens), (dt_BLP, blocks.of_tokens), (A_NP, blocks.rates)]
-    inputs += [(B_BLN, blocks.selection), (C_BLN, blocks.selection), (state_BNP, blocks.state)]
-    starts = (len(x_BLP), x_BLP.shape[1] // CHUNK, *A_NP.shape)
-    outputs = [(x_BLP.shape, blocks.of_tokens), (starts, blocks.starts), (state_BNP.shape, blocks.state)]
-    return _call(_scan_tokens, blocks, inputs, outputs, interpret)
-
-
-def backward(interpret: bool, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Gradients of x, dt, A by sequence, B and C by block of channels, and the first state.
-
-    arrays: those of `forward` with its starts in place of the first state, and the gradients of y and the last state.
-    """
-    x_BLP, dt_BLP, A_NP, B_BLN, C_BLN, starts_BCNP, gy_BLP, g_BNP = arrays
-    blocks = _Blocks(x_BLP.shape, len(A_NP))
-    inputs = [(x_BLP, blocks.of_tokens), (dt_BLP, blocks.of_tokens), (A_NP, blocks.rates)]
-    inputs += [(B_BLN, blocks.selection), (C_BLN, blocks.selection), (starts_BCNP, blocks.starts)]
-    inputs += [(gy_BLP, blocks.of_tokens), (g_BNP, blocks.state)]
-    of_selection = (len(B_BLN), blocks.grid[1], *B_BLN.shape[1:])
-    outputs = [(x_BLP.shape, blocks.of_tokens), (x_BLP.shape, blocks.of_tokens), (g_BNP.shape, blocks.state)]
-    outputs += [(of_selection, blocks.parts), (of_selection, blocks.parts), (g_BNP.shape, blocks.state)]
-    outputs += [((len(x_BLP), CHUNK, *A_NP.shape), blocks.scratch)]
-    kernel = functools.partial(_scan_tokens_backward, interpret)
-    return _call(kernel, blocks, inputs, outputs, interpret)[:-1]
-
-
-def _scan_tokens(x_LP, dt_LP, A_NP, B_LN, C_LN, state_NP, y_LP, starts_CNP, last_NP) -> None:
+def scan(interpret: bool, x_LP, dt_LP, A_NP, B_LN, C_LN, state_NP, y_LP, starts_CNP, last_NP) -> None:
+    """Pallas' body: what is read, then what is written. interpret: read by `scan_backward` alone."""
     rates_NP = A_NP[...]
 
     def chunk(c: Any, h_NP: jax.Array) -> jax.Array:
@@ -101,11 +82,12 @@ def _scan_tokens(x_LP, dt_LP, A_NP, B_LN, C_LN, state_NP, y_LP, starts_CNP, last
     last_NP[...] = jax.lax.fori_loop(0, starts_CNP.shape[0], chunk, state_NP[...])
 
 
-def _scan_tokens_backward(
+def scan_backward(
     interpret: bool,
     x_LP, dt_LP, A_NP, B_LN, C_LN, starts_CNP, gy_LP, glast_NP,
     gx_LP, gdt_LP, gA_NP, gB_LN, gC_LN, gfirst_NP, before_QNP,
 ) -> None:  # fmt: skip
+    """Pallas' body: what is read, then the gradients, then the scratch. interpret: without barriers."""
     from jax.experimental.pallas import triton
 
     rates_NP, chunks = A_NP[...], starts_CNP.shape[0]

@@ -20,7 +20,12 @@ def padded_states(states: int) -> int:
     return states
 
 
-class _Blocks:
+def laid_out(of_tokens: jax.Array) -> jax.Array:
+    """B, C and their gradients, (B, N, L) of (B, L, N), and back: tokens along the lanes."""
+    return of_tokens.swapaxes(1, 2)
+
+
+class Blocks:
     """What of each kind of array a program (sequence, block of channels, chunk) reads or writes."""
 
     def __init__(self, shape: tuple[int, int, int], states: int, backward: bool):
@@ -42,11 +47,11 @@ class _Blocks:
         self.starts = pl.BlockSpec((None, None, states, P), lambda b, p, step: (b, chunk(step), 0, p))  # (B, C, N, P)
         # (B, K, N, L): gradients of the selection by the K blocks of channels
         self.parts = pl.BlockSpec((None, None, states, CHUNK), lambda b, p, step: (b, p, 0, chunk(step)))
-        self.block = (states, P)
+        self.scratch = [(states, P), *([(CHUNK, states, P)] if backward else [])]  # what is handed on, and a chunk's
 
 
-def _call(kernel: Any, blocks: _Blocks, inputs: list, outputs: list, scratch: list, interpret: bool) -> Any:
-    """The kernel over its grid; inputs: (array, its blocks), outputs: (shape, their blocks), scratch: shapes."""
+def call(kernel: Any, blocks: Blocks, inputs: list, outputs: list, interpret: bool) -> Any:
+    """The kernel over its grid; inputs: (array, its blocks), outputs: (shape, their blocks)."""
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import tpu as pltpu
 
@@ -56,47 +61,12 @@ def _call(kernel: Any, blocks: _Blocks, inputs: list, outputs: list, scratch: li
         in_specs=[spec for _, spec in inputs],
         out_specs=[spec for _, spec in outputs],
         out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in outputs],
-        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
+        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in blocks.scratch],
         # Chunks follow one another: the state is handed on in the chip's memory.
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
         interpret=interpret,
-        name=kernel.__name__.strip("_"),
+        name=kernel.__name__,
     )(*(array for array, _ in inputs))
-
-
-def forward(interpret: bool, *arrays: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(y_BLP, starts_BCNP, state_BNP) of x_BLP, dt_BLP, A_NP, B_BLN, C_BLN and the first state."""
-    x_BLP, dt_BLP, A_NP, B_BLN, C_BLN, state_BNP = arrays
-    B_BNL, C_BNL = B_BLN.swapaxes(1, 2), C_BLN.swapaxes(1, 2)
-    blocks = _Blocks(x_BLP.shape, len(A_NP), backward=False)
-    batch, _, chunks = blocks.grid
-    inputs = [(x_BLP, blocks.of_tokens), (dt_BLP, blocks.of_tokens), (A_NP, blocks.rates)]
-    inputs += [(B_BNL, blocks.selection), (C_BNL, blocks.selection), (state_BNP, blocks.state)]
-    outputs = [(x_BLP.shape, blocks.of_tokens), ((batch, chunks, *A_NP.shape), blocks.starts)]
-    outputs += [(state_BNP.shape, blocks.state)]
-    return _call(_scan_chunk, blocks, inputs, outputs, [blocks.block], interpret)
-
-
-def backward(interpret: bool, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Gradients of x, dt, A by sequence, B and C by block of channels, and the first state.
-
-    arrays: those of `forward` with its starts in place of the first state, and the gradients of y and the last state.
-    """
-    x_BLP, dt_BLP, A_NP, B_BLN, C_BLN, starts_BCNP, gy_BLP, g_BNP = arrays
-    B_BNL, C_BNL = B_BLN.swapaxes(1, 2), C_BLN.swapaxes(1, 2)
-    blocks = _Blocks(x_BLP.shape, len(A_NP), backward=True)
-    batch, parts, _ = blocks.grid
-    inputs = [(x_BLP, blocks.of_tokens), (dt_BLP, blocks.of_tokens), (A_NP, blocks.rates)]
-    inputs += [(B_BNL, blocks.selection), (C_BNL, blocks.selection), (starts_BCNP, blocks.starts)]
-    inputs += [(gy_BLP, blocks.of_tokens), (g_BNP, blocks.state)]
-    of_selection = (batch, parts, *B_BNL.shape[1:])
-    outputs = [(x_BLP.shape, blocks.of_tokens), (x_BLP.shape, blocks.of_tokens), (g_BNP.shape, blocks.state)]
-    outputs += [(of_selection, blocks.parts), (of_selection, blocks.parts), (g_BNP.shape, blocks.state)]
-    scratch = [blocks.block, (CHUNK, *blocks.block)]
-    gx_BLP, gdt_BLP, gA_BNP, gB_BKNL, gC_BKNL, g_BNP = _call(
-        _scan_chunk_backward, blocks, inputs, outputs, scratch, interpret
-    )
-    return gx_BLP, gdt_BLP, gA_BNP, gB_BKNL.swapaxes(2, 3), gC_BKNL.swapaxes(2, 3), g_BNP
 
 
 def _column(of_tokens_NQ: jax.Array, token: Any) -> jax.Array:
@@ -115,7 +85,8 @@ def _row(token: Any) -> Any:
     return pl.ds(token, 1), slice(None)
 
 
-def _scan_chunk(x_QP, dt_QP, A_NP, B_NQ, C_NQ, state_NP, y_QP, start_NP, last_NP, carried_NP) -> None:
+def scan(x_QP, dt_QP, A_NP, B_NQ, C_NQ, state_NP, y_QP, start_NP, last_NP, carried_NP) -> None:
+    """Pallas' body: what is read, what is written, and the state that is handed on."""
     from jax.experimental import pallas as pl
 
     @pl.when(pl.program_id(2) == 0)
@@ -135,10 +106,11 @@ def _scan_chunk(x_QP, dt_QP, A_NP, B_NQ, C_NQ, state_NP, y_QP, start_NP, last_NP
     last_NP[...] = carried_NP[...]
 
 
-def _scan_chunk_backward(
+def scan_backward(
     x_QP, dt_QP, A_NP, B_NQ, C_NQ, start_NP, gy_QP, glast_NP,
     gx_QP, gdt_QP, gA_NP, gB_NQ, gC_NQ, gfirst_NP, carried_NP, before_QNP,
 ) -> None:  # fmt: skip
+    """Pallas' body: what is read, then the gradients, then the scratch."""
     from jax.experimental import pallas as pl
 
     @pl.when(pl.program_id(2) == 0)
