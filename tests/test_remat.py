@@ -44,11 +44,16 @@ def _flops(remat, **fields):
     return jaxpr_flops.count(*_gradient(replace(MODEL, remat=remat, **fields)))
 
 
+@pytest.mark.parametrize("pattern", ["attention:mlp", "attention:mlp, attention:mlp"])
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_what_is_computed_again_in_closed_form(scan_layers):
-    """A layer's last product is in no gradient, so that none computes it again; nor the mixing where it is kept."""
-    none = _flops("none", scan_layers=scan_layers)
-    again = {remat: _flops(remat, scan_layers=scan_layers) - none for remat in ("dots", "attention", "full")}
+def test_what_is_computed_again_in_closed_form(scan_layers, pattern):
+    """A layer's last product is in no gradient, so that none computes it again; nor the mixing where it is kept.
+
+    Layers are computed again one at a time, in a period of several, too.
+    """
+    fields = {"scan_layers": scan_layers, "pattern": pattern}
+    none = _flops("none", **fields)
+    again = {remat: _flops(remat, **fields) - none for remat in ("dots", "attention", "full")}
     layers = MODEL.depth
     assert again["full"] == layers * (WEIGHTS - DOWN + 2 * SCORES)
     assert again["attention"] == layers * (WEIGHTS - DOWN + SCORES)

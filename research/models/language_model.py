@@ -5,6 +5,7 @@ it through `init`, `hidden`, `logits` and `decode_step` on plain pytrees.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ SMALL_EMBEDDING = 1e-4  # of RWKV's published code
 
 
 class Layers(nn.Module):
-    """Residual layers in a row: x + mixer(norm(x)) for each mixer of each, or as norm_placement and the like say."""
+    """Residual layers in a row, each of which is computed again for its gradient as `model.remat` says."""
 
     config: ModelConfig
     layers: tuple[Layer, ...]
@@ -32,24 +33,33 @@ class Layers(nn.Module):
 
     @nn.compact
     def __call__(self, stream: tuple[jax.Array, Shared], states: tuple | None) -> tuple[tuple, tuple | None]:
-        cfg, (x_BLD, shared), new_states = self.config, stream, []
-        for i, layer in enumerate(self.layers):
-            entering_BLD, layer_states = x_BLD, []
-            normed_BLD = norm(cfg, name=f"layer{i}_norm")(x_BLD) if cfg.shared_norm else None
-            for j, (part, mixer) in enumerate(zip(("mixer", "channel"), mixers_of(layer, cfg))):
-                module = mixer.module(cfg, self.first + i, name=f"layer{i}_{part}")
-                layer_norm = None if cfg.shared_norm else norm(cfg, name=f"layer{i}_{part}_norm")
-                read_BLD = entering_BLD if cfg.parallel_mixers else x_BLD
-                if cfg.norm_placement == "pre":
-                    read_BLD = normed_BLD if layer_norm is None else layer_norm(read_BLD)
-                state = None if states is None else states[i][j]
-                mixed_BLD, state, shared = module(read_BLD, state, shared)
-                if cfg.norm_placement == "post":
-                    mixed_BLD = layer_norm(mixed_BLD)
-                x_BLD = constrain(x_BLD + mixed_BLD, "batch length activation")
-                layer_states.append(state)
-            new_states.append(tuple(layer_states))
-        return (x_BLD, shared), None if states is None else tuple(new_states)
+        new_states = []
+        for i in range(len(self.layers)):
+            layer = partial(_layer, i=i)
+            if self.config.remat != "none":
+                layer = nn.remat(layer, policy=remat.POLICIES[self.config.remat])
+            stream, state = layer(self, stream, None if states is None else states[i])
+            new_states.append(state)
+        return stream, None if states is None else tuple(new_states)
+
+
+def _layer(module: Layers, stream: tuple[jax.Array, Shared], states: tuple | None, *, i: int) -> tuple[tuple, tuple]:
+    """x + mixer(norm(x)) for each mixer of the module's i-th layer, or as norm_placement and the like say."""
+    cfg, layer, (x_BLD, shared), new_states = module.config, module.layers[i], stream, []
+    entering_BLD = x_BLD
+    normed_BLD = norm(cfg, name=f"layer{i}_norm")(x_BLD) if cfg.shared_norm else None
+    for j, (part, mixer) in enumerate(zip(("mixer", "channel"), mixers_of(layer, cfg))):
+        mixing = mixer.module(cfg, module.first + i, name=f"layer{i}_{part}")
+        layer_norm = None if cfg.shared_norm else norm(cfg, name=f"layer{i}_{part}_norm")
+        read_BLD = entering_BLD if cfg.parallel_mixers else x_BLD
+        if cfg.norm_placement == "pre":
+            read_BLD = normed_BLD if layer_norm is None else layer_norm(read_BLD)
+        mixed_BLD, state, shared = mixing(read_BLD, None if states is None else states[j], shared)
+        if cfg.norm_placement == "post":
+            mixed_BLD = layer_norm(mixed_BLD)
+        x_BLD = constrain(x_BLD + mixed_BLD, "batch length activation")
+        new_states.append(state)
+    return (x_BLD, shared), tuple(new_states)
 
 
 def stack(config: ModelConfig, stream: tuple, states: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -57,14 +67,13 @@ def stack(config: ModelConfig, stream: tuple, states: dict[str, Any]) -> tuple[t
 
     states: {"prefix", "periods"}, of each prefix layer and of each repetition (stacked when scanned), or None for both.
     """
-    layers = Layers if config.remat == "none" else nn.remat(Layers, policy=remat.POLICIES[config.remat])
     of_prefix, of_periods = states["prefix"], states["periods"]
     if config.prefix:
-        stream, of_prefix = layers(config, config.prefix, 0, name="prefix")(stream, of_prefix)
+        stream, of_prefix = Layers(config, config.prefix, 0, name="prefix")(stream, of_prefix)
     first, step = len(config.prefix), len(config.period)
     if config.scan_layers:
         scanned = nn.scan(
-            layers,
+            Layers,
             variable_axes={"params": 0, ROUTING: 0},
             split_rngs={"params": True},
             in_axes=0,
@@ -77,7 +86,7 @@ def stack(config: ModelConfig, stream: tuple, states: dict[str, Any]) -> tuple[t
         new_states = []
         for i in range(config.repeats):
             state = None if of_periods is None else of_periods[i]
-            stream, state = layers(config, config.period, first + i * step, name=f"period{i}")(stream, state)
+            stream, state = Layers(config, config.period, first + i * step, name=f"period{i}")(stream, state)
             new_states.append(state)
         of_periods = None if of_periods is None else new_states
     return stream, {"prefix": of_prefix, "periods": of_periods}
