@@ -21,12 +21,13 @@ from research.config import (
 )
 from research.models import language_model, mlp
 from research.models.experts import grouped_swiglu as groups
-from research.models.experts import moe, router
+from research.models.experts import moe, ragged, router
 from research.models.experts.grouped_swiglu import accelerator_swiglu, grouped_swiglu
 from research.models.kernels import megablox
 from research.models.layers import Shared, draw
 from research.plan import model_cost
-from research.sharding import make_mesh
+from research.sharding import constrain, make_mesh
+from research.training.hlo_cost import hlo_cost
 from research.training.routing import auxiliary_loss
 
 MODEL = ModelConfig(width=12, depth=2, pattern="attention:moe", attention=AttentionConfig(2, 2, 6))
@@ -189,26 +190,72 @@ def test_grouped_products_of_cpus_and_of_accelerators_agree(sizes, interpreted):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)  # sums of up to 558 products of order one
 
 
-@pytest.mark.parametrize("axes", [{}, {"expert": 4}, {"data": 2, "tensor": 2}])
-def test_ragged_experts_by_the_tpus_kernel_on_every_mesh(axes, interpreted, monkeypatch):
-    """Where experts are split, rows of other devices lie behind the last group, which the kernel does not write."""
-    model = _with(MoeConfig(8, 2, 12), algorithm="ragged")
-    params, x_BLD = _params(model), _input(model, batch=4, length=16)
+def _values_and_gradients(model, params, x_BLD, mask_BL=None):
+    """y and the gradients of its sines, in params and x; traced anew for each mesh and platform."""
 
-    def outcome():
-        def loss(params, x_BLD):
-            y_BLD = _apply.__wrapped__(model, params, x_BLD)[0]  # traced anew for each platform
-            return jnp.sum(jnp.sin(y_BLD)), y_BLD
+    def loss(params, x_BLD):
+        y_BLD = _apply.__wrapped__(model, params, x_BLD, mask_BL)[0]
+        return jnp.sum(jnp.sin(y_BLD)), y_BLD
 
-        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x_BLD)
+    return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x_BLD)
 
-    expected = outcome()
-    monkeypatch.setattr(groups, "platform", lambda: "tpu")
+
+def _mesh(**axes):
     sizes = {**dict.fromkeys(("data", "fsdp", "tensor", "expert", "sequence"), 1), **axes}
-    with jax.set_mesh(make_mesh(MeshConfig(**sizes), jax.devices()[: math.prod(sizes.values())])):
-        found = outcome()
+    return make_mesh(MeshConfig(**sizes), jax.devices()[: math.prod(sizes.values())])
+
+
+def _assert_same(found, expected):
     for one, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, want, atol=1e-5 * np.abs(want).max(), rtol=0)
+
+
+@pytest.mark.parametrize("axes", [{}, {"expert": 4}, {"data": 2, "tensor": 2}], ids=str)
+def test_ragged_experts_by_the_tpus_kernel_on_every_mesh(axes, interpreted, monkeypatch):
+    """Behind the last group there may be rows, which the kernel does not write: of no expert, in a round's places."""
+    model = _with(MoeConfig(8, 2, 12), algorithm="ragged")
+    params, x_BLD = _params(model), _input(model, batch=4, length=16)
+    expected = _values_and_gradients(model, params, x_BLD)
+    monkeypatch.setattr(groups, "platform", lambda: "tpu")
+    with jax.set_mesh(_mesh(**axes)):
+        _assert_same(_values_and_gradients(model, params, x_BLD), expected)
+
+
+@pytest.mark.parametrize("skew", [0.0, 30.0], ids=["balanced", "all to one device"])
+@pytest.mark.parametrize("axes", [{"expert": 4}, {"expert": 2, "tensor": 2, "sequence": 2}], ids=str)
+def test_choices_travel_to_their_experts_in_as_many_rounds_as_it_takes(axes, skew, monkeypatch):
+    """All tokens for the same experts: four rounds of a device, every fourth place of one filled, and none dropped."""
+    model = _with(MoeConfig(8, 2, 12), algorithm="ragged")
+    params, x_BLD = _params(model), _input(model, batch=4, length=16)
+    x_BLD = x_BLD.at[..., 0].set(1.0)
+    params["router"] = params["router"].at[0].set(skew * (jnp.arange(8) < 2))
+    mask_BL = jnp.arange(16)[None, :] >= jnp.array([0, 3, 0, 9])[:, None]
+    expected = _values_and_gradients(model, params, x_BLD, mask_BL)
+    rounds = []
+    one_round = ragged._round
+
+    def counted(number, *arguments):
+        jax.debug.callback(rounds.append, number)
+        return one_round(number, *arguments)
+
+    monkeypatch.setattr(ragged, "_round", counted)
+    with jax.set_mesh(_mesh(**axes)):
+        _assert_same(_values_and_gradients(model, params, x_BLD, mask_BL), expected)
+    jax.effects_barrier()
+    # of `expert` times the mean, SPARE times in each
+    assert max(rounds) + 1 == math.ceil(axes["expert"] / ragged.SPARE) if skew else max(rounds) < 2
+
+
+def test_ragged_experts_exchange_a_rounds_places():
+    """Of tokens there and back, and which expert each is for; nothing is gathered."""
+    model = _with(MoeConfig(8, 2, 12), algorithm="ragged")
+    params, x_BLD = _params(model), _input(model, batch=4, length=16)
+    with jax.set_mesh(_mesh(expert=4)):
+        layer = jax.jit(lambda params, x_BLD: _apply.__wrapped__(model, params, constrain(x_BLD, "batch length"))[0])
+        cost = hlo_cost(layer.lower(params, x_BLD).compile().as_text())
+    places = 4 * math.ceil(ragged.SPARE * 16 * 2 / 4)
+    assert cost.collective_bytes["all-to-all"] == places * (12 + 1 + 12) * 4
+    assert "all-gather" not in cost.collective_bytes
 
 
 def test_accelerators_run_ragged_products():

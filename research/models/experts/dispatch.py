@@ -2,16 +2,13 @@
 
 - `dense` computes every expert for every token: no data moves; E / A times the work.
 - `capacity` gathers tokens into the (E, X) slots that routing gave out and multiplies batches of them: fixed shapes.
-- `ragged` sorts choices by expert and multiplies groups of unequal size (grouped_swiglu.py): no slot is empty and no
-  choice is dropped. On CPU the fastest of those that drop none (models/algorithms.py: what is chosen where).
-
-Data moves by gathers alone, in both directions: the gradient of a gather would be a scatter, but every row that is
-taken somewhere is taken from a place that is known too.
+- `ragged` sorts choices by expert and multiplies groups of unequal size (ragged.py): no slot is empty and no choice is
+  dropped. On CPU the fastest of those that drop none (models/algorithms.py: what is chosen where).
 
 On a mesh every device works on its own tokens, and on its own channels of its own experts. Where experts are split over
-devices, which hold different sequences, `capacity` sends each slot to its expert's device and back, by two
-all-to-alls, and computes a share of each expert's slots where the length is split. The others, whose groups have sizes
-that no one knows beforehand, gather the tokens of all these devices and sum what each has made of them.
+devices, which hold different sequences, `capacity` sends each slot to its expert's device and back, by two all-to-alls,
+and computes a share of each expert's slots where the length is split; `ragged` sends each choice. `dense`, for which
+every expert takes every token, gathers the tokens of all these devices and sums what each has made of them.
 """
 
 from collections.abc import Callable
@@ -19,8 +16,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from research.models.experts.grouped_swiglu import grouped_swiglu, runs_kernel
+from research.models.experts.grouped_swiglu import Matrices, runs_kernel
+from research.models.experts.ragged import ragged
 from research.models.experts.router import Routing
+from research.models.experts.rows import take_rows, taker, weighted
 from research.per_device import (
     devices_of,
     exchanged,
@@ -32,10 +31,8 @@ from research.per_device import (
     summed_part,
 )
 
-Experts = tuple[jax.Array, jax.Array, jax.Array]  # gate (E, D, F), up (E, D, F), down (E, F, D) in the compute dtype
 
-
-def pass_experts(algorithm: str, x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+def pass_experts(algorithm: str, x_BLD: jax.Array, routing: Routing, experts: Matrices) -> jax.Array:
     """(B, L, D): sum over each token's experts of gate * down(silu(x gate) * (x up)), by one of `ALGORITHMS`."""
 
     def of_device(x_BLD: jax.Array, arrays: Routing, gate_EDF: jax.Array, up_EDF: jax.Array, down_EFD: jax.Array):
@@ -51,7 +48,7 @@ def pass_experts(algorithm: str, x_BLD: jax.Array, routing: Routing, experts: Ex
     return run(x_BLD, routing._replace(slots=None), *experts)
 
 
-def dense(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+def dense(x_BLD: jax.Array, routing: Routing, experts: Matrices) -> jax.Array:
     """Every expert for every token, gates being zero where it was not chosen."""
     gate_EDF, up_EDF, down_EFD = experts
     x_BLD, experts_BLA, gates_BLA = (
@@ -65,7 +62,7 @@ def dense(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
     return summed_part(y_BLD, "experts", "experts")
 
 
-def capacity(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+def capacity(x_BLD: jax.Array, routing: Routing, experts: Matrices) -> jax.Array:
     """Tokens in the slots of their experts, S = E * X of them a sequence; empty slots hold zeros."""
     x_BLD, gates_BLA, slot_BLA = (
         gathered(array, "length", 1) for array in (x_BLD, routing.gates_BLA, routing.slot_BLA)
@@ -73,7 +70,7 @@ def capacity(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
     B, L, D = x_BLD.shape
     E, A = len(experts[0]) * devices_of("experts"), slot_BLA.shape[2]
     slot_BLA, X = _own_slots(slot_BLA, routing.slots, E)
-    choice_BS = jax.vmap(lambda seat_LA: _taker(seat_LA.reshape(-1), E * X))(slot_BLA)
+    choice_BS = jax.vmap(lambda seat_LA: taker(seat_LA.reshape(-1), E * X))(slot_BLA)
     seated_BSD = jax.vmap(take_rows)(x_BLD, choice_BS // A, slot_BLA)  # no taker: L * A // A = L, past the end
     seated_BEXD = exchanged(seated_BSD.reshape(B, E, X, D), "experts", 1, 0)
     # (E, B * X) rows: one batched product, whose batch is the experts
@@ -82,7 +79,7 @@ def capacity(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
     out_BEXD = exchanged(out_END.reshape(len(experts[0]), -1, X, D).swapaxes(0, 1), "experts", 0, 1)
     out_BSD = out_BEXD.reshape(B, E * X, D)
     chosen_BND = jax.vmap(take_rows)(out_BSD, slot_BLA.reshape(B, L * A), choice_BS[..., None])
-    y_BLD = _weighted(chosen_BND.reshape(B, L, A, D), gates_BLA)
+    y_BLD = weighted(chosen_BND.reshape(B, L, A, D), gates_BLA)
     return summed_part(y_BLD, "length", "length", 1)
 
 
@@ -94,62 +91,13 @@ def _own_slots(slot_BLA: jax.Array, slots: int, experts: int) -> tuple[jax.Array
     return jnp.where(is_own_BLA, expert_BLA * own + place_BLA, experts * own), own
 
 
-def ragged(x_BLD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
-    """All choices sorted by expert; dropped ones and padding are computed and weigh nothing."""
-    x_BLD, experts_BLA, gates_BLA = (
-        gathered(array, "experts") for array in (x_BLD, routing.experts_BLA, routing.gates_BLA)
-    )
-    B, L, D = x_BLD.shape
-    E, A = len(experts[0]), experts_BLA.shape[2]
-    expert_BLA = experts_BLA - start_of("experts", E)
-    is_here_BLA = (expert_BLA >= 0) & (expert_BLA < E)
-    expert_N = jnp.where(is_here_BLA, expert_BLA, E).reshape(-1)  # those of other devices last
-    choice_N = jnp.argsort(expert_N, stable=True)
-    place_N = _taker(choice_N, B * L * A)
-    sizes_E = (expert_N[:, None] == jnp.arange(E)[None, :]).sum(axis=0, dtype=jnp.int32)
-    rows_ND = take_rows(x_BLD.reshape(B * L, D), choice_N // A, place_N.reshape(B * L, A))
-    if devices_of("experts") > 1:  # rows behind the last group, which get no gradient
-        rows_ND = jnp.where((jnp.arange(B * L * A) < sizes_E.sum())[:, None], rows_ND, 0)
-    out_ND = grouped_swiglu(rows_ND, experts, sizes_E)
-    chosen_BLAD = take_rows(out_ND, place_N, choice_N[:, None]).reshape(B, L, A, D)
-    y_BLD = _weighted(jnp.where(is_here_BLA[..., None], chosen_BLAD, 0), gates_BLA)
-    return summed_part(y_BLD, "experts", "experts")
-
-
-ALGORITHMS: dict[str, Callable[[jax.Array, Routing, Experts], jax.Array]] = {
+ALGORITHMS: dict[str, Callable[[jax.Array, Routing, Matrices], jax.Array]] = {
     "dense": dense,
     "capacity": capacity,
     "ragged": ragged,
 }
 
 
-@jax.custom_vjp
-def take_rows(source_ND: jax.Array, from_M: jax.Array, takers_NJ: jax.Array) -> jax.Array:
-    """source[from], zero where `from` is past the end. takers: which rows took each row (past the end: none)."""
-    return jnp.take(source_ND, from_M, axis=0, mode="fill", fill_value=0)
-
-
-def _take_forward(source_ND: jax.Array, from_M: jax.Array, takers_NJ: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return take_rows(source_ND, from_M, takers_NJ), takers_NJ
-
-
-def _take_backward(takers_NJ: jax.Array, grads_MD: jax.Array) -> tuple[jax.Array, None, None]:
-    return jnp.take(grads_MD, takers_NJ, axis=0, mode="fill", fill_value=0).sum(axis=1), None, None
-
-
-take_rows.defvjp(_take_forward, _take_backward)
-
-
-def _taker(place_N: jax.Array, places: int) -> jax.Array:
-    """Inverse of `place_N`: who sits at each place; N where no one does."""
-    N = len(place_N)
-    return jnp.full(places, N, place_N.dtype).at[place_N].set(jnp.arange(N, dtype=place_N.dtype), mode="drop")
-
-
-def _swiglu(rows_ND: jax.Array, experts: Experts, product: Callable) -> jax.Array:
+def _swiglu(rows_ND: jax.Array, experts: Matrices, product: Callable) -> jax.Array:
     gate_EDF, up_EDF, down_EFD = experts
     return product(jax.nn.silu(product(rows_ND, gate_EDF)) * product(rows_ND, up_EDF), down_EFD)
-
-
-def _weighted(chosen_BLAD: jax.Array, gates_BLA: jax.Array) -> jax.Array:
-    return (chosen_BLAD * gates_BLA.astype(chosen_BLAD.dtype)[..., None]).sum(axis=2)

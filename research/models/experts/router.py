@@ -5,6 +5,7 @@ its statistics depend on no other sequence of the batch, so that microbatches, m
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import flax.struct
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from research.config import MoeConfig
 from research.models.layers import along_last, at_least_float32
+from research.per_device import on_each_device
 
 ROUTING = "routing"  # the Linen collection in which every router leaves its RouterStatistics
 SMALLEST_SUM = 1e-20  # keeps the renormalised gates of all-zero sigmoid scores finite, as in DeepSeek-V3
@@ -79,9 +81,8 @@ def token_choice(
     wanted_BLE = jax.lax.stop_gradient(scores_BLE)
     if bias_E is not None:
         wanted_BLE = along_last(jnp.add, wanted_BLE, jax.lax.stop_gradient(bias_E))
-    if config.groups > 1:
-        wanted_BLE = _in_best_groups(config, wanted_BLE)
-    _, experts_BLA = jax.lax.top_k(wanted_BLE, config.active)
+    # On each device, since XLA would gather all tokens' scores before it sorts any.
+    experts_BLA = on_each_device(partial(_best, config), ("batch length",), "batch length")(wanted_BLE)
     gates_BLA = jnp.take_along_axis(scores_BLE, experts_BLA, axis=-1)
     if config.renormalize:
         gates_BLA /= gates_BLA.sum(axis=-1, keepdims=True) + SMALLEST_SUM
@@ -104,7 +105,7 @@ def expert_choice(config: MoeConfig, scores_BLE: jax.Array, real_BL: jax.Array |
     wanted_BEL = jax.lax.stop_gradient(scores_BLE).transpose(0, 2, 1)
     if real_BL is not None:
         wanted_BEL = jnp.where(real_BL[:, None, :], wanted_BEL, -1.0)
-    _, taken_BEX = jax.lax.top_k(wanted_BEL, slots)
+    taken_BEX = on_each_device(lambda wanted: jax.lax.top_k(wanted, slots)[1], ("batch",), "batch")(wanted_BEL)
     places_BEX = jnp.broadcast_to(jnp.arange(E * slots).reshape(1, E, slots), taken_BEX.shape)
     none_BEL = jnp.full((B, E, L), E * slots)
     rows, columns = jnp.arange(B)[:, None, None], jnp.arange(E)[None, :, None]
@@ -146,6 +147,13 @@ def statistics(
         dropped_B1=dropped_BLA.sum(axis=(1, 2))[:, None],
         tokens_B1=real_BL.sum(axis=1, keepdims=True),
     )
+
+
+def _best(config: MoeConfig, wanted_BLE: jax.Array) -> jax.Array:
+    """The A experts that are wanted most, of the best groups where there are some."""
+    if config.groups > 1:
+        wanted_BLE = _in_best_groups(config, wanted_BLE)
+    return jax.lax.top_k(wanted_BLE, config.active)[1]
 
 
 def _in_best_groups(config: MoeConfig, wanted_BLE: jax.Array) -> jax.Array:
