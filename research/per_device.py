@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from research.sharding import MESH_AXES, check_divides, mesh_axes, partition_spec, splits
@@ -126,6 +127,15 @@ def exchanged(x: jax.Array, axes: str, cut: int, joined: int) -> jax.Array:
     """An all-to-all of the devices that split these logical axes: x cut along one dimension, joined along another."""
     names = _apart(axes)
     return jax.lax.all_to_all(x, names, split_axis=cut, concat_axis=joined, tiled=True) if names else x
+
+
+def from_device_before(x: jax.Array, axis: str, first: jax.Array) -> jax.Array:
+    """The x of the device that has the part before this one's along the logical axis; the first device's is `first`."""
+    names = _apart(axis)
+    if not names:
+        return first
+    came = jax.lax.ppermute(x, names, [(i, i + 1) for i in range(devices_of(axis) - 1)])
+    return jnp.where(jax.lax.axis_index(names) == 0, first, came)
 
 
 def devices_of(axis: str) -> int:

@@ -32,7 +32,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "rows_of_length": ("data", "fsdp", "expert", "tensor"),
     "activation": (),
     # parameters; head and hidden axes serve activations too, which is what makes tensor parallelism Megatron's
-    "width": ("fsdp",),
+    "width": ("fsdp", "expert"),  # gathered before it is multiplied with
+    "expert_width": ("fsdp",),  # of an expert's own weights, whose experts that axis splits already
     "positions": (),
     "buckets": (),
     "vocab": ("tensor",),

@@ -83,7 +83,7 @@ def test_draws_do_not_depend_on_the_mesh(shape, leading, init, std):
     """Bit for bit, also where a device's part is no whole number of vectors long."""
     mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2, expert=2))
     value = jax.ShapeDtypeStruct(shape, jnp.float32)
-    boxed = {"up": Parameter(value, (leading, "width", "hidden"), "hidden", init, layer_step=1)}
+    boxed = {"up": Parameter(value, (leading, "expert_width", "hidden"), "hidden", init, layer_step=1)}
     whole = draw(boxed, jax.random.key(3))
     split = draw(boxed, jax.random.key(3), parameter_shardings(boxed, mesh))
     assert not split["up"].sharding.is_fully_replicated
@@ -172,13 +172,14 @@ def test_parameters_are_split_as_the_rules_say(config):
     mesh = make_mesh(MESHES["2x2x2"])
     boxed = language_model.abstract(config.model)
     shardings = parameter_shardings(boxed, mesh)
-    assert shardings["period0"]["layer0_mixer"]["query"].spec == PartitionSpec("fsdp", "tensor", None)
-    assert shardings["period0"]["layer0_channel"]["down"].spec == PartitionSpec("tensor", "fsdp")
+    width = ("fsdp", "expert")
+    assert shardings["period0"]["layer0_mixer"]["query"].spec == PartitionSpec(width, "tensor", None)
+    assert shardings["period0"]["layer0_channel"]["down"].spec == PartitionSpec("tensor", width)
     with jax.set_mesh(mesh):
         state = make_program(config, mesh, language_modelling(config)).init()
     moments = [leaf for leaf in jax.tree.leaves(state.moments) if leaf.shape == (16, 2, 8)]
     assert len(moments) == 2 * 6  # both moments of query, key and value in two layers
-    assert all(leaf.sharding.spec == PartitionSpec("fsdp", "tensor", None) for leaf in moments)
+    assert all(leaf.sharding.spec == PartitionSpec(width, "tensor", None) for leaf in moments)
 
 
 def test_conflicting_rules_are_an_error():

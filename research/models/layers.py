@@ -11,7 +11,7 @@ scaling role. The dimension letters used everywhere in `models/`:
 import functools
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -210,6 +210,32 @@ def project(x_BLD: jax.Array, weight: jax.Array, contracted: int = 1) -> jax.Arr
         return jnp.tensordot(x_BLD, weight, contracted)
     rows = x_BLD.reshape(math.prod(outer), -1)
     return (rows @ weight.reshape(rows.shape[1], -1)).reshape(*outer, *inner)
+
+
+def project_each(x_BLD: jax.Array, *weights: tuple[jax.Array, str]) -> tuple[jax.Array, ...]:
+    """x times each of several weights, in x's dtype; beside a weight, the names of its dimensions, x's width first."""
+
+    def products(x_BLD: jax.Array, *weights: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(project(x_BLD, weight) for weight in weights)
+
+    return products_of(products, ((x_BLD, "batch length"),), weights)
+
+
+def products_of(
+    function: Callable, inputs: Sequence[tuple[Any, str]], weights: Sequence[tuple[jax.Array, str]]
+) -> tuple[jax.Array, ...]:
+    """function(*inputs, *weights), which makes of each weight (D, ...) a product (B, L, ...).
+
+    inputs: arrays, or trees of them, and the names of their dimensions. Where devices split the weights' channels, an
+    input's gradient is the sum over these devices of what all products send back: taken once here, where XLA would for
+    each product.
+    """
+    arrays = [array for array, _ in inputs] + [weight.astype(inputs[0][0].dtype) for weight, _ in weights]
+    if ways("hidden") == 1:
+        return function(*arrays)
+    channels = [axes.split(maxsplit=1)[1] for _, axes in weights]
+    in_axes = [axes for _, axes in inputs] + [f"activation {axes}" for axes in channels]
+    return on_each_device(function, in_axes, tuple(f"batch length {axes}" for axes in channels))(*arrays)
 
 
 def look_up(table_VD: jax.Array, rows_BL: jax.Array, rows_axis: str = "vocab") -> jax.Array:

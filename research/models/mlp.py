@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.layers import Normal, Shared, along_last, parameter, project, zeros
+from research.models.layers import Normal, Shared, along_last, parameter, project, project_each, zeros
 from research.sharding import constrain
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -29,21 +29,21 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array, state: None, shared: Shared) -> tuple[jax.Array, None, Shared]:
         D, F, cfg = self.config.width, self.config.mlp.hidden, self.config.mlp
-        activation, into = ACTIVATIONS[cfg.activation], Normal(D**-0.5)
-        hidden_BLF = self._linear(x_BLD, "up", (D, F), "width hidden", into)
-        if cfg.gated:
-            hidden_BLF = activation(self._linear(x_BLD, "gate", (D, F), "width hidden", into)) * hidden_BLF
-        else:
-            hidden_BLF = activation(hidden_BLF)
+        activation, axes = ACTIVATIONS[cfg.activation], "width hidden"
+        names = ("up", "gate") if cfg.gated else ("up",)
+        into = [(parameter(self, name, (D, F), axes, Normal(D**-0.5), "hidden"), axes) for name in names]
+        out_init = Normal((F * 2 * self.config.depth) ** -0.5)
+        down_FD = parameter(self, "down", (F, D), "hidden width", out_init, "hidden")
+        products = zip(names, project_each(x_BLD, *into))
+        up_BLF, *gate_BLF = (self._biased(name, product_BLF, "hidden") for name, product_BLF in products)
+        hidden_BLF = activation(gate_BLF[0]) * up_BLF if cfg.gated else activation(up_BLF)
         hidden_BLF = constrain(hidden_BLF, "batch length hidden")
-        out_of = Normal((F * 2 * self.config.depth) ** -0.5)
-        return self._linear(hidden_BLF, "down", (F, D), "hidden width", out_of), None, shared
+        return self._biased("down", project(hidden_BLF, down_FD), "width"), None, shared
 
-    def _linear(self, x: jax.Array, name: str, shape: tuple[int, int], axes: str, init: Normal) -> jax.Array:
-        y = project(x, parameter(self, name, shape, axes, init, "hidden"))
+    def _biased(self, name: str, y: jax.Array, axis: str) -> jax.Array:
         if not self.config.mlp.biases:
             return y
-        return along_last(jnp.add, y, parameter(self, f"{name}_bias", shape[1:], axes.split()[1], zeros, "vector"))
+        return along_last(jnp.add, y, parameter(self, f"{name}_bias", y.shape[-1:], axis, zeros, "vector"))
 
 
 def params(config: ModelConfig) -> int:

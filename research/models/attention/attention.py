@@ -22,7 +22,17 @@ from research.models.attention.positions import (
 )
 from research.models.kernels.attention import Call, attend, scores
 from research.models.kernels.attention_mask import AddedScores, Mask
-from research.models.layers import Normal, RMSNorm, Shared, along_last, at_least_float32, parameter, project, zeros
+from research.models.layers import (
+    Normal,
+    RMSNorm,
+    Shared,
+    along_last,
+    at_least_float32,
+    parameter,
+    project,
+    project_each,
+    zeros,
+)
 from research.sharding import constrain
 
 
@@ -53,10 +63,8 @@ class Attention(nn.Module):
         self, x_BLD: jax.Array, state: AttentionState | None, shared: Shared
     ) -> tuple[jax.Array, AttentionState | None, Shared]:
         cfg, D = self.config.attention, self.config.width
-        H, G, K = cfg.heads, cfg.kv_heads, cfg.head_dim
-        q_BLHK = constrain(self._projected(x_BLD, "query", "heads", H), "batch length heads head_dim")
-        k_BLGK = self._projected(x_BLD, "key", "kv_heads", G)
-        v_BLGK = self._projected(x_BLD, "value", "kv_heads", G)
+        H, K = cfg.heads, cfg.head_dim
+        q_BLHK, k_BLGK, v_BLGK = self._projected(x_BLD)
         if cfg.qk_norm != "none":
             q_BLHK, k_BLGK = self._normed(q_BLHK, "query_norm", "heads"), self._normed(k_BLGK, "key_norm", "kv_heads")
         start = 0 if state is None else state.seen
@@ -84,15 +92,22 @@ class Attention(nn.Module):
             y_BLD = along_last(jnp.add, y_BLD, parameter(self, "out_bias", (D,), "width", zeros, "vector"))
         return y_BLD, state, shared
 
-    def _projected(self, x_BLD: jax.Array, name: str, axis: str, heads: int) -> jax.Array:
-        """x by heads (B, L, heads, K), with a bias if the config asks for one."""
-        D, K = self.config.width, self.config.attention.head_dim
-        weight_DHK = parameter(self, name, (D, heads, K), f"width {axis} head_dim", Normal(D**-0.5), "hidden")
-        y_BLHK = project(x_BLD, weight_DHK)
-        if self.config.attention.biases == "none":
-            return y_BLHK
-        bias_HK = parameter(self, f"{name}_bias", (heads, K), f"{axis} head_dim", zeros, "vector")
-        return y_BLHK + bias_HK.astype(y_BLHK.dtype)[None, None]
+    def _projected(self, x_BLD: jax.Array) -> list[jax.Array]:
+        """Queries (B, L, H, K), keys and values (B, L, G, K), with biases if the config asks for them."""
+        cfg, D = self.config.attention, self.config.width
+        heads = {"query": (cfg.heads, "heads"), "key": (cfg.kv_heads, "kv_heads"), "value": (cfg.kv_heads, "kv_heads")}
+        weights = []
+        for name, (number, axis) in heads.items():
+            axes = f"width {axis} head_dim"
+            weights.append((parameter(self, name, (D, number, cfg.head_dim), axes, Normal(D**-0.5), "hidden"), axes))
+        projected = list(project_each(x_BLD, *weights))
+        projected[0] = constrain(projected[0], "batch length heads head_dim")
+        if cfg.biases == "none":
+            return projected
+        for i, (name, (number, axis)) in enumerate(heads.items()):
+            bias_HK = parameter(self, f"{name}_bias", (number, cfg.head_dim), f"{axis} head_dim", zeros, "vector")
+            projected[i] += bias_HK.astype(x_BLD.dtype)[None, None]
+        return projected
 
     def _normed(self, x_BLHK: jax.Array, name: str, axis: str) -> jax.Array:
         """RMSNorm of each head's channels, or of all heads' channels together."""

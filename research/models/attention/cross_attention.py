@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from research.config import ModelConfig
 from research.models.kernels.attention import attend
 from research.models.kernels.attention_mask import Mask
-from research.models.layers import Normal, Shared, parameter, project
+from research.models.layers import Normal, Shared, parameter, project, project_each
 from research.sharding import constrain
 
 
@@ -49,8 +49,9 @@ class CrossAttention(nn.Module):
         value_DGK = parameter(self, "value", (D, G, K), "width kv_heads head_dim", init, "hidden")
         out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", out_init, "hidden")
         if shared.source_BSD is not None:
-            written = shared.source_BSD
-            read = CrossState(project(written, key_DGK), project(written, value_DGK), shared.source_mask_BS)
+            axes = "width kv_heads head_dim"
+            keys_BSGK, values_BSGK = project_each(shared.source_BSD, (key_DGK, axes), (value_DGK, axes))
+            read = CrossState(keys_BSGK, values_BSGK, shared.source_mask_BS)
         else:
             read = state
         q_BLHK = constrain(project(x_BLD, query_DHK), "batch length heads head_dim")

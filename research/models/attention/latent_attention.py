@@ -15,7 +15,7 @@ from research.config import ModelConfig
 from research.models.attention.positions import rotary_angles, rotary_frequencies, rotate
 from research.models.kernels.attention import Call, attend, scores
 from research.models.kernels.attention_mask import Mask
-from research.models.layers import Normal, RMSNorm, Shared, parameter, project
+from research.models.layers import Normal, RMSNorm, Shared, parameter, project, project_each
 from research.sharding import constrain
 
 RANK_NORM_EPSILON = 1e-6  # of the norms of the narrow vectors, whatever the model's: so in the released code
@@ -54,22 +54,20 @@ class LatentAttention(nn.Module):
         positions_L = start + jnp.arange(x_BLD.shape[1])
         frequencies = rotary_frequencies(cfg.rope_dim, cfg.rope_theta)
         angles = rotary_angles(positions_L[None], frequencies, jnp.promote_types(x_BLD.dtype, jnp.float32))
-        q_BLHK = constrain(self._queries(x_BLD), "batch length heads head_dim")
+        q_BLHK, latents_BSR, keys_BSK = self._projected(x_BLD)
         q_BLHK, turned_BLHK = q_BLHK[..., :K], rotate(q_BLHK[..., K:], angles, cfg.rope_pairs)
-        latent_DR = parameter(self, "latent", (D, R), "width rank", Normal(D**-0.5), "hidden")
-        latents_BSR = RMSNorm(RANK_NORM_EPSILON, "rank", name="latent_norm")(project(x_BLD, latent_DR))
-        rope_DK = parameter(self, "rope_key", (D, cfg.rope_dim), "width head_dim", Normal(D**-0.5), "hidden")
-        keys_BSK = rotate(project(x_BLD, rope_DK)[:, :, None], angles, cfg.rope_pairs)[:, :, 0]
+        latents_BSR = RMSNorm(RANK_NORM_EPSILON, "rank", name="latent_norm")(latents_BSR)
+        keys_BSK = rotate(keys_BSK[:, :, None], angles, cfg.rope_pairs)[:, :, 0]
         key_RHK = parameter(self, "key", (R, H, K), "rank heads head_dim", Normal(R**-0.5), "hidden")
         value_RHV = parameter(self, "value", (R, H, V), "rank heads head_dim", Normal(R**-0.5), "hidden")
         scale = (K + cfg.rope_dim) ** -0.5
         if state is None:
             mask = Mask(start=start, real_BS=shared.mask_BL)
-            k_BSHK = project(latents_BSR, key_RHK)
+            axes = "rank heads head_dim"
+            k_BSHK, values = project_each(latents_BSR, (key_RHK, axes), (value_RHV, axes))
             shared_BSHK = jnp.broadcast_to(keys_BSK[:, :, None], (*k_BSHK.shape[:3], cfg.rope_dim))
             queries = jnp.concatenate([q_BLHK, turned_BLHK], axis=-1)
             keys = jnp.concatenate([k_BSHK, shared_BSHK], axis=-1)
-            values = project(latents_BSR, value_RHV)
             mixed_BLHV = attend(self.config, "latent_attention", queries, keys, values, mask, scale=scale)
         else:
             state = _append(state, latents_BSR, keys_BSK, shared.mask_BL)
@@ -84,16 +82,26 @@ class LatentAttention(nn.Module):
         out_HVD = parameter(self, "out", (H, V, D), "heads head_dim width", out_init, "hidden")
         return project(mixed_BLHV, out_HVD, contracted=2), state, shared
 
-    def _queries(self, x_BLD: jax.Array) -> jax.Array:
-        """(B, L, H, K + K_rope), through `query_rank` channels if there is such a rank."""
+    def _projected(self, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries (B, L, H, K + K_rope), latents (B, L, R) and shared keys (B, L, K_rope), neither normed nor turned.
+
+        Devices that split the heads compute a part each of what is narrow, and gather it.
+        """
         cfg, D = self.config.latent_attention, self.config.width
-        shape, axes = (cfg.heads, cfg.head_dim + cfg.rope_dim), "heads head_dim"
-        if cfg.query_rank is None:
-            return project(x_BLD, parameter(self, "query", (D, *shape), f"width {axes}", Normal(D**-0.5), "hidden"))
-        R = cfg.query_rank
-        down_DR = parameter(self, "query_down", (D, R), "width rank", Normal(D**-0.5), "hidden")
-        narrow_BLR = RMSNorm(RANK_NORM_EPSILON, "rank", name="query_norm")(project(x_BLD, down_DR))
-        return project(narrow_BLR, parameter(self, "query", (R, *shape), f"rank {axes}", Normal(R**-0.5), "hidden"))
+        init, narrow = Normal(D**-0.5), "width hidden"
+        latent_DR = parameter(self, "latent", (D, cfg.kv_rank), narrow, init, "hidden")
+        rope_DK = parameter(self, "rope_key", (D, cfg.rope_dim), narrow, init, "hidden")
+        shape, axes, rank = (cfg.heads, cfg.head_dim + cfg.rope_dim), "heads head_dim", cfg.query_rank
+        if rank is None:
+            query = parameter(self, "query", (D, *shape), f"width {axes}", init, "hidden"), f"width {axes}"
+        else:
+            query = parameter(self, "query_down", (D, rank), narrow, init, "hidden"), narrow
+        q, *of_all = project_each(x_BLD, query, (latent_DR, narrow), (rope_DK, narrow))
+        if rank is not None:
+            q_BLR = RMSNorm(RANK_NORM_EPSILON, "rank", name="query_norm")(constrain(q, "batch length"))
+            q = project(q_BLR, parameter(self, "query", (rank, *shape), f"rank {axes}", Normal(rank**-0.5), "hidden"))
+        latents_BLR, keys_BLK = (constrain(array, "batch length") for array in of_all)
+        return constrain(q, "batch length heads head_dim"), latents_BLR, keys_BLK
 
 
 def _append(state: LatentState, latents_BLR: jax.Array, keys_BLK: jax.Array, mask_BL: jax.Array | None) -> LatentState:

@@ -12,7 +12,7 @@ import jax
 from research.config import ConfigError, ModelConfig
 from research.models.algorithms import algorithm
 from research.models.experts import dispatch, router
-from research.models.layers import Normal, Shared, at_least_float32, parameter, project, zeros
+from research.models.layers import Normal, Shared, at_least_float32, parameter, project, project_each, zeros
 from research.sharding import constrain
 
 
@@ -60,7 +60,7 @@ class Moe(nn.Module):
             init_fn=lambda: None,
             reduce_fn=lambda _, new: new,
         )
-        wide, narrow = "experts width hidden", "experts hidden width"
+        wide, narrow = "experts expert_width hidden", "experts hidden expert_width"
         down_init = Normal((F * 2 * self.config.depth) ** -0.5)
         experts = (
             parameter(self, "gate", (E, D, F), wide, Normal(D**-0.5), "hidden"),
@@ -78,7 +78,8 @@ class Moe(nn.Module):
         up_DF = parameter(self, "shared_up", (D, F), "width hidden", Normal(D**-0.5), "hidden")
         down_init = Normal((F * 2 * self.config.depth) ** -0.5)
         down_FD = parameter(self, "shared_down", (F, D), "hidden width", down_init, "hidden")
-        hidden_BLF = constrain(jax.nn.silu(project(x_BLD, gate_DF)) * project(x_BLD, up_DF), "batch length hidden")
+        gate_BLF, up_BLF = project_each(x_BLD, (gate_DF, "width hidden"), (up_DF, "width hidden"))
+        hidden_BLF = constrain(jax.nn.silu(gate_BLF) * up_BLF, "batch length hidden")
         return project(hidden_BLF, down_FD)
 
 

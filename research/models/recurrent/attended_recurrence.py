@@ -22,7 +22,6 @@ from research.models.kernels.attention_mask import MASKED_SCORE
 from research.models.layers import Normal, Shared, Uniform, at_least_float32, parameter, project, zeros
 from research.models.recurrent.lstm_gru import Cell, step
 from research.per_device import on_each_device
-from research.sharding import constrain
 
 Score = Literal["additive", "multiplicative"]
 
@@ -71,13 +70,18 @@ class AttendedRecurrence(nn.Module):
         if shared.source_BSD is not None:
             source_BSD, fed_BP = shared.source_BSD, jnp.zeros_like(x_BLD[:, 0])
             state = AttendedState(state, fed_BP, source_BSD, project(source_BSD, key_DP), shared.source_mask_BS)
-        input_BLnP = constrain(project(x_BLD, input_DnP), "batch length gates hidden")
-        input_BLnP += input_bias_nP.astype(x_BLD.dtype)[None, None]
-        run = partial(_run, self.cell, self.score)
+
+        def run(
+            weights: Weights, input_weights: tuple, x_BLD: jax.Array, state: AttendedState, mask_BL: jax.Array | None
+        ) -> tuple[jax.Array, AttendedState]:
+            input_DnP, input_bias_nP = input_weights
+            input_BLnP = project(x_BLD, input_DnP) + input_bias_nP.astype(x_BLD.dtype)[None, None]
+            return _run(self.cell, self.score, weights, input_BLnP, state, mask_BL)
+
         # Rows of the batch are all that is split. Split over channels, devices would speak to each other at every
         # token; and XLA (jax 0.10), left to split this loop, sums some gradients wrongly, by a tenth and more.
-        on_rows = on_each_device(run, ("", "rows steps", "rows", "rows steps"), ("rows steps", "rows"))
-        y_BLD, state = on_rows(weights, input_BLnP, state, shared.mask_BL)
+        on_rows = on_each_device(run, ("", "", "rows steps", "rows", "rows steps"), ("rows steps", "rows"))
+        y_BLD, state = on_rows(weights, (input_DnP, input_bias_nP), x_BLD, state, shared.mask_BL)
         return y_BLD, state, shared
 
     def _weights(self, init: Uniform) -> Weights:

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from research.config import ModelConfig
 from research.models.layers import Initializer, Shared, Uniform, at_least_float32, parameter, project, zeros
 from research.per_device import on_each_device
-from research.sharding import constrain
 
 
 class LstmState(flax.struct.PyTreeNode):
@@ -71,16 +70,8 @@ def run(
 
     mask_BL: false at padding, which leaves the state as it is.
     """
-
-    def recurrence(
-        input_BLnP: jax.Array, state: Any, weight_PnP: jax.Array, bias_nP: jax.Array, mask_BL: jax.Array | None
-    ) -> tuple[jax.Array, Any]:
-        bias_BLnP = jnp.broadcast_to(bias_nP.astype(input_BLnP.dtype)[None, None], input_BLnP.shape)
-        return _recurrence(cell, input_BLnP, state, weight_PnP, bias_BLnP, mask_BL)
-
-    # Every token needs the whole hidden state: split over its channels, devices would speak to each other at each.
-    on_rows = on_each_device(recurrence, ("rows steps", "rows", "", "", "rows steps"), ("rows steps", "rows"))
-    return on_rows(input_BLnP, state, weight_PnP, bias_nP, mask_BL)
+    bias_BLnP = jnp.broadcast_to(bias_nP.astype(input_BLnP.dtype)[None, None], input_BLnP.shape)
+    return _recurrence(cell, input_BLnP, state, weight_PnP, bias_BLnP, mask_BL)
 
 
 def _scan(
@@ -204,9 +195,16 @@ def _mix(
     weight_PnP = parameter(module, "recurrent", (D, n, D), "width gates hidden", init, "hidden")
     input_bias_nP = parameter(module, "input_bias", (n, D), "gates hidden", bias_init, "vector")
     bias_nP = parameter(module, "recurrent_bias", (n, D), "gates hidden", zeros, "vector")
-    input_BLnP = constrain(project(x_BLD, input_DnP), "batch length gates hidden")
-    input_BLnP += input_bias_nP.astype(x_BLD.dtype)[None, None]
-    return run(cell, input_BLnP, state, weight_PnP, bias_nP, mask_BL)
+
+    def of_rows(x_BLD: jax.Array, state: Any, mask_BL: jax.Array | None, weights: tuple) -> tuple[jax.Array, Any]:
+        input_DnP, input_bias_nP, weight_PnP, bias_nP = weights
+        input_BLnP = project(x_BLD, input_DnP) + input_bias_nP.astype(x_BLD.dtype)[None, None]
+        return run(cell, input_BLnP, state, weight_PnP, bias_nP, mask_BL)
+
+    # Every token needs the whole hidden state: split over its channels, devices would speak to each other at each. They
+    # exchange x for rows, which is a gate's width and not n gates'.
+    on_rows = on_each_device(of_rows, ("rows steps", "rows", "rows steps", ""), ("rows steps", "rows"))
+    return on_rows(x_BLD, state, mask_BL, (input_DnP, input_bias_nP, weight_PnP, bias_nP))
 
 
 def lstm_params(config: ModelConfig) -> int:

@@ -7,6 +7,7 @@ per channel. The sums are kept relative to the largest exponent met so far, so t
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import flax.struct
@@ -15,8 +16,8 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.algorithms import algorithm
-from research.models.layers import Shared, at_least_float32, parameter, project, zeros
-from research.models.recurrent.token_shift import Orthogonal, PerChannel, interpolate, token_shift
+from research.models.layers import Initializer, Shared, at_least_float32, parameter, project, zeros
+from research.models.recurrent.token_shift import Orthogonal, PerChannel, before, interpolate, last_token, project_mixed
 from research.per_device import on_each_device
 from research.sharding import constrain
 
@@ -70,17 +71,23 @@ class TimeMix(nn.Module):
         self, x_BLD: jax.Array, state: TimeState | None, shared: Shared
     ) -> tuple[jax.Array, TimeState | None, Shared]:
         cfg, D = self.config, x_BLD.shape[-1]
-        shifted_BLD, last_BD = token_shift(x_BLD, None if state is None else state.last_BD, shared.mask_BL)
+        before_BD = before(x_BLD, state)
 
-        def mixed(name: str, mix_init: PerChannel, weight_init: nn.initializers.Initializer) -> jax.Array:
-            mix_D = parameter(self, f"{name}_mix", (D,), "width", mix_init, "vector")
-            weight_DD = parameter(self, name, (D, D), "width hidden", weight_init, "hidden")
-            token_BLD = project(interpolate(shifted_BLD, x_BLD, mix_D), weight_DD)
-            return constrain(token_BLD, "batch length hidden")
+        def mixed(name: str, mix: Callable, weight_init: Initializer) -> tuple[jax.Array, jax.Array, str]:
+            mix_D = parameter(self, f"{name}_mix", (D,), "width", PerChannel(mix, cfg.depth), "vector")
+            return mix_D, parameter(self, name, (D, D), "width hidden", weight_init, "hidden"), "width hidden"
 
-        k_BLD = at_least_float32(mixed("key", PerChannel(_key_mix, cfg.depth), zeros))
-        v_BLD = at_least_float32(mixed("value", PerChannel(_value_mix, cfg.depth), Orthogonal(1.0)))
-        r_BLD = jax.nn.sigmoid(mixed("receptance", PerChannel(_receptance_mix, cfg.depth), zeros))
+        products = project_mixed(
+            _interpolation,
+            x_BLD,
+            before_BD,
+            shared.mask_BL,
+            mixed("key", _key_mix, zeros),
+            mixed("value", _value_mix, Orthogonal(1.0)),
+            mixed("receptance", _receptance_mix, zeros),
+        )
+        k_BLD, v_BLD, r_BLD = (constrain(product_BLD, "batch length hidden") for product_BLD in products)
+        k_BLD, v_BLD, r_BLD = at_least_float32(k_BLD), at_least_float32(v_BLD), jax.nn.sigmoid(r_BLD)
         decay_D = parameter(self, "decay", (D,), "hidden", PerChannel(_decay, cfg.depth), "vector")
         bonus_D = parameter(self, "bonus", (D,), "hidden", PerChannel(_bonus, cfg.depth), "vector")
         out_DD = parameter(self, "out", (D, D), "hidden width", zeros, "hidden")
@@ -93,6 +100,7 @@ class TimeMix(nn.Module):
         wkv = on_each_device(ALGORITHMS[name], in_axes, (tokens, of_sequence))
         wkv_BLD, sums = wkv(rate_D, bonus_D.astype(v_BLD.dtype), k_BLD, v_BLD, sums, shared.mask_BL)
         y_BLD = project(r_BLD * wkv_BLD.astype(x_BLD.dtype), out_DD)
+        last_BD = last_token(x_BLD, before_BD, shared.mask_BL)
         return y_BLD, None if state is None else TimeState(last_BD, sums), shared
 
 
@@ -115,13 +123,22 @@ class ChannelMix(nn.Module):
         value_FD = parameter(self, "value", (F, D), "hidden width", zeros, "hidden")
         receptance_DD = parameter(self, "receptance", (D, D), "width hidden", zeros, "hidden")
 
-        shifted_BLD, last_BD = token_shift(x_BLD, None if state is None else state.last_BD, shared.mask_BL)
-        hidden_BLF = project(interpolate(shifted_BLD, x_BLD, key_mix_D), key_DF)
+        before_BD = before(x_BLD, state)
+        of_key = (key_mix_D, key_DF, "width hidden")
+        of_receptance = (receptance_mix_D, receptance_DD, "width hidden")
+        hidden_BLF, receptance_BLD = project_mixed(
+            _interpolation, x_BLD, before_BD, shared.mask_BL, of_key, of_receptance
+        )
         hidden_BLF = constrain(jnp.square(jax.nn.relu(hidden_BLF)), "batch length hidden")
-        receptance_BLD = project(interpolate(shifted_BLD, x_BLD, receptance_mix_D), receptance_DD)
         r_BLD = jax.nn.sigmoid(constrain(receptance_BLD, "batch length hidden"))
         y_BLD = r_BLD * project(hidden_BLF, value_FD)
+        last_BD = last_token(x_BLD, before_BD, shared.mask_BL)
         return y_BLD, None if state is None else ChannelState(last_BD), shared
+
+
+def _interpolation(x_BLD: jax.Array, before_BLD: jax.Array, share_D: jax.Array) -> jax.Array:
+    """As RWKV-4 counts the share: of the token, the rest being its predecessor's."""
+    return interpolate(before_BLD, x_BLD, share_D)
 
 
 def sequential_wkv(

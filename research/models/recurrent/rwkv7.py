@@ -20,7 +20,7 @@ from research.config import ModelConfig
 from research.models.algorithms import algorithm
 from research.models.layers import Initializer, Shared, Uniform, at_least_float32, ones, parameter, project, zeros
 from research.models.recurrent import delta_rule
-from research.models.recurrent.token_shift import Orthogonal, PerChannel, interpolate, token_shift
+from research.models.recurrent.token_shift import Orthogonal, PerChannel, before, interpolate, last_token, project_mixed
 from research.sharding import constrain
 
 SLOWEST_DECAY = math.exp(-0.5)  # a token's decay lies between exp(-SLOWEST_DECAY) and 1
@@ -114,51 +114,67 @@ class TimeMix(nn.Module):
     def __call__(
         self, x_BLD: jax.Array, state: TimeState | None, shared: Shared
     ) -> tuple[jax.Array, TimeState | None, Shared]:
-        cfg, D = self.config.rwkv7, x_BLD.shape[-1]
-        K, ranks = cfg.head_dim, cfg.ranks(D)
-        shifted_BLD, last_BD = token_shift(x_BLD, None if state is None else state.last_BD, shared.mask_BL)
-
-        def mixed(name: str, power: float) -> jax.Array:
-            share_D = parameter(
-                self, f"{name}_mix", (D,), "width", PerChannel(_Mix(power), self.config.depth), "vector"
-            )
-            return interpolate(x_BLD, shifted_BLD, share_D)
-
-        r_BLHK = self._heads("receptance", mixed("receptance", 0.2), 0.5)
-        k_BLHK = self._heads("key", mixed("key", 0.7), 0.05)
-        from_value_BLD = mixed("value", 0.7)
-        v_BLHK = self._heads("value", from_value_BLD, 0.5)
+        D, K = x_BLD.shape[-1], self.config.rwkv7.head_dim
+        before_BD = before(x_BLD, state)
+        (r_BLHK, k_BLHK, v_BLHK), narrow = self._products(x_BLD, before_BD, shared.mask_BL)
         if self.first:
             if any("rwkv7_time" in layer for layer in self.config.layers):
                 shared = shared.replace(first_value_BLD=v_BLHK.reshape(x_BLD.shape))
         else:
-            share_BLHK = self._low_rank("share", from_value_BLD, ranks.value, _identity, _Line(K, 0.73, -0.4))
+            share_BLHK = self._low_rank("share", narrow["share"], _Line(K, 0.73, -0.4))
             first_BLHK = shared.first_value_BLD.reshape(v_BLHK.shape)
             v_BLHK += (first_BLHK - v_BLHK) * jax.nn.sigmoid(share_BLHK).astype(v_BLHK.dtype)
-        decay_BLHK = self._low_rank("decay", mixed("decay", 0.9), ranks.decay, jnp.tanh, _Decay(K))
-        rate_BLHK = self._low_rank("rate", mixed("rate", 0.9), ranks.rate, _identity, _Line(K, -0.19, 0.4, 0.3))
-        gate_BLHK = self._low_rank("gate", mixed("gate", 0.2), ranks.gate, jax.nn.sigmoid, None)
+        decay_BLHK = self._low_rank("decay", jnp.tanh(narrow["decay"]), _Decay(K))
+        rate_BLHK = self._low_rank("rate", narrow["rate"], _Line(K, -0.19, 0.4, 0.3))
+        gate_BLHK = self._low_rank("gate", jax.nn.sigmoid(narrow["gate"]), None)
 
         y_BLHK, heads_BHKK = self._recur(r_BLHK, decay_BLHK, k_BLHK, v_BLHK, rate_BLHK, state, shared.mask_BL)
         out_HKD = parameter(self, "out", (D // K, K, D), "heads head_dim width", zeros, "hidden")
         y_BLD = project(y_BLHK.astype(x_BLD.dtype) * gate_BLHK, out_HKD, contracted=2)
+        last_BD = last_token(x_BLD, before_BD, shared.mask_BL)
         return y_BLD, None if state is None else TimeState(last_BD, heads_BHKK), shared
 
-    def _heads(self, name: str, x_BLD: jax.Array, bound: float) -> jax.Array:
-        """A square projection, split into heads."""
+    def _products(
+        self, x_BLD: jax.Array, before_BD: jax.Array, mask_BL: jax.Array | None
+    ) -> tuple[list[jax.Array], dict[str, jax.Array]]:
+        """Receptance, key and value (B, L, H, K), and what low ranks carry (B, L, R): each of its own interpolation."""
         D, K = x_BLD.shape[-1], self.config.rwkv7.head_dim
-        weight_DHK = parameter(self, name, (D, D // K, K), f"width {HEADS}", Uniform(bound * D**-0.5), "hidden")
-        return constrain(project(x_BLD, weight_DHK), f"batch length {HEADS}")
+        ranks = self.config.rwkv7.ranks(D)
 
-    def _low_rank(
-        self, name: str, x_BLD: jax.Array, rank: int, activation: Callable, bias: Callable | None
-    ) -> jax.Array:
-        """up(activation(down(x))) + bias, split into heads; starts as the bias alone."""
-        D, K = x_BLD.shape[-1], self.config.rwkv7.head_dim
-        down_DR = parameter(self, f"{name}_down", (D, rank), "width rank", zeros, "low_rank")
+        def share(name: str, power: float) -> jax.Array:
+            return parameter(self, f"{name}_mix", (D,), "width", PerChannel(_Mix(power), self.config.depth), "vector")
+
+        def of_heads(name: str, share_D: jax.Array, bound: float) -> tuple[jax.Array, jax.Array, str]:
+            axes, init = f"width {HEADS}", Uniform(bound * D**-0.5)
+            return share_D, parameter(self, name, (D, D // K, K), axes, init, "hidden"), axes
+
+        def down(name: str, share_D: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, str]:
+            axes = "width hidden"
+            return share_D, parameter(self, f"{name}_down", (D, rank), axes, zeros, "low_rank"), axes
+
+        value_share_D = share("value", 0.7)
+        wide = (
+            of_heads("receptance", share("receptance", 0.2), 0.5),
+            of_heads("key", share("key", 0.7), 0.05),
+            of_heads("value", value_share_D, 0.5),
+        )
+        narrow = {
+            "decay": down("decay", share("decay", 0.9), ranks.decay),
+            "rate": down("rate", share("rate", 0.9), ranks.rate),
+            "gate": down("gate", share("gate", 0.2), ranks.gate),
+        }
+        if not self.first:
+            narrow["share"] = down("share", value_share_D, ranks.value)
+        products = project_mixed(interpolate, x_BLD, before_BD, mask_BL, *wide, *narrow.values())
+        heads = [constrain(product_BLHK, f"batch length {HEADS}") for product_BLHK in products[:3]]
+        return heads, dict(zip(narrow, products[3:]))
+
+    def _low_rank(self, name: str, x_BLR: jax.Array, bias: Callable | None) -> jax.Array:
+        """x up + bias, split into heads; starts as the bias alone."""
+        D, K, rank = self.config.width, self.config.rwkv7.head_dim, x_BLR.shape[-1]
         up_init = Orthogonal(0.1 * math.sqrt(max(1.0, rank / D)))
         up_RHK = parameter(self, f"{name}_up", (rank, D // K, K), f"rank {HEADS}", up_init, "low_rank")
-        y_BLHK = constrain(project(activation(project(x_BLD, down_DR)), up_RHK), f"batch length {HEADS}")
+        y_BLHK = constrain(project(constrain(x_BLR, "batch length"), up_RHK), f"batch length {HEADS}")
         if bias is None:
             return y_BLHK
         y_BLHK = at_least_float32(y_BLHK)  # a decay's distance from 1 is lost in a type with fewer digits
@@ -202,10 +218,6 @@ class TimeMix(nn.Module):
         return y + bonus * v, heads_BHKK
 
 
-def _identity(x: jax.Array) -> jax.Array:
-    return x
-
-
 def _unit(x: jax.Array) -> jax.Array:
     """x / max(|x|, 1e-12) over the last axis, as torch normalises."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
@@ -226,9 +238,11 @@ class ChannelMix(nn.Module):
         mix_D = parameter(self, "key_mix", (D,), "width", PerChannel(_channel_mix, self.config.depth), "vector")
         key_DF = parameter(self, "key", (D, F), "width hidden", Uniform(0.5 * D**-0.5), "hidden")
         value_FD = parameter(self, "value", (F, D), "hidden width", zeros, "hidden")
-        shifted_BLD, last_BD = token_shift(x_BLD, None if state is None else state.last_BD, shared.mask_BL)
-        hidden_BLF = project(interpolate(x_BLD, shifted_BLD, mix_D), key_DF)
+        before_BD = before(x_BLD, state)
+        of_key = (mix_D, key_DF, "width hidden")
+        (hidden_BLF,) = project_mixed(interpolate, x_BLD, before_BD, shared.mask_BL, of_key)
         hidden_BLF = constrain(jnp.square(jax.nn.relu(hidden_BLF)), "batch length hidden")
+        last_BD = last_token(x_BLD, before_BD, shared.mask_BL)
         return project(hidden_BLF, value_FD), None if state is None else ChannelState(last_BD), shared
 
 

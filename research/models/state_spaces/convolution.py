@@ -22,19 +22,18 @@ class CausalConvolution(nn.Module):
     taps: int
     layer: int
     bias: bool = True
-    axis: str = "inner"  # logical axis of the channels
 
     @nn.compact
     def __call__(
         self, x_BLP: jax.Array, state_BWP: jax.Array | None, mask_BL: jax.Array | None
     ) -> tuple[jax.Array, jax.Array | None]:
         P, init = x_BLP.shape[-1], Uniform(self.taps**-0.5)
-        kernel_WP = parameter(self, "kernel", (self.taps, P), f"taps {self.axis}", init, "kernel")
+        kernel_WP = parameter(self, "kernel", (self.taps, P), "taps inner", init, "kernel")
         if mask_BL is not None:
             x_BLP = jnp.where(mask_BL[:, :, None], x_BLP, 0)
         y_BLP, before_BSP = convolve(x_BLP, kernel_WP, state_BWP)
         if self.bias:
-            bias_P = parameter(self, "bias", (P,), self.axis, init, "vector")
+            bias_P = parameter(self, "bias", (P,), "inner", init, "vector")
             y_BLP = along_last(jnp.add, y_BLP, bias_P)
         if mask_BL is not None:
             y_BLP = jnp.where(mask_BL[:, :, None], y_BLP, 0)

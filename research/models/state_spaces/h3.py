@@ -21,6 +21,7 @@ from research.models.layers import (
     at_least_float32,
     parameter,
     project,
+    project_each,
     zeros,
 )
 from research.models.state_spaces import ssm_kernel
@@ -64,7 +65,7 @@ class H3(nn.Module):
     ) -> tuple[jax.Array, H3State | None, Shared]:
         D, K = self.config.width, self.config.h3.head_dim
         heads = D // K, K
-        q_BLHK, k_BLHK, v_BLHK = (self._projected(name, x_BLD, heads) for name in ("query", "key", "value"))
+        q_BLHK, k_BLHK, v_BLHK = self._projected(x_BLD, heads)
         if shared.mask_BL is not None:  # after the projections, whose biases padding would carry into the states
             k_BLHK, v_BLHK = (jnp.where(shared.mask_BL[:, :, None, None], x, 0) for x in (k_BLHK, v_BLHK))
         shift_BHKN, diagonal_BHKKN = (None, None) if state is None else (state.shift_BHKN, state.diagonal_BHKKN)
@@ -79,12 +80,16 @@ class H3(nn.Module):
         y_BLD = along_last(jnp.add, project(y_BLHK, out_HKD, contracted=2), bias_D)
         return y_BLD, None if state is None else H3State(shift_BHKN, diagonal_BHKKN), shared
 
-    def _projected(self, name: str, x_BLD: jax.Array, heads: tuple[int, int]) -> jax.Array:
-        D = self.config.width
-        weight_DHK = parameter(self, name, (D, *heads), "width heads head_dim", Normal(D**-0.5), "hidden")
-        bias_HK = parameter(self, f"{name}_bias", heads, "heads head_dim", zeros, "vector")
-        projected_BLHK = project(x_BLD, weight_DHK) + bias_HK.astype(x_BLD.dtype)[None, None]
-        return constrain(projected_BLHK, "batch length heads head_dim")
+    def _projected(self, x_BLD: jax.Array, heads: tuple[int, int]) -> list[jax.Array]:
+        """Queries, keys and values, (B, L, H, K) each."""
+        D, names, axes = self.config.width, ("query", "key", "value"), "width heads head_dim"
+        weights = ((parameter(self, name, (D, *heads), axes, Normal(D**-0.5), "hidden"), axes) for name in names)
+        projected = []
+        for name, of_name_BLHK in zip(names, project_each(x_BLD, *weights)):
+            bias_HK = parameter(self, f"{name}_bias", heads, "heads head_dim", zeros, "vector")
+            of_name_BLHK += bias_HK.astype(x_BLD.dtype)[None, None]
+            projected.append(constrain(of_name_BLHK, "batch length heads head_dim"))
+        return projected
 
     def _shifted(
         self, k_BLHK: jax.Array, state_BHKN: jax.Array | None, mask_BL: jax.Array | None

@@ -23,6 +23,7 @@ from research.models.layers import (
     ones,
     parameter,
     project,
+    project_each,
 )
 from research.models.state_spaces import convolution
 from research.models.state_spaces.convolution import CausalConvolution
@@ -66,8 +67,9 @@ class Mamba(nn.Module):
         out_PD = parameter(self, "out", (P, D), "inner width", out_init, "hidden")
 
         before = init_state(self.config, x_BLD.shape[0], 0) if state is None else state
+        input_BLP, gate_BLP = project_each(x_BLD, (input_DP, "width inner"), (gate_DP, "width inner"))
         convolved_BLP, conv_BWP = CausalConvolution(cfg.conv_width, self.layer, name="conv")(
-            project(x_BLD, input_DP), None if state is None else state.conv_BWP, shared.mask_BL
+            input_BLP, None if state is None else state.conv_BWP, shared.mask_BL
         )
         convolved_BLP = constrain(jax.nn.silu(convolved_BLP), "batch length inner")
         dt_BLP, B_BLN, C_BLN = self._selection(convolved_BLP, shared.mask_BL)
@@ -77,7 +79,7 @@ class Mamba(nn.Module):
             convolved_BLP, dt_BLP, A_NP, B_BLN, C_BLN, before.scan_BNP,
         )  # fmt: skip
         y_BLP = y_BLP.astype(x_BLD.dtype) + along_last(jnp.multiply, convolved_BLP, skip_P)
-        y_BLP = constrain(y_BLP * jax.nn.silu(project(x_BLD, gate_DP)), "batch length inner")
+        y_BLP = constrain(y_BLP * jax.nn.silu(gate_BLP), "batch length inner")
         state = None if state is None else MambaState(conv_BWP, scan_BNP)
         return project(y_BLP, out_PD), state, shared
 

@@ -24,6 +24,7 @@ from research.models.layers import (
     ones,
     parameter,
     project,
+    project_each,
 )
 from research.models.state_spaces import convolution
 from research.models.state_spaces.convolution import CausalConvolution
@@ -63,7 +64,6 @@ class Mamba2(nn.Module):
     ) -> tuple[jax.Array, Mamba2State | None, Shared]:
         cfg, D = self.config.mamba2, self.config.width
         P, H = cfg.inner(D), cfg.heads(D)
-        gate_DP = parameter(self, "gate", (D, P), "width inner", Uniform(D**-0.5), "hidden")
         A_log_H = parameter(self, "A_log", (H,), "heads", LogUniformA(), "vector")
         skip_H = parameter(self, "skip", (H,), "heads", ones, "vector")
         gain_P = parameter(self, "gain", (P,), "inner", ones, "vector")
@@ -71,15 +71,16 @@ class Mamba2(nn.Module):
         out_PD = parameter(self, "out", (P, D), "inner width", out_init, "hidden")
 
         before = init_state(self.config, x_BLD.shape[0], 0) if state is None else state
-        input_BLHK, B_BLGN, C_BLGN, conv_states = self._convolved(x_BLD, state, shared.mask_BL)
-        dt_BLH = self._dt(x_BLD, shared.mask_BL)
+        input_BLP, selection_BLC, gate_BLP, dt_BLH = self._projected(x_BLD)
+        input_BLHK, B_BLGN, C_BLGN, conv_states = self._convolved(input_BLP, selection_BLC, state, shared.mask_BL)
+        dt_BLH = self._steps(dt_BLH, shared.mask_BL)
         A_H = -jnp.exp(A_log_H.astype(before.scan_BGNM.dtype))
         y_BLHK, scan_BGNM = ssd(
             algorithm(self.config, "mamba2"), cfg.chunk,
             input_BLHK, dt_BLH, A_H, B_BLGN, C_BLGN, before.scan_BGNM,
         )  # fmt: skip
         y_BLHK = y_BLHK.astype(x_BLD.dtype) + input_BLHK * skip_H.astype(x_BLD.dtype)[None, None, :, None]
-        y_BLP = y_BLHK.reshape(*x_BLD.shape[:2], P) * jax.nn.silu(project(x_BLD, gate_DP))
+        y_BLP = y_BLHK.reshape(*x_BLD.shape[:2], P) * jax.nn.silu(gate_BLP)
         by_group_BLGM = y_BLP.reshape(*x_BLD.shape[:2], cfg.groups, P // cfg.groups)
         normed_BLGM = RMSNorm(self.config.norm_epsilon, "inner", learned=False, name="norm")(by_group_BLGM)
         y_BLP = along_last(jnp.multiply, normed_BLGM.reshape(y_BLP.shape), gain_P)
@@ -87,32 +88,38 @@ class Mamba2(nn.Module):
         state = None if state is None else Mamba2State(*conv_states, scan_BGNM)
         return project(y_BLP, out_PD), state, shared
 
+    def _projected(self, x_BLD: jax.Array) -> tuple[jax.Array, ...]:
+        """What the scan reads (B, L, P), B and C (B, L, 2GN), the gate (B, L, P) and the steps (B, L, H), all raw."""
+        cfg, D = self.config.mamba2, self.config.width
+        P, C = cfg.inner(D), 2 * cfg.groups * cfg.state_size
+        sizes = {"input": (P, "width inner"), "selection": (C, "width inner"), "gate": (P, "width inner")}
+        sizes["dt"] = (cfg.heads(D), "width heads")
+        init = Uniform(D**-0.5)
+        weights = ((parameter(self, name, (D, n), axes, init, "hidden"), axes) for name, (n, axes) in sizes.items())
+        return project_each(x_BLD, *weights)
+
     def _convolved(
-        self, x_BLD: jax.Array, state: Mamba2State | None, mask_BL: jax.Array | None
+        self, input_BLP: jax.Array, selection_BLC: jax.Array, state: Mamba2State | None, mask_BL: jax.Array | None
     ) -> tuple[jax.Array, jax.Array, jax.Array, tuple]:
         """(input_BLHK, B_BLGN, C_BLGN, the states of both convolutions)."""
         cfg, D = self.config.mamba2, self.config.width
-        B, L, P, G, N = *x_BLD.shape[:2], cfg.inner(D), cfg.groups, cfg.state_size
-        init = Uniform(D**-0.5)
-        input_DP = parameter(self, "input", (D, P), "width inner", init, "hidden")
-        selection_DC = parameter(self, "selection", (D, 2 * G * N), "width state", init, "hidden")
+        B, L, G, N = *input_BLP.shape[:2], cfg.groups, cfg.state_size
         input_BLP, conv_input = CausalConvolution(cfg.conv_width, self.layer, name="conv_input")(
-            project(x_BLD, input_DP), None if state is None else state.conv_input_BWP, mask_BL
+            input_BLP, None if state is None else state.conv_input_BWP, mask_BL
         )
-        selection_BLC, conv_selection = CausalConvolution(
-            cfg.conv_width, self.layer, axis="state", name="conv_selection"
-        )(project(x_BLD, selection_DC), None if state is None else state.conv_selection_BWC, mask_BL)
+        selection_BLC, conv_selection = CausalConvolution(cfg.conv_width, self.layer, name="conv_selection")(
+            selection_BLC, None if state is None else state.conv_selection_BWC, mask_BL
+        )
+        selection_BLC = constrain(selection_BLC, "batch length state")  # split no more: all heads of a group read them
         input_BLHK = jax.nn.silu(input_BLP).reshape(B, L, cfg.heads(D), cfg.head_dim)
         input_BLHK = constrain(input_BLHK, "batch length heads head_dim")
         selection_BLGN = jax.nn.silu(selection_BLC).reshape(B, L, 2 * G, N)
         return input_BLHK, selection_BLGN[:, :, :G], selection_BLGN[:, :, G:], (conv_input, conv_selection)
 
-    def _dt(self, x_BLD: jax.Array, mask_BL: jax.Array | None) -> jax.Array:
-        """dt_BLH, float32, and 0 at padding."""
-        D, H = self.config.width, self.config.mamba2.heads(self.config.width)
-        dt_DH = parameter(self, "dt", (D, H), "width heads", Uniform(D**-0.5), "hidden")
-        bias_H = parameter(self, "dt_bias", (H,), "heads", DtBias(), "vector")
-        dt_BLH = jax.nn.softplus(along_last(jnp.add, at_least_float32(project(x_BLD, dt_DH)), bias_H))
+    def _steps(self, dt_BLH: jax.Array, mask_BL: jax.Array | None) -> jax.Array:
+        """dt_BLH, positive, float32, and 0 at padding."""
+        bias_H = parameter(self, "dt_bias", dt_BLH.shape[2:], "heads", DtBias(), "vector")
+        dt_BLH = jax.nn.softplus(along_last(jnp.add, at_least_float32(dt_BLH), bias_H))
         return dt_BLH if mask_BL is None else jnp.where(mask_BL[:, :, None], dt_BLH, 0)
 
 
