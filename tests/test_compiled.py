@@ -209,6 +209,15 @@ def test_what_a_tpus_compiler_writes_differently():
     assert (cost.unknown_loops, cost.unread) == ((), {"tpu_custom_call": 1})
 
 
+def test_a_kernel_counts_what_it_states():
+    """As Pallas has it written into the call's configuration, here of two products of 2 x 128 x 64 x 32."""
+    target = 'custom_call_target="tpu_custom_call"'
+    stated = ', backend_config={"custom_call_config":{"body":"TUw=","cost_estimate":{"flops":"1048576"}}}'
+    cost = hlo_cost(TPU_TEXT.replace(target, target + stated))
+    assert cost.matmul_flops == hlo_cost(TPU_TEXT).matmul_flops + 2 * 2 * 128 * 64 * 32
+    assert cost.unread == {}
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

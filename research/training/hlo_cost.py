@@ -37,9 +37,10 @@ MATMULS, FFTS, TRANSCENDENTALS = (
 class HloCost(NamedTuple):
     """Counts of one execution on one device; of branches, each count is that of the dearest.
 
-    matmul_flops: 2 for each multiply-add of dots and convolutions, complex ones too. fft_flops: 5 n log2 n for each
-    transform of n complex numbers, half of it for real ones (the convention of FFTW's benchmarks). transcendentals:
-    elements of exponentials, logarithms, sines and the like, without roots.
+    matmul_flops: 2 for each multiply-add of dots and convolutions, complex ones too, and what a kernel states that it
+    executes (Pallas' cost_estimate; megablox: of all its rows). fft_flops: 5 n log2 n for each transform of n complex
+    numbers, half of it for real ones (the convention of FFTW's benchmarks). transcendentals: elements of exponentials,
+    logarithms, sines and the like, without roots.
     collective_bytes, collectives: bytes by kind, and how many are executed. unknown_loops: loops around products or
     collectives that count once for want of their length. unread: operations that may multiply matrices and whose work
     the text does not tell (custom calls, ragged dots), and how often each is executed.
@@ -159,6 +160,9 @@ def _own(instruction: Instruction, computation: Computation, chains: set) -> Cou
         return Counter({(TRANSCENDENTALS,): math.prod(instruction.shapes[0][1])})
     if opcode not in ("custom-call", "ragged-dot"):
         return Counter()
+    stated = _attribute(instruction, r'"cost_estimate":\{"flops":"(\d+)"')
+    if stated is not None:
+        return Counter({(MATMULS,): int(stated)})
     what = _attribute(instruction, r'custom_call_target="([^"]*)"') or opcode
     return Counter() if what in NO_PRODUCTS else Counter({("unread", what): 1})
 
