@@ -8,6 +8,7 @@ from functools import cache
 import jax
 import numpy as np
 import optax
+from mesh_traffic import least_bytes, traffic_bytes
 from synthetic_tokens import VOCAB, synthetic_examples, tiny_run
 
 from research.config import (
@@ -89,11 +90,8 @@ ARCHITECTURES: dict[str, dict] = {  # name -> what it changes of MODEL
 MESHES: dict[str, dict[str, int]] = {
     "data8": {"data": 8},
     "fsdp8": {"fsdp": 8},
-    "tensor2": {"tensor": 2},
     "tensor4": {"tensor": 4},
-    "expert2": {"expert": 2},
     "expert4": {"expert": 4},
-    "sequence2": {"sequence": 2},
     "sequence4": {"sequence": 4},
     "data2 fsdp2 tensor2": {"data": 2, "fsdp": 2, "tensor": 2},
     "fsdp2 tensor2 expert2": {"fsdp": 2, "tensor": 2, "expert": 2},
@@ -102,6 +100,9 @@ MESHES: dict[str, dict[str, int]] = {
 MOST_LOSS, MOST_GRADIENT, MOST_PRODUCTS = 1e-6, 1e-5, 1.1  # of a cell that works
 # On one device, too, float32 gradients of the step of the dplr kernel are off by 3e-5 from those in float64.
 ROUNDING = {"s4": 1e-4}
+MOST_TRAFFIC = 1.5
+# Each device makes the kernels of its channels, however few of the sequences it has.
+KERNELS_BESIDES_TOKENS = ("s4", "s4d")
 MOST_OTHERS = 1.25  # what is fused, and so computed again, differs from program to program by a tenth or two
 
 
@@ -111,7 +112,9 @@ class Cell:
 
     loss, gradient: relative to one device's, the latter the worst entry of any leaf relative to the leaf's largest.
     products, others: a device's matrix products over its share of one device's, and the same of its transcendental
-    functions or transforms, whichever is larger; bounds from neither side where a loop's length is unknown.
+    functions (without those of kernels) or transforms, whichever is larger; bounds from neither side where a loop's
+    length is unknown.
+    traffic: the bytes of a device's collectives over the least of the mesh (mesh_traffic.py).
     """
 
     loss: float
@@ -119,7 +122,7 @@ class Cell:
     products: float
     others: float
     unknown_loops: int
-    collective_bytes: dict[str, int]  # of one device and step
+    traffic: float
     replications: int  # "Involuntary full rematerialization"
     most_gradient: float = MOST_GRADIENT
 
@@ -131,6 +134,7 @@ class Cell:
             f"gradient off by {self.gradient:.0e}": not self.gradient <= self.most_gradient,
             f"{self.products:.2f} times its share of matrix products": self.products > MOST_PRODUCTS,
             f"{self.others:.2f} times its share of other work": self.others > MOST_OTHERS,
+            f"{self.traffic:.1f} times the least traffic": self.traffic > MOST_TRAFFIC,
             f"{self.unknown_loops} loops of unknown length": self.unknown_loops > 0,
             f"{self.replications} involuntary full rematerializations": self.replications > 0,
         }
@@ -162,13 +166,14 @@ def cell(architecture: str, mesh: str) -> Cell:
         whole = getattr(reference.cost, count)
         return devices * getattr(found.cost, count) / whole if whole else 0.0
 
+    makes_kernels = architecture in KERNELS_BESIDES_TOKENS
     return Cell(
         loss=abs(found.loss - reference.loss) / abs(reference.loss),
         gradient=float(np.max(differences)),
         products=over_share("matmul_flops"),
-        others=max(over_share("transcendentals"), over_share("fft_flops")),
+        others=max(0.0 if makes_kernels else over_share("transcendentals"), over_share("fft_flops")),
         unknown_loops=len(found.cost.unknown_loops),
-        collective_bytes=dict(found.cost.collective_bytes),
+        traffic=traffic_bytes(found.cost.collective_bytes) / least_bytes(run_of(architecture), MESHES[mesh]),
         replications=found.replications,
         most_gradient=ROUNDING.get(architecture, MOST_GRADIENT),
     )

@@ -33,7 +33,7 @@ def written(found: Cell | str) -> str:
         kind = found.partition(":")[0]
         return kind if kind == "refused" else f"**{kind}**"
     unknown = "?" if found.unknown_loops else ""
-    text = f"{found.products:.2f}{unknown}/{found.others:.2f}, {sum(found.collective_bytes.values()) / 2**20:.1f}"
+    text = f"{found.products:.2f}{unknown}/{found.others:.2f}/{found.traffic:.1f}"
     return f"**{text}**" if found.faults else text
 
 
