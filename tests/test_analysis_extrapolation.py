@@ -262,6 +262,12 @@ def test_hyperparameters_are_read_at_the_optimum(study):
     assert best.hyperparameters["learning_rate"].contains(2.0 * true_params**-0.7 * (1e13 / 6 / true_params) ** 0.3)
     assert best.hyperparameters["batch_tokens"].contains(0.5 * 1e13**0.4)
     assert not any(reached.warning for reached in best.hyperparameter_reach.values())
+    valleys = optimum(study, 1e13, approach=2, hyperparameters=(rate, batch))
+    assert valleys.params.value != pytest.approx(best.params.value, rel=1e-3)  # else the next line could not fail
+    at = {"params": valleys.params.value, "tokens": valleys.tokens.value}
+    assert valleys.hyperparameters["learning_rate"].value == pytest.approx(rate.at(at, 0.9).value, rel=1e-9)
+    assert valleys.hyperparameters["learning_rate"].contains(best.hyperparameters["learning_rate"].value)
+    assert valleys.hyperparameters["batch_tokens"].value == best.hyperparameters["batch_tokens"].value  # flops alone
     far = optimum(study, 6e18, hyperparameters=(rate, batch))  # the largest fitted is 6 * 1e7 * 1e9
     reached = far.hyperparameter_reach
     assert "extrapolates 100 times beyond the fitted flops, more than 10" in reached["batch_tokens"].warning

@@ -50,7 +50,10 @@ def test_laws_of_optima_are_fitted_and_have_no_optima_of_their_own(best, tmp_pat
 def test_the_optima_are_read_at_compute_optimal_runs(best, tmp_path, capsys):
     planted_table().to_csv(tmp_path / "runs.csv", index=False)
     run(fit, tmp_path / "runs.csv", *FEW, "--hyperparameters", f"batch_tokens_tokens={best}")
-    assert "batch_tokens (tokens)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "(batch_tokens) are read at the optimum of the approach that heads their column" in " ".join(shown.split())
+    rows = [line.split() for line in shown.splitlines() if "batch_tokens (tokens)" in line]
+    assert len(rows) == 3 and all(float(by_2) != float(by_3) for *_, by_2, by_3 in rows)
 
 
 def test_a_small_number_keeps_its_digits(best, tmp_path, capsys):

@@ -54,7 +54,7 @@ class Asked:
     given: Annotated[Assignments, tyro.conf.arg(metavar="NAME=VALUE")] = ()
     """Values of the law's inputs besides params and tokens, at which optima are taken."""
     hyperparameters: Annotated[Assignments, tyro.conf.arg(metavar="LAW=TABLE")] = ()
-    """Laws of params and tokens fitted to tables of their own, read at each optimum."""
+    """Laws of params and tokens fitted to tables of their own, read at the optima of each approach."""
     target_loss: float | None = None
     """Quality in nats per token for which the cheapest run is found, training and serving together."""
     inference_tokens: float | None = None

@@ -98,12 +98,16 @@ def optima_section(
         ),
     ]  # fmt: skip
     lines += approach_2
+    read = ", ".join(dict.fromkeys(name for best in optima for name in best.hyperparameters))
+    if read:
+        where = "the optimum of the approach that heads their column" if len(approaches) > 1 else "approach 3's optimum"
+        lines.append(f"Hyperparameters ({read}) are read at {where}.")
     lines += [Strong("Read the caveats of the law above: they are these intervals' too.")] if caveats else []
     rows = [row for flops in budgets for row in _optimum_rows([by.get((flops, a)) for a in approaches])]
     far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
     warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())
     warnings += tuple(
-        Strong((f"{name} at ", Number(best.flops), f" FLOP {found.warning}."))
+        Strong((f"{name} at approach {best.approach}'s optimum of ", Number(best.flops), f" FLOP {found.warning}."))
         for best in optima
         for name, found in best.hyperparameter_reach.items()
         if found.warning
@@ -153,10 +157,8 @@ def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ..
     }
     for name in dict.fromkeys(name for best in present for name in best.hyperparameters):
         quantities[with_unit(name)] = [best and best.hyperparameters.get(name) for best in found]
-    read = {name for best in present for name in map(with_unit, best.hyperparameters)}
     for name, intervals in quantities.items():
-        none = "read by approach 3 alone" if name in read else "not fitted"
-        cells = (none if interval is None else span(interval) for interval in intervals)
+        cells = ("not fitted" if interval is None else span(interval) for interval in intervals)
         yield (Number(flops), Strong(beyond) if reach.warning else beyond, name, *cells)
 
 

@@ -155,9 +155,9 @@ def study_report(
 
     Optima are taken at 1, 10 and 100 times the largest fitted budget, at `budgets` (FLOP) and at the prediction's.
     rule: another way of counting FLOPs than the table's, under which approach 2 does not hold. hyperparameters: laws
-    read at each optimum. served: (loss in nats per token, tokens served) of the run that is cheapest over its life.
-    Raises FitError for a budget, loss or number of tokens that is not positive, and where one of these is asked for
-    of a study that has no optima.
+    read at each approach's optima. served: (loss in nats per token, tokens served) of the run that is cheapest over
+    its life. Raises FitError for a budget, loss or number of tokens that is not positive, and where one of these is
+    asked for of a study that has no optima.
     """
     if study.optima_note and (budgets or hyperparameters or served is not None):
         raise FitError(study.optima_note)
@@ -194,7 +194,7 @@ def _frontier(
     flops = sorted({*(factor * study.largest_flops for factor in (1, 10, 100)), *asked})
     approaches = (2, 3) if study.isoflop is not None and rule in (None, study.flop_rule) else (3,)
     optima = tuple(
-        optimum(study, budget, approach=a, rule=rule, hyperparameters=hyperparameters if a == 3 else ())
+        optimum(study, budget, approach=a, rule=rule, hyperparameters=hyperparameters)
         for budget in flops
         for a in approaches
     )

@@ -26,9 +26,9 @@ DEPARTURES = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)
 class Optimum:
     """The compute-optimal run at a budget, under `rule`.
 
-    loss_nats is None where approach 2 has no loss frontier. hyperparameters: what each hyperparameter law says at this
-    params and tokens, by the name of its output (learning_rate, batch_tokens, ...); hyperparameter_reach: how far that
-    is from what the law was fitted to.
+    loss_nats is None where approach 2 has no loss frontier. hyperparameters: what each hyperparameter law says at these
+    params and tokens, so that they are this approach's; by the name of its output (learning_rate, batch_tokens, ...).
+    hyperparameter_reach: how far that is from what the law was fitted to.
     """
 
     flops: float
@@ -89,7 +89,7 @@ def optimum(
     """Compute-optimal params, tokens and loss at a budget, under the table's own way of counting FLOPs or `rule`.
 
     approach 3 minimises the parametric law along the budget; 2 reads the power laws of the valleys, which know the
-    table's counting alone. hyperparameters: fitted laws of params, tokens or flops, read at the optimum.
+    table's counting alone. hyperparameters: fitted laws of params, tokens or flops, read at this approach's optimum.
     Raises FitError when the study has no such approach, or for a budget that is not positive; TableError for one that
     is none.
     """
@@ -97,11 +97,10 @@ def optimum(
     if approach == 2:
         if rule is not None and rule != study.flop_rule:
             raise FitError("rule: approach 2 holds under the table's own FLOPs. Fix: ask approach 3.")
-        return _by_valleys(study, flops)
+        return _by_valleys(study, flops, hyperparameters)
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     params, tokens, loss = efficient_runs(law, values, rule, flops)
-    at = {"params": params, "tokens": tokens, "flops": np.full(len(params), flops)}
-    read = {one.fit.law.output: _read(study, one, at) for one in hyperparameters}
+    drawn = slice(1 + len(study.law.draws))  # not the jackknife, which the draws of another law have no part in
     return Optimum(
         flops,
         rule,
@@ -112,8 +111,7 @@ def optimum(
         interval_at(study, tokens / params),
         interval_at(study, loss),
         reach(study, {**study.given, "params": params[0], "tokens": tokens[0]}),
-        {name: interval for name, (interval, _) in read.items()},
-        {name: far for name, (_, far) in read.items()},
+        *_read(study, hyperparameters, _inputs(flops, params[drawn], tokens[drawn]), bool(study.undetermined)),
     )
 
 
@@ -201,34 +199,56 @@ def interval_at(study: Study, found: np.ndarray) -> Interval:
     return bca_interval(float(found[0]), draws, jackknife, study.level)
 
 
-def _by_valleys(study: Study, flops: float) -> Optimum:
+def _by_valleys(study: Study, flops: float, hyperparameters: Sequence[Estimate]) -> Optimum:
     if study.isoflop is None:
         raise FitError(f"approach = 2: not fitted. Reason: {study.isoflop_note}")
-    of_params, of_tokens, of_loss = study.isoflop.params, study.isoflop.tokens, study.isoflop.loss
-    params, tokens = of_params.at(flops, study.level), of_tokens.at(flops, study.level)
-    drawn = of_tokens.drawn_at(flops) / of_params.drawn_at(flops)
-    ratio = percentile_interval(tokens.value / params.value, drawn, study.level)
-    loss = of_loss.at({"flops": flops}, study.level) if of_loss else None
-    far = Reach(flops / study.largest_flops, "compute", study.far_factor)
-    return Optimum(flops, study.flop_rule, 2, study.level, params, tokens, ratio, loss, far)
+    of_loss, level = study.isoflop.loss, study.level
+    params, tokens = (
+        np.concatenate([[law.at(flops, level).value], law.drawn_at(flops)])
+        for law in (study.isoflop.params, study.isoflop.tokens)
+    )
+    return Optimum(
+        flops,
+        study.flop_rule,
+        2,
+        level,
+        *(percentile_interval(found[0], found[1:], level) for found in (params, tokens, tokens / params)),
+        of_loss.at({"flops": flops}, level) if of_loss else None,
+        Reach(flops / study.largest_flops, "compute", study.far_factor),
+        *_read(study, hyperparameters, _inputs(flops, params, tokens), undetermined=False),
+    )
 
 
-def _read(study: Study, estimate: Estimate, at: Mapping[str, np.ndarray]) -> tuple[Interval, Reach]:
-    """A hyperparameter law at the optimum: its draws are paired with those of the optimum, which are independent."""
-    law, draws = estimate.fit.law, len(study.law.draws)
-    unknown = set(law.inputs) - set(at)
-    if unknown:
-        raise FitError(
-            f"law = {law.name!r}: needs {sorted(unknown)[0]!r}, which an optimum does not have. Fix: use a law of "
-            "params, tokens and flops."
+def _inputs(flops: float, params: np.ndarray, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    return {"params": params, "tokens": tokens, "flops": np.full(len(params), flops)}
+
+
+def _read(
+    study: Study, laws: Sequence[Estimate], at: Mapping[str, np.ndarray], undetermined: bool
+) -> tuple[dict[str, Interval], dict[str, Reach]]:
+    """What hyperparameter laws say at an optimum, and how far that is from what they were fitted to.
+
+    at: the optimum, then its draws (1 + draws,), with which a law's own are paired: they are independent.
+    """
+    intervals, reaches = {}, {}
+    for one in laws:
+        law, draws = one.fit.law, one.draws[np.arange(len(at["flops"]) - 1) % len(one.draws)]
+        unknown = set(law.inputs) - set(at)
+        if unknown:
+            raise FitError(
+                f"law = {law.name!r}: needs {sorted(unknown)[0]!r}, which an optimum does not have. Fix: use a law of "
+                "params, tokens and flops."
+            )
+        found = paired(law, np.concatenate([one.fit.array()[None], draws]), at)
+        intervals[law.output] = (
+            Interval(float(found[0]), -np.inf, np.inf, NOT_DETERMINED)
+            if undetermined
+            else percentile_interval(found[0], found[1:], study.level)
         )
-    constants = np.concatenate([estimate.fit.array()[None], estimate.draws[np.arange(draws) % len(estimate.draws)]])
-    found = paired(law, constants, {name: values[: 1 + draws] for name, values in at.items()})
-    reached = {name: at[name][0] for name in law.inputs}
-    far = furthest_outside(reached, estimate.fit.ranges, study.far_factor)
-    if study.undetermined:
-        return interval_at(study, found), far
-    return percentile_interval(found[0], found[1:], study.level), far
+        reaches[law.output] = furthest_outside(
+            {name: at[name][0] for name in law.inputs}, one.fit.ranges, study.far_factor
+        )
+    return intervals, reaches
 
 
 def _budget(study: Study, flops: float) -> float:
