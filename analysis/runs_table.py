@@ -15,11 +15,11 @@ import pandas as pd
 
 from analysis.files import write_atomically
 from analysis.lifecycle import PHASES, Status
+from analysis.tables.columns import missing_message
 from analysis.tables.files import TableError, notes_of, read_file, renumbered, with_notes, with_words, words_of
 from analysis.tables.values import Column, cell_by_cell, converted, status_of, truth_of, words_note
 
 FOREIGN = "foreign"  # experiment of runs whose table names none
-MOST_NAMED = 12  # columns that an error lists
 RELIED_ON = ("run", "experiment", "family", "status", "held_out", "budget_flops", "flops")  # what `complete` fills in
 
 COLUMNS = (
@@ -119,9 +119,7 @@ def validate(table: pd.DataFrame, required: Sequence[str] = REQUIRED) -> pd.Data
     Raises TableError for a missing required column (naming it, the columns that are there and the fix), a value that
     does not fit its column's type, an unknown status, or a run named twice.
     """
-    missing = [name for name in required if name not in table.columns]
-    if missing:
-        raise TableError(_missing_message(missing, list(table.columns), missing[0]))
+    _check_present({name: name for name in required}, table)
     table = table.copy()
     for name in table.columns:
         column = column_of(name)
@@ -148,9 +146,7 @@ def complete(frame: pd.DataFrame, required: Sequence[str] = ()) -> pd.DataFrame:
     required or relied on.
     """
     frame = _with_counts(frame, required)
-    missing = [name for name in required if name not in frame.columns]
-    if missing:
-        raise TableError(_missing_message(missing, list(frame.columns), missing[0]))
+    _check_present({name: name for name in required}, frame)
     table = renumbered(frame)
     for name in (*RELIED_ON, "params", "tokens", *required):
         if name in table.columns and isinstance(table[name], pd.DataFrame):
@@ -243,9 +239,7 @@ def adopt(
     for name in needed:
         if name not in (*columns, "flops", absent):
             raise TableError(f"columns: {name!r} is not mapped. Fix: say which column of the table holds it.")
-    missing = {name: source for name, source in columns.items() if source not in frame.columns}
-    if missing:
-        raise TableError(_missing_message(list(missing.values()), list(frame.columns), next(iter(missing))))
+    _check_present(columns, frame)
     named = pd.DataFrame({name: frame[source].to_numpy() for name, source in columns.items()})
     table = complete(with_notes(named, notes_of(frame)), [*columns, *([absent] if absent else [])])
     return table[[name for name in known if name in table.columns]]
@@ -284,6 +278,13 @@ def _converted_if_it_fits(values: pd.Series | pd.DataFrame, column: Column) -> p
         return values
 
 
+def _check_present(columns: Mapping[str, str], frame: pd.DataFrame) -> None:
+    missing = {name: source for name, source in columns.items() if source not in frame.columns}
+    if missing:
+        known = {*columns, *(column.name for column in COLUMNS)}
+        raise TableError(missing_message(missing, frame.columns, known))
+
+
 def _check_statuses(statuses: pd.Series) -> None:
     unknown = sorted(set(statuses.dropna().unique()) - set(Status))
     if unknown:
@@ -291,24 +292,3 @@ def _check_statuses(statuses: pd.Series) -> None:
             f"status = {unknown[0]!r}: must be one of {', '.join(Status)}. Fix: rename it, or drop the "
             "column (--ignore status)."
         )
-
-
-def some_of(names: Collection[object]) -> str:
-    """The first few names of a table's columns, and how many there are more."""
-    first, more = list(map(str, names))[:MOST_NAMED], max(len(names) - MOST_NAMED, 0)
-    return f"{', '.join(first) or 'none'}{f' and {more} more' if more else ''}"
-
-
-def _missing_message(missing: list[str], present: list[str], name: str) -> str:
-    """What is missing and how to map it, with the name of the schema that the first of the missing stands for."""
-    near = [
-        f"{found[0]!r} for {name!r}"
-        for name in missing
-        if (found := difflib.get_close_matches(name, [str(p) for p in present], n=1, cutoff=0.5))
-    ]
-    hint = f" (perhaps {', '.join(near)})" if near else ""
-    return (
-        f"table: missing column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}; present: "
-        f"{some_of(present)}. Fix: rename the columns, or name yours, as "
-        f"--column {name}=YOURS{hint}."
-    )

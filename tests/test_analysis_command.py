@@ -242,6 +242,8 @@ def test_a_budget_chooses_its_run(tmp_path, capsys):
         (lambda t: t, (*NAMES, "--column", "parms=N"), TableError, "column 'parms': neither of the law .* params"),
         (lambda t: t, (*NAMES, "--law", "nonsense"), LawError, "no such law"),
         (lambda t: t, (*NAMES, "--column", "flops=X"), TableError, "missing column 'X'"),
+        (lambda t: t, (*NAMES, "--ignore", "loss"), FitError, "--ignore loss: is read here. .* --column loss_nats=Y"),
+        (lambda t: t, (*NAMES, "--ignore", "los"), FitError, "--ignore los: no such column; present: .*loss.* Fix"),
         (lambda t: t, (*NAMES, "--delta", "0"), FitError, "delta = 0: must be positive"),
         (lambda t: t, (*NAMES, "--objective", "least_squares", "--delta", "1"), FitError, "least_squares has none"),
         (lambda t: t, (*NAMES, "--objective", "mse"), FitError, "objective = 'mse': must be one of huber"),

@@ -15,7 +15,7 @@ from analysis.tables.files import notes_of, read_file
 
 def test_an_error_lists_a_few_of_many_columns():
     wide = planted_table().drop(columns="tokens").assign(**{f"setting_{i}": i for i in range(40)})
-    with pytest.raises(FitError, match=r"missing column 'tokens' .*; present: run, .* and \d\d more\. Fix: ") as error:
+    with pytest.raises(FitError, match=r"missing column 'tokens' .*; present: .*, .* and \d\d others\. Fix: ") as error:
         select(CHINCHILLA, wide)
     assert "setting_20" not in str(error.value)
 

@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 from planted_tables import planted_table
 
@@ -52,8 +54,35 @@ def test_a_write_that_is_refused_leaves_the_old_file(tmp_path):
 
 def test_missing_columns_are_named_with_those_present_and_the_fix():
     table = planted_table().rename(columns={"params": "n_params", "loss_nats": "val"})
-    with pytest.raises(TableError, match=r"missing columns 'params', 'loss_nats'; present: .*n_params.*Fix: rename"):
+    with pytest.raises(TableError, match="missing columns 'params', 'loss_nats'; present: .*n_params.*Fix: add") as e:
         validate(table)
+    assert "--column params=YOURS loss_nats=YOURS (perhaps 'n_params' for 'params')" in str(e.value)
+
+
+def test_a_column_under_its_own_name_is_never_taken_for_another():
+    """The table has tokens and params: neither is offered as unique_tokens, nor is either of them to be added."""
+    with pytest.raises(TableError, match="missing column 'unique_tokens'.*=YOURS.$"):
+        complete(planted_table(), ("params", "tokens", "unique_tokens"))
+    columns = {"params": "parms", "tokens": "tokens", "loss_nats": "loss_nats"}
+    with pytest.raises(TableError, match="leave --column params=parms out, since the table has 'params', or name") as e:
+        adopt(planted_table(), columns)
+    assert "add" not in str(e.value).split("Fix: ")[1]
+
+
+def test_the_nearest_of_many_columns_are_named_and_the_others_counted():
+    wide = planted_table().rename(columns={"loss_nats": "val_loss"}).assign(**{f"setting_{i}": i for i in range(40)})
+    with pytest.raises(TableError, match=rf"present: val_loss, .* and {wide.shape[1] - 5} others\. Fix: "):
+        complete(wide, ("params", "loss_nats"))
+    # Without quotes it would seem to be there.
+    with pytest.raises(TableError, match="present: 'params ', tokens. Fix"):
+        complete(pd.DataFrame({"params ": [1e6], "tokens": [1e8]}), ("params", "tokens"))
+
+
+def test_a_parquet_file_that_has_a_column_twice_is_refused_like_text(tmp_path):
+    columns = [pyarrow.array([1e6]), pyarrow.array([2e6]), pyarrow.array([1e8])]
+    pyarrow.parquet.write_table(pyarrow.table(columns, names=["params", "params", "tokens"]), tmp_path / "runs.parquet")
+    with pytest.raises(TableError, match="column 'params' is there 2 times. Fix: keep one of them.$"):
+        read_file(tmp_path / "runs.parquet")
 
 
 @pytest.mark.parametrize(

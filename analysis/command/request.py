@@ -43,17 +43,25 @@ class Reading:
         """
         from analysis.fit import FitError
         from analysis.runs_table import RELIED_ON, adopt, complete, read_file, told_by_flops
+        from analysis.tables.columns import some_of
         from analysis.tables.units import with_stated
 
         frame = read_file(path, self.decimal)
         absent = [name for name in self.ignore if name not in frame.columns]
         if absent:
-            raise FitError(f"--ignore {absent[0]}: no such column; present: {', '.join(map(str, frame.columns))}.")
+            there = some_of(frame.columns, absent[0])
+            raise FitError(f"--ignore {absent[0]}: no such column; present: {there}. Fix: name one.")
         mapped, units = pairs("--column", self.column), numbers("--unit", self.unit)
         frame = self._chosen(frame, mapped, units).drop(columns=list(self.ignore))
         asked = {name: name for name in (*needed, *RELIED_ON) if name in frame.columns} | mapped
         told = told_by_flops(asked, needed)
         asked |= {name: name for name in needed if name not in (*asked, "flops", told)}
+        unread = [name for name, source in asked.items() if source in self.ignore]
+        if unread:
+            raise FitError(
+                f"--ignore {asked[unread[0]]}: is read here. Fix: leave it out of --ignore, or name another column, as "
+                f"--column {unread[0]}=YOURS."
+            )
         table = with_stated(adopt(frame, asked, needed), units)
         unasked = [name for name in frame.columns if name not in (*asked.values(), *table.columns)]
         return complete(table.assign(**{name: frame[name].to_numpy() for name in unasked}), needed)

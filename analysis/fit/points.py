@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Law
-from analysis.runs_table import some_of
+from analysis.tables.columns import some_of
 from analysis.tables.files import words_of
 
 NAMED_ROWS = 5  # of those left out
@@ -114,7 +114,7 @@ def _check_columns(law: Law, table: pd.DataFrame) -> None:
     for name in (*law.inputs, law.output):
         if name not in table.columns:
             raise FitError(
-                f"table: missing column {name!r} of law {law.name!r}; present: {some_of(table.columns)}. Fix: "
+                f"table: missing column {name!r} of law {law.name!r}; present: {some_of(table.columns, name)}. Fix: "
                 "add it, or map one of these to it."
             )
         if isinstance(table[name], pd.DataFrame):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fit import FitError, Points
+from analysis.tables.columns import some_of
 
 MOST_LEFT_OUT = 200  # parts that the jackknife leaves out in turn; with more units than that, a part is several
 
@@ -82,8 +83,7 @@ def by_run(resampling: Resampling, runs: Sequence[str]) -> tuple[Resampling, tup
 def _codes(table: pd.DataFrame, points: Points, column: str) -> np.ndarray:
     if column not in table.columns:
         raise FitError(
-            f"{column}: no such column to resample by; present: {', '.join(map(str, table.columns))}. "
-            "Fix: name one of these."
+            f"{column}: no such column to resample by; present: {some_of(table.columns, column)}. Fix: name one."
         )
     values = table[column].iloc[points.rows]
     if values.isna().any():

@@ -17,6 +17,7 @@ from analysis.runs_table import complete, unit_of
 from analysis.sampling import SEVERAL_FITS, Sampling
 from analysis.studies.caveats import RUNS, SINGLE
 from analysis.studies.study import Study
+from analysis.tables.columns import some_of
 from analysis.tables.files import notes_of
 from analysis.tables.runs import with_runs
 from analysis.tables.units import check_units, unit_notes
@@ -219,8 +220,7 @@ def _clusters(rows: pd.DataFrame, at: np.ndarray, by: str) -> np.ndarray:
 
 def _positions(rows: pd.DataFrame, by: str) -> np.ndarray:
     if by not in rows.columns:
-        present = ", ".join(map(str, rows.columns))
-        raise FitError(f"by = {by!r}: no such column; present: {present}. Fix: cut by one of these.")
+        raise FitError(f"by = {by!r}: no such column; present: {some_of(rows.columns, by)}. Fix: name one.")
     at = pd.to_numeric(rows[by], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     if not np.isfinite(at).all():
         run = rows["run"].iloc[int(np.flatnonzero(~np.isfinite(at))[0])]

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.fit import FitError, LeftOut, left_out, missing_reason, reasons_left_out, those_left_out
-from analysis.runs_table import complete, some_of
+from analysis.runs_table import complete
+from analysis.tables.columns import some_of
 from analysis.tables.files import words_of
 
 CELL = ("params", "tokens")
@@ -120,7 +121,7 @@ def sweep_rows(
         )
     for name in (*cell, *axes, "loss_nats"):
         if name not in table.columns:
-            raise FitError(f"table: missing column {name!r}; present: {some_of(table.columns)}. Fix: add it.")
+            raise FitError(f"table: missing column {name!r}; present: {some_of(table.columns, name)}. Fix: add it.")
     table = complete(table, (*axes, "loss_nats"))
     reasons = reasons_left_out(table, dict.fromkeys((*axes, "loss_nats"), "positive and finite"))
     for name in cell:

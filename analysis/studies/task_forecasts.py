@@ -10,10 +10,11 @@ from analysis.compute import Reach
 from analysis.fit import FitError, LeftOut, left_out, reasons_left_out, select
 from analysis.intervals import Resampling, by_run
 from analysis.laws import find
-from analysis.runs_table import complete, some_of
+from analysis.runs_table import complete
 from analysis.sampling import SEVERAL_FITS, Sampling
 from analysis.studies.downstream import TaskPrediction, TwoSteps, fit_two_steps, predict_task, smoothed
 from analysis.studies.reach import furthest_outside
+from analysis.tables.columns import some_of
 from analysis.tables.files import notes_of
 from analysis.tables.units import check_counts, check_shares, check_stated_counts
 
@@ -159,7 +160,7 @@ def _early(table: pd.DataFrame, rows: pd.DataFrame, by: str, order: str, skip: f
 
 def _with_held_out(table: pd.DataFrame, by: str, held_out: Sequence[str]) -> pd.DataFrame:
     if by not in table.columns:
-        raise FitError(f"by = {by!r}: no such column; present: {some_of(table.columns)}. Fix: name one.")
+        raise FitError(f"by = {by!r}: no such column; present: {some_of(table.columns, by)}. Fix: name one.")
     names = table[by].astype(str)
     absent = [name for name in held_out if not names.eq(name).any()]
     if absent:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from analysis.tables.columns import some_of
 from analysis.tables.files import TableError
 
 NAMED_VALUES = 8
@@ -45,9 +46,7 @@ def in_units(frame: pd.DataFrame, units: Mapping[str, float]) -> pd.DataFrame:
 
 def _column(frame: pd.DataFrame, name: str, option: str) -> pd.Series:
     if name not in frame.columns:
-        raise TableError(
-            f"{option} {name}: no such column; present: {', '.join(map(str, frame.columns))}. Fix: name one of these."
-        )
+        raise TableError(f"{option} {name}: no such column; present: {some_of(frame.columns, name)}. Fix: name one.")
     return frame[name]
 
 

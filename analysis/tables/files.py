@@ -232,7 +232,11 @@ def _check_header(path: Path, names: Sequence[str], row: Sequence[str]) -> None:
             f"table = {str(path)!r}: the header has names for {len(names)} of the {len(row)} fields of a row. Fix: "
             "name every column, and end no row with a separator."
         )
-    twice = [name for name in names if name and names.count(name) > 1]
+    _check_once(path, [name for name in names if name])
+
+
+def _check_once(path: Path, names: Sequence[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise TableError(
             f"table = {str(path)!r}: column {twice[0]!r} is there {names.count(twice[0])} times. Fix: keep one of them."
@@ -241,8 +245,10 @@ def _check_header(path: Path, names: Sequence[str], row: Sequence[str]) -> None:
 
 def _parquet(path: Path) -> pd.DataFrame:
     import pyarrow
+    import pyarrow.parquet
 
     try:
+        _check_once(path, pyarrow.parquet.read_schema(path).names)
         return pd.read_parquet(path)
     except (pyarrow.ArrowException, *DAMAGE) as error:
         raise TableError(
