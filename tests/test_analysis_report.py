@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from analysis.report.document import (
     Section,
     Strong,
     Table,
+    between,
     leaves,
     span,
 )
@@ -161,6 +163,10 @@ def test_names_break_neither_a_table_nor_the_terminal():
         (span(Interval(2.0, 1e-13, 3.0)), "2 (0 to 3)"),
         (span(Interval(2e-12, 1e-13, 3e-12)), "2e-12 (1e-13 to 3e-12)"),
         (span(Interval(1e-13, -1.0, 3.0)), "1e-13 (-1 to 3)"),
+        (span(Interval(3.0, 2.99999, 3.00001)), "3 (3)"),
+        (span(Interval(3.0, 2.99, 3.01)), "3 (2.99 to 3.01)"),
+        (between(Number(3.0), Number(3.0, unit="tokens")), "3 tokens"),
+        (between(Number(3.0), Number(4.0, unit="tokens")), "3 to 4 tokens"),
     ],
 )
 def test_content_as_markdown(content, wanted):
@@ -179,6 +185,35 @@ def test_no_number_is_cut_on_a_narrow_terminal():
     lines = printed(Table(columns, ((Number(1e15), *[span(wide)] * 6),)), width=40).splitlines()
     assert sum(line.count("1.234e-100") for line in lines) == 6
     assert sum(line.count("1.432e-101 to 1.346e-99") for line in lines) == 6 and "…" not in "".join(lines)
+
+
+def test_headings_are_flat_where_there_is_room_and_words_whole():
+    """A heading of nine words over three digits, beside names and prose: on a wide, a usual and a narrow terminal."""
+    head, prose = "mean absolute error of the loss (nats per token), relative", "no run tests the law this far out " * 3
+    table = Table((head, "run", "why"), ((Number(0.25), "a_name_of_twenty_odd", prose),))
+
+    def tall(width):
+        return next(i for i, line in enumerate(printed(table, width=width).splitlines()) if "──" in line)
+
+    assert tall(160) == 2 and tall(80) < tall(62) == tall(40)  # as high as its longest word makes it, and no higher
+    assert tall(40) == len(textwrap.wrap(head, len("absolute")))
+    for width in (160, 80, 62):
+        lines = printed(table, width=width).splitlines()
+        assert "a_name_of_twenty_odd" in "".join(lines) and max(map(len, lines)) <= width
+        assert " ".join(lines[-1].split()).endswith("out")
+
+
+def test_a_name_that_would_make_the_table_too_wide_is_broken_where_that_helps():
+    table = Table(("unit", "x"), (("parameters^-params_exponent", Number(1.0)),))
+    assert "parameters^-params_exponent" in printed(table, width=40)
+    assert max(map(len, printed(table, width=24).splitlines())) <= 24
+    # In vain for ten letters: then it stays whole.
+    assert "parameters^-params_exponent" in printed(table, width=10)
+
+
+def test_an_item_of_a_list_hangs_by_its_dash():
+    lines = printed(Bullets(("one two three four five", "six")), width=12).splitlines()
+    assert lines == ["- one two", "  three four", "  five", "- six"]
 
 
 def test_groups_say_once_what_they_share_and_long_tables_how_much_is_missing():

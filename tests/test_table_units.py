@@ -57,6 +57,7 @@ def test_runs_of_one_ratio_of_tokens_to_params_are_said_to_be():
     runs = pd.DataFrame({"params": params, "tokens": 20 * params * shares, "loss_nats": 20 * params**-0.1})
     (note,) = checked(runs)
     assert note.startswith("tokens are 19.8 to 20.2 times params in every run") and "--law kaplan_params" in note
+    assert checked(runs.assign(tokens=20 * params))[0].startswith("tokens are 20 times params in every run")
     assert checked(runs.assign(tokens=params * np.geomspace(6, 60, 7)[[3, 0, 6, 1, 5, 2, 4]])) == ()
     assert checked(table()) == ()
 

@@ -11,8 +11,10 @@ from analysis.report.document import (
     Number,
     Paragraph,
     Section,
+    Span,
     Strong,
     Table,
+    between,
     notes_on,
     rows_of_runs,
     span,
@@ -33,7 +35,7 @@ def held_out_section(prediction: Prediction, score: Score | None) -> Section:
     ]
     if prediction.flops is not None:
         rows.append(("training compute", Number(prediction.flops), "FLOP"))
-    bounds = (Number(prediction.low, QUANTITY), " to ", Number(prediction.high, QUANTITY))
+    bounds = between(Number(prediction.low, QUANTITY), Number(prediction.high, QUANTITY))
     rows += [
         ("extrapolation", Number(reach.factor, ".3g"), f"times the fitted {reach.quantity}"),
         (f"predicted {prediction.output}", Number(prediction.value, QUANTITY), unit),
@@ -148,7 +150,7 @@ def _optimum_rows(found: Sequence[Optimum | None]) -> Iterator[tuple[Content, ..
     """One row per quantity, one cell per approach."""
     present = [best for best in found if best is not None]
     flops, reach = present[0].flops, present[-1].reach
-    beyond: Content = (Number(reach.factor, ".3g"), f" ({reach.quantity})")
+    beyond = Span(Number(reach.factor, ".3g"), reach.quantity)
     quantities = {
         "params (count)": [best and best.params for best in found],
         "tokens (count)": [best and best.tokens for best in found],

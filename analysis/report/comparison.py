@@ -12,6 +12,7 @@ from analysis.report.document import (
     Section,
     Span,
     Table,
+    between,
     span,
 )
 from analysis.report.fitted_law import constants_table, weakly_identified
@@ -59,7 +60,7 @@ def _cell(family: Family, cell: Cell, has_budgets: bool, is_task: bool) -> tuple
         (rate, " *") if cell.at_edge else rate,
         Number(cell.rates, "d"),
         Number(len(cell.runs), "d"),
-        Span(Number(cell.loss_nats, QUANTITY), (Number(cell.lowest, QUANTITY), " to ", Number(cell.highest, QUANTITY))),
+        Span(Number(cell.loss_nats, QUANTITY), between(Number(cell.lowest, QUANTITY), Number(cell.highest, QUANTITY))),
     ]
     if is_task:
         row.append(Number(cell.measures["exact_match"], ".3f") if "exact_match" in cell.measures else "-")

@@ -7,7 +7,7 @@ look each one up in the JSON file that is written beside the report.
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TypeAlias
 
 from analysis.intervals import Interval
@@ -141,7 +141,14 @@ def ends(interval: Interval, form: str = ".4g", unit: str = "") -> Content:
     if interval.note == AT_BOUND:
         return (f"{AT_BOUND}, below ", high) if isinstance(high, Number) else f"{AT_BOUND}, {NOT_DETERMINED}"
     note = "" if interval.note in ("", OPEN_ABOVE) else f", {interval.note}"  # that end is printed as open
-    return (low, " to ", high, note) if note else (low, " to ", high)
+    both = between(low, high)
+    return (both, note) if note else both
+
+
+def between(low: Number | str, high: Number | str) -> Content:
+    """A range; one number where both ends print alike."""
+    low_text, high_text = (str(replace(end, unit="")) if isinstance(end, Number) else "" for end in (low, high))
+    return high if low_text and low_text == high_text else (low, " to ", high)
 
 
 def notes_on(intervals: Iterable[Interval]) -> tuple["Paragraph", ...]:

@@ -13,7 +13,7 @@ from analysis.fit import FitError
 from analysis.intervals import Estimate, Interval
 from analysis.quantities import is_loss, with_unit
 from analysis.report import beyond_the_runs, fitted_law, valleys
-from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section, rows_of_runs
+from analysis.report.document import Bullets, Code, Content, Figure, Number, Paragraph, Section, between, rows_of_runs
 from analysis.report.residual_checks import checks_section
 from analysis.report.table_notes import left_out_table, notes_block
 from analysis.report.time_account import TimeAccount, time_section
@@ -98,7 +98,7 @@ class StudyReport:
         rows = Number(self.rows, "d"), Number(self.fitted, "d"), Number(self.left_out, "d")
         of_runs: Content = (", of ", Number(self.runs, "d"), " runs") if self.runs < self.fitted else ""
         ranges = tuple(
-            (f"fitted {name}: ", Number(low), " to ", Number(high, unit=unit_of(name)))
+            (f"fitted {name}: ", between(Number(low), Number(high, unit=unit_of(name))))
             for name, (low, high) in self.study.ranges.items()
         )
         return Section(

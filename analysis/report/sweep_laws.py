@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from analysis.compute import Reach
 from analysis.quantities import QUANTITY, with_unit
 from analysis.report.document import (
     Block,
@@ -13,6 +14,7 @@ from analysis.report.document import (
     Number,
     Paragraph,
     Section,
+    Span,
     Strong,
     Table,
     ends,
@@ -79,9 +81,10 @@ def _followed(found: SweepLaws) -> Section:
         *(f"{with_unit(axis)} by the other cells" for axis in found.axes),
         "nearest run",
         "its loss above the cell's best (relative)",
-        "extrapolation",
+        "times beyond the other cells",
+        *(["outside the values run here"] if any(one.outside for one in found.followed) else []),
     )
-    rows = tuple((*_cell(one.cell), *_outcome(one, found.axes)) for one in found.followed)
+    rows = tuple((*_cell(one.cell), *_outcome(one, found.axes))[: len(columns)] for one in found.followed)
     blocks: list[Block] = [
         Paragraph(
             "In each cell, laws fitted to the other cells alone are followed to the run nearest to what they say. The "
@@ -108,27 +111,22 @@ def _followed(found: SweepLaws) -> Section:
 
 def _outcome(one: Followed, axes: tuple[str, ...]) -> tuple[Content, ...]:
     if one.reason:
-        return (*[""] * len(axes), "none", "", "no laws without it")
+        return (*[""] * len(axes), "none", "", "no laws without it", "")
     wanted = tuple(Number(one.recommended[axis]) for axis in axes)
-    return (*wanted, one.nearest_run, Number(one.excess, ".3g"), _distance(one))
+    return (*wanted, one.nearest_run, Number(one.excess, ".3g"), _distance(one.reach), Strong(", ".join(one.outside)))
 
 
-def _distance(one: Followed) -> Content:
-    """How far the cell lies outside the others, and which settings outside what was run in it."""
-    if one.reach.factor > 1:
-        far: Content = (Number(one.reach.factor, ".3g"), f" times beyond the other cells' {one.reach.quantity}")
-        far = Strong(far) if one.reach.warning else far
-    else:
-        far = ""
-    if not one.outside:
-        return far
-    beyond = Strong(f"{' and '.join(one.outside)} outside the values run here")
-    return (far, "; ", beyond) if far else beyond
+def _distance(reach: Reach) -> Content:
+    """How far a cell lies outside the others, nothing for one that lies inside."""
+    if reach.factor <= 1:
+        return ""
+    far = Span(Number(reach.factor, ".3g"), reach.quantity)
+    return Strong(far) if reach.warning else far
 
 
 def _advice(advice: Advice, level: float) -> Section:
     at = tuple((name, Number(value)) for name, value in advice.at.items())
-    title = ("By the laws of all cells, at ", *(part for name, value in at for part in (f"{name} ", value, " ")))
+    title = ("By the laws of all cells, at ", *[part for name, value in at for part in (", ", f"{name} ", value)][1:])
     rows = tuple((with_unit(axis), span(value).value, ends(value)) for axis, value in advice.values.items())
     warning = [Bullets((Strong(f"This {advice.reach.warning}."),))] if advice.reach.warning else []
     return Section(

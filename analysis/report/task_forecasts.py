@@ -1,7 +1,7 @@
 """Forecasts of downstream tasks as a document: both steps, each run and task, and the error where it was measured."""
 
 from analysis.intervals import Estimate
-from analysis.report.document import Code, Content, Number, Paragraph, Section, Strong, Table, notes_on, span
+from analysis.report.document import Code, Content, Number, Paragraph, Section, Span, Strong, Table, notes_on, span
 from analysis.report.fitted_law import constants_table, fit_quality, weak_constants, weakly_identified
 from analysis.report.table_notes import SHOWN_ROWS, left_out_section, notes_block
 from analysis.studies.task_forecasts import Forecast, TaskForecasts
@@ -77,7 +77,7 @@ def _forecasts(found: TaskForecasts) -> Section:
         "without a run's own noise.",
     )  # fmt: skip
     measured = "measured" if found.window == 1 else ("measured (mean of the last ", Number(found.window, "d"), ")")
-    columns = ("run", "task", "task loss", measured, "accuracy", measured, "error", "extrapolation")
+    columns = ("run", "task", "task loss", measured, "accuracy", measured, "error", "times the fitted")
     order = {run: i for i, run in enumerate(dict.fromkeys(one.run for one in found.forecasts))}
     rows = tuple(_row(one) for one in sorted(found.forecasts, key=lambda one: order[one.run]))
     shown = Table(columns, rows, grouped=True) if rows else Paragraph("No run is held out, and none is asked for.")
@@ -99,7 +99,7 @@ def _averaged(found: TaskForecasts) -> Content:
 
 
 def _row(one: Forecast) -> tuple[Content, ...]:
-    factor: Content = (Number(one.reach.factor, ".3g"), f" times the fitted {one.reach.quantity}")
+    factor = Span(Number(one.reach.factor, ".3g"), one.reach.quantity)
     return (
         one.run,
         one.task,

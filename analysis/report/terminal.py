@@ -4,14 +4,14 @@ The long tables of `isoflop plan` and `status` are research/command/text_table.p
 """
 
 import itertools
-import textwrap
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.report.column_widths import Column, column, fitted, total
 from analysis.report.document import (
     Block,
     Bullets,
@@ -42,7 +42,9 @@ def show(console: Console, *blocks: Block) -> None:
                 console.print(_inline(block.content))
             case Bullets():
                 for item in block.items:
-                    console.print(Text("- ").append_text(_inline(item)))
+                    for i, line in enumerate(_inline(item).wrap(console, max(console.width - 2, 1))):
+                        line.rstrip()
+                        console.print(Text("  " if i else "- ").append_text(line))
             case Table():
                 _show_table(console, block)
             case Figure():
@@ -70,18 +72,14 @@ def _inline(content: Content, style: str = "", in_cell: bool = False) -> Text:
 
 
 def _show_table(console: Console, table: Table) -> None:
-    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False)
+    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     rows = table.rows[: table.terminal_rows]
-    for index, head in enumerate(table.columns):
-        cells = [row[index] for row in rows]
-        numeric = 2 * sum(map(_is_numeric, cells)) > len(cells)
-        lines = [line for cell in cells for line in _inline(cell, in_cell=True).plain.splitlines()] if numeric else []
-        width = max(map(len, lines), default=0)
+    columns = [_column(head, [row[index] for row in rows]) for index, head in enumerate(table.columns)]
+    columns = fitted(columns, console.width)
+    shown.width = total(columns)  # or rich narrows numbers, too; a line that the terminal itself breaks is still whole
+    for one in columns:
         shown.add_column(
-            Text(_heading(_inline(head).plain, width)),
-            justify="right" if numeric else "left",
-            no_wrap=numeric,
-            min_width=width or None,
+            Text("\n".join(one.lines)), justify="right" if one.numeric else "left", width=one.width, overflow="fold"
         )
     above: tuple[Content, ...] = ()
     for row in rows:
@@ -91,22 +89,17 @@ def _show_table(console: Console, table: Table) -> None:
         blank = min(shared, len(row) - 1) if table.grouped else 0
         shown.add_row(*[""] * blank, *(_inline(cell, in_cell=True) for cell in row[blank:]))
         above = row
-    # rich cuts what is wider than the console; a line that the terminal itself breaks is still whole.
-    needed = Measurement.get(console, console.options.update(max_width=10_000), shown).minimum
-    if needed > console.width:
-        shown.width = needed
     console.print(shown, crop=False)
     if len(rows) < len(table.rows):
         console.print(Text(f"... and {len(table.rows) - len(rows)} more, which the JSON file and report.md have"))
+
+
+def _column(head: Content, cells: Sequence[Content]) -> Column:
+    lines = [line for cell in cells for line in _inline(cell, in_cell=True).plain.splitlines()]
+    return column(_inline(head).plain, lines, numeric=2 * sum(map(_is_numeric, cells)) > len(cells))
 
 
 def _is_numeric(cell: Content) -> bool:
     if isinstance(cell, tuple):
         return any(map(_is_numeric, cell))
     return _is_numeric(cell.content) if isinstance(cell, Strong) else isinstance(cell, (Number, Span))
-
-
-def _heading(text: str, width: int) -> str:
-    """A heading in lines no longer than its column needs for its cells or the longest word."""
-    longest = max(map(len, text.split()), default=0)
-    return "\n".join(textwrap.wrap(text, max(width, longest), break_long_words=False)) if width else text

@@ -174,8 +174,9 @@ def _ratio_notes(law: Law, rows: pd.DataFrame) -> tuple[str, ...]:
     ratio = tokens[usable] / params[usable]
     if law.fixed or len(ratio) < 2 or np.log(_span(ratio)) >= ONE_RATIO * np.log(_span(params[usable])):
         return ()
+    ends = dict.fromkeys(f"{end:.3g}" for end in (ratio.min(), ratio.max()))
     return (
-        f"tokens are {ratio.min():.3g} to {ratio.max():.3g} times params in every run: what comes of size and what of "
+        f"tokens are {' to '.join(ends)} times params in every run: what comes of size and what of "
         "data can hardly be told apart, so constants trade against each other, and optima mean little. Add runs at "
         "other ratios, fit a law of one of the two, as --law kaplan_params, or hold constants, as --fix alpha=0.34 "
         "beta=0.28",
