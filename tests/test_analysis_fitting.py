@@ -8,7 +8,7 @@ from planted_laws import PLANTED
 from planted_tables import TRUTH, planted_loss, planted_table
 
 from analysis.fit import HUBER, LEAST_SQUARES, FitError, Objective, fit, select
-from analysis.fit.batched import solve, target_jacobian
+from analysis.fit.batched import Problems, solve, target_jacobian
 from analysis.fit.newton import derivatives_of, minimise
 from analysis.laws import CHINCHILLA, FRONTIER, LAWS, LOSS_FRONTIER, evaluate, find
 from analysis.runs_table import complete
@@ -93,9 +93,8 @@ def test_resampled_fits_are_never_worse_than_scipy_from_the_same_start():
     generator = np.random.default_rng(1)
     weights = generator.multinomial(18, np.ones(18) / 18, size=40).astype(float)
     start = CHINCHILLA.pack(result.array())
-    _, values, gradients, _ = solve(
-        CHINCHILLA, points.inputs, np.tile(np.log(points.output), (40, 1)), weights, np.tile(start, (40, 1)), HUBER
-    )
+    problems = Problems(np.tile(np.log(points.output), (40, 1)), weights, np.tile(start, (40, 1)))
+    _, values, gradients, _ = solve(CHINCHILLA, points.inputs, problems, HUBER)
     for weight, value in zip(weights, values, strict=True):
         found = scipy.optimize.minimize(
             scipy_objective(points, weight), start, jac=True, method="BFGS", options={"gtol": 1e-10}

@@ -70,7 +70,7 @@ def test_points_in_several_blocks_end_where_their_copies_in_one_do():
     def ends(copies, objective):
         inputs = {name: np.tile(values, copies) for name, values in points.inputs.items()}
         target = np.tile(np.log(points.output), copies)[None]
-        return batched.solve(CHINCHILLA, inputs, target, np.ones_like(target), starts, objective)
+        return batched.solve(CHINCHILLA, inputs, batched.Problems(target, np.ones_like(target), starts), objective)
 
     for objective in (HUBER, HUBER_LIKELIHOOD):
         once, thrice = ends(1, objective), ends(3, objective)

@@ -17,7 +17,7 @@ from analysis.compute.power_laws import lines
 from analysis.compute.readings import LAW, Reading, minima, reading
 from analysis.compute.surface import Surface
 from analysis.compute.valleys import Budget, Noise
-from analysis.fit.batched import solve
+from analysis.fit.batched import Problems, solve
 from analysis.laws import evaluate
 
 LEAST_SPREAD_GAPS = 0.33  # the least standard deviation of a minimum, in gaps between sizes (Porian et al. 2024)
@@ -189,7 +189,7 @@ def _refitted(budgets: Sequence[Budget], surface: Surface, losses: list[np.ndarr
     }
     weights = np.tile(np.concatenate([budget.repeats for budget in budgets]).astype(float), (len(outputs), 1))
     starts = np.tile(law.pack(surface.values), (len(outputs), 1))
-    return law.natural(solve(law, inputs, outputs, weights, starts, surface.objective, near=True).theta)
+    return law.natural(solve(law, inputs, Problems(outputs, weights, starts), surface.objective, near=True).theta)
 
 
 def _optima(

@@ -18,7 +18,7 @@ from analysis.compute.readings import CANDIDATES, FEWEST_SIZES, LAW, minima, rea
 from analysis.compute.surface import Surface, fit_surface
 from analysis.compute.valleys import Budget, Noise, Valleys, valleys
 from analysis.fit import LEAST_SQUARES, FitError, LeftOut, fit
-from analysis.fit.batched import solve
+from analysis.fit.batched import Problems, solve
 from analysis.intervals import Estimate, Interval, check_sampling, percentile_interval, with_intervals
 from analysis.laws import LOSS_FRONTIER, evaluate
 from analysis.sampling import ONE_FIT, Sampling
@@ -234,7 +234,8 @@ def _loss_frontier(log_flops: np.ndarray, loss_DG: np.ndarray, level: float) -> 
     there = np.isfinite(drawn)
     starts = np.tile(law.pack(result.array()), (len(drawn), 1))
     logs = np.log(np.where(there, drawn, 1.0))
-    draws = law.natural(solve(law, inputs, logs, there.astype(float), starts, LEAST_SQUARES, near=True).theta)
+    problems = Problems(logs, there.astype(float), starts)
+    draws = law.natural(solve(law, inputs, problems, LEAST_SQUARES, near=True).theta)
     return with_intervals(result, draws, level, f"percentiles of {len(draws)} draws of the noise of a run"), ""
 
 

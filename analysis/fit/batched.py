@@ -36,57 +36,79 @@ class Solution(NamedTuple):
     scale: np.ndarray | None
 
 
+class Problems(NamedTuple):
+    """B problems on the same inputs: starting points of one table, or resamples of it.
+
+    target_BN: what `law.target` gives for the measured output. A variable stays where it started in the problems in
+    which `free_BP` is zero; None: nowhere. sharp_B: problems without any smoothing; None: none of them.
+    """
+
+    target_BN: np.ndarray
+    weights_BN: np.ndarray
+    starts_BP: np.ndarray
+    free_BP: np.ndarray | None = None
+    sharp_B: np.ndarray | None = None
+
+
+class _Schedule(NamedTuple):
+    """How many stages of smoothing there are, the gain below which each of them stops (S,), and its most steps."""
+
+    stages: int
+    gains_S: np.ndarray
+    max_steps: int
+
+
+class _Chunk(NamedTuple):
+    """As many problems as are solved together; one of them where there is no B. deltas: of the stages of smoothing."""
+
+    start_BP: jax.typing.ArrayLike
+    free_BP: jax.typing.ArrayLike
+    target_BN: jax.typing.ArrayLike
+    weights_BN: jax.typing.ArrayLike
+    deltas_BS: jax.typing.ArrayLike
+
+
 def solve(
     law: Law,
     inputs: Mapping[str, np.ndarray],
-    target_BN: np.ndarray,
-    weights_BN: np.ndarray,
-    starts_BP: np.ndarray,
+    problems: Problems,
     objective: Objective,
-    free_BP: np.ndarray | None = None,
+    *,
     near: bool = False,
-    sharp_B: np.ndarray | None = None,
     max_steps: int = MOST_STEPS,
 ) -> Solution:
-    """Minimise the objective of B problems at once, each with its own targets, weights and start.
+    """Minimise the objective of every problem.
 
-    A problem is a starting point or a resampled table. target_BN: what `law.target` gives for the measured output. A
-    variable stays where it started in the problems in which `free_BP` is zero. near: warm start from the optimum of a
-    nearby problem (bootstrap refit), with fewer smoothing stages and looser tolerance; from far away a search that ends
-    early may end in a valley. sharp_B: problems without any smoothing. max_steps: of Newton's method at each delta.
+    near: warm start from the optimum of a nearby problem (bootstrap refit), with fewer smoothing stages and looser
+    tolerance; from far away a search that ends early may end in a valley. max_steps: of Newton's method at each delta.
     """
-    problems, points = weights_BN.shape
-    free_BP = np.ones_like(starts_BP) if free_BP is None else free_BP
+    count, points = problems.weights_BN.shape
     # Every call to `_solve` has the same shape for tables of similar size, whatever the size of the batch: padded
     # points weigh nothing and padded problems copy problem 0. A law is thus compiled once for all resamples.
     column = padded_rows(points)
-    chunk = max(BATCH_POINTS // len(column), 1)
-    stages, deltas_BS, gains_S = _stages(objective, near, problems)
-    if sharp_B is not None:
-        deltas_BS[sharp_B] = deltas_BS[sharp_B, -1:]
+    size = max(BATCH_POINTS // len(column), 1)
+    schedule, deltas_BS = _schedule(objective, near, max_steps, problems)
     arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
 
     def solve_chunk(first: int) -> tuple[np.ndarray, ...]:
-        chosen = np.arange(first, first + chunk)
-        chosen[chosen >= problems] = 0
-        weights = np.where(np.arange(len(column)) < points, weights_BN[chosen][:, column], 0.0)
-        target = target_BN[chosen][:, column]
+        chosen = np.arange(first, first + size)
+        chosen[chosen >= count] = 0
+        chunk = _chunk(problems, chosen, column, deltas_BS)
         with float64_on_cpu():  # holds for one thread
-            arguments = (starts_BP[chosen], free_BP[chosen], target, weights, deltas_BS[chosen])
-            found = _solve(law, objective.free_scale, arrays, stages, gains_S, max_steps, *arguments)
+            found = _solve(law, objective.free_scale, arrays, schedule, chunk)
             return tuple(np.asarray(part) for part in found)
 
     # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
     with ThreadPoolExecutor(len(usable_cores())) as threads:
-        found = list(threads.map(solve_chunk, range(0, problems, chunk)))
-    theta, value, gradient = (np.concatenate(parts)[:problems] for parts in zip(*found, strict=True))
+        found = list(threads.map(solve_chunk, range(0, count, size)))
+    theta, value, gradient = (np.concatenate(parts)[:count] for parts in zip(*found, strict=True))
     if not objective.free_scale:
         return Solution(theta, value, gradient, None)
     return Solution(theta[:, :-1], value, gradient, objective.scale(theta[:, -1]))
 
 
-def _stages(objective: Objective, near: bool, problems: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """How many stages of smoothing there are, and their deltas (problems, S) and gains (S,).
+def _schedule(objective: Objective, near: bool, max_steps: int, problems: Problems) -> tuple[_Schedule, np.ndarray]:
+    """The stages of smoothing, and their deltas (B, S).
 
     S is that of the longest smoothing that objectives of this kind have, filled up with the last stage, so that near
     and far searches are one compiled program, which takes seconds to compile.
@@ -96,56 +118,70 @@ def _stages(objective: Objective, near: bool, problems: int) -> tuple[int, np.nd
     gains_S = np.full(most, ROUGH_GAIN if near else RELATIVE_GAIN)
     gains_S[len(deltas) - 1 :] = RELATIVE_GAIN
     filled = np.concatenate([deltas, np.full(most - len(deltas), deltas[-1])])
-    return len(deltas), np.tile(filled, (problems, 1)), gains_S
+    deltas_BS = np.tile(filled, (len(problems.starts_BP), 1))
+    if problems.sharp_B is not None:
+        deltas_BS[problems.sharp_B] = deltas_BS[problems.sharp_B, -1:]
+    return _Schedule(len(deltas), gains_S, max_steps), deltas_BS
+
+
+def _chunk(problems: Problems, chosen: np.ndarray, column: np.ndarray, deltas_BS: np.ndarray) -> _Chunk:
+    """The `chosen` problems with their points padded: `column` has the point that each place holds or copies."""
+    there = np.arange(len(column)) < problems.weights_BN.shape[1]
+    start_BP, free_BP = problems.starts_BP[chosen], problems.free_BP
+    return _Chunk(
+        start_BP,
+        np.ones_like(start_BP) if free_BP is None else free_BP[chosen],
+        problems.target_BN[chosen][:, column],
+        np.where(there, problems.weights_BN[chosen][:, column], 0.0),
+        deltas_BS[chosen],
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("law", "free_scale"))
-def _solve(
-    law: Law,
-    free_scale: bool,
-    inputs: dict,
-    stages: int,
-    gains_S,
-    max_steps,
-    starts_BP,
-    free_BP,
-    target_BN,
-    weights_BN,
-    deltas_BS,
-) -> tuple:
-    def one_problem(start_P, free_P, target_N, weights_N, deltas_S):
+def _solve(law: Law, free_scale: bool, inputs: dict, schedule: _Schedule, chunk: _Chunk) -> tuple:
+    def one_problem(problem: _Chunk) -> tuple:
         if free_scale:
-            square = weights_N * (law.predict_target(start_P, inputs) - target_N) ** 2
-            spread = jnp.sqrt(jnp.sum(square) / jnp.sum(weights_N)) + 1e-12
-            start_P, free_P = jnp.append(start_P, jnp.log(spread)), jnp.append(free_P, 1.0)
-
-        blocks = _blocks((inputs, target_N, weights_N))
-
-        def objective(theta_P, delta, block):
-            inputs, target, weights = block
-            # A held variable has zero gradient and unit curvature, so no step moves it.
-            moved = jnp.where(free_P > 0, theta_P, start_P)
-            residual = law.predict_target(moved[:-1] if free_scale else moved, inputs) - target
-            held = 0.5 * jnp.sum((1.0 - free_P) * (theta_P - start_P) ** 2) * len(target) / len(target_N)
-            return total(residual, weights, delta, moved[-1] if free_scale else None) + held
+            problem = _with_spread(law, inputs, problem)
+        blocks = _blocks((inputs, problem.target_BN, problem.weights_BN))
 
         def smooth_then_sharpen(stage, before: Minimum) -> Minimum:
-            delta = deltas_S[stage]
+            delta = problem.deltas_BS[stage]
 
             def derivatives(theta_P):
                 def of_block(block):
-                    return derivatives_of(lambda theta: objective(theta, delta, block))(theta_P)
+                    value = functools.partial(_held_value, law, free_scale, problem, block=block, delta=delta)
+                    return derivatives_of(value)(theta_P)
 
                 return _sum_over(blocks, of_block)
 
-            return minimise(derivatives, before.theta, before.curvature, gains_S[stage], max_steps)
+            return minimise(derivatives, before.theta, before.curvature, schedule.gains_S[stage], schedule.max_steps)
 
+        start_P = problem.start_BP
         nothing = jnp.zeros_like(start_P)
         start = Minimum(start_P, jnp.zeros((), start_P.dtype), nothing, nothing, jnp.zeros((), jnp.int32))
-        end = jax.lax.fori_loop(0, stages, smooth_then_sharpen, start)
+        end = jax.lax.fori_loop(0, schedule.stages, smooth_then_sharpen, start)
         return end.theta, end.value, end.gradient
 
-    return jax.vmap(one_problem)(starts_BP, free_BP, target_BN, weights_BN, deltas_BS)
+    return jax.vmap(one_problem)(chunk)
+
+
+def _with_spread(law: Law, inputs: dict, problem: _Chunk) -> _Chunk:
+    """One problem with a further variable, the logarithm of the residuals' scale, from where they are at its start."""
+    square = problem.weights_BN * (law.predict_target(problem.start_BP, inputs) - problem.target_BN) ** 2
+    spread = jnp.sqrt(jnp.sum(square) / jnp.sum(problem.weights_BN)) + 1e-12
+    start_P, free_P = jnp.append(problem.start_BP, jnp.log(spread)), jnp.append(problem.free_BP, 1.0)
+    return problem._replace(start_BP=start_P, free_BP=free_P)
+
+
+def _held_value(law: Law, free_scale: bool, problem: _Chunk, theta_P, block: tuple, delta) -> jax.Array:
+    """A block's part of the objective, with held variables where they started.
+
+    A held variable has zero gradient and unit curvature, so no step moves it.
+    """
+    start_P, free_P = problem.start_BP, problem.free_BP
+    moved = jnp.where(free_P > 0, theta_P, start_P)
+    held = 0.5 * jnp.sum((1.0 - free_P) * (theta_P - start_P) ** 2) * len(block[1]) / len(problem.target_BN)
+    return _value_of(law, free_scale, moved, *block, delta) + held
 
 
 def _blocks(points: tuple) -> tuple:

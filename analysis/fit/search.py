@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fit.batched import Solution, go_on_by_bfgs, solve, target_jacobian
+from analysis.fit.batched import Problems, Solution, go_on_by_bfgs, solve, target_jacobian
 from analysis.fit.objectives import Objective
 from analysis.fit.points import FitError, Points
 from analysis.fit.starts import starting_points, starts_along_valley
@@ -29,10 +29,11 @@ class _Problem:
     target_N: np.ndarray
     objective: Objective
 
-    def solve(self, starts_SP: np.ndarray, **how) -> Solution:
+    def solve(self, starts_SP: np.ndarray, sharp_S: np.ndarray | None = None, **how) -> Solution:
         shape = (len(starts_SP), len(self.target_N))
         targets, weights = np.broadcast_to(self.target_N, shape), np.broadcast_to(1.0, shape)
-        return solve(self.law, self.inputs, targets, weights, starts_SP, self.objective, **how)
+        problems = Problems(targets, weights, starts_SP, sharp_B=sharp_S)
+        return solve(self.law, self.inputs, problems, self.objective, **how)
 
 
 def search(law: Law, points: Points, objective: Objective) -> tuple[Solution, int, int]:
@@ -64,7 +65,7 @@ def _from_starts(problem: _Problem, starts_SP: np.ndarray) -> Solution:
         # From least squares down to a small delta all starts tend to one basin; at the delta alone some reach others.
         starts_SP = np.concatenate([starts_SP, starts_SP])
     sharp_S = np.arange(len(starts_SP)) >= len(starts_SP) / 2
-    found = problem.solve(starts_SP, sharp_B=sharp_S, max_steps=FIRST_STEPS)
+    found = problem.solve(starts_SP, sharp_S, max_steps=FIRST_STEPS)
     nonlinear = sum(bool(parameter.starts) for parameter in law.parameters)
     plain = len(law.parameters) <= MOST_PLAIN_PARAMETERS and nonlinear <= MOST_PLAIN_NONLINEAR
     for _ in range(0 if plain else VALLEY_ROUNDS):
@@ -87,7 +88,7 @@ def _along_valley(problem: _Problem, best_P: np.ndarray) -> Solution:
     law, inputs = problem.law, problem.inputs
     residuals = problem.target_N - law.target(evaluate(law, law.natural(best_P), inputs))
     around = starts_along_valley(best_P, target_jacobian(law, best_P, inputs), np.std(residuals), VALLEY_STARTS)
-    return problem.solve(around, sharp_B=np.arange(VALLEY_STARTS) % 2 == 0, max_steps=FIRST_STEPS)
+    return problem.solve(around, np.arange(VALLEY_STARTS) % 2 == 0, max_steps=FIRST_STEPS)
 
 
 def _different(found: Solution) -> np.ndarray:
@@ -115,7 +116,7 @@ def _follow(problem: _Problem, found: Solution) -> Solution:
     """
     lowest = np.argsort(found.value)[:FINALISTS]
     before = Solution(*(None if part is None else part[lowest] for part in found))
-    ends = problem.solve(before.theta, sharp_B=np.full(len(lowest), True), max_steps=FINAL_STEPS)
+    ends = problem.solve(before.theta, np.full(len(lowest), True), max_steps=FINAL_STEPS)
     followed = _with(found, lowest, ends)
     best = np.nanargmin(followed.value)
     if np.max(np.abs(followed.gradient[best])) > UNFINISHED * abs(followed.value[best]):

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fit import HUBER, Fit, FitError, Objective, Points, fit_points, select
-from analysis.fit.batched import solve
+from analysis.fit.batched import Problems, solve
 from analysis.fit.starts import off_bounds
 from analysis.intervals.interval import (
     AT_BOUND,
@@ -309,4 +309,4 @@ def check_sampling(sampling: Sampling) -> None:
 def _refit(law: Law, result: Fit, inputs: dict, outputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     start_P = off_bounds(law, law.pack(result.array()), inputs, result.residual_scale)
     starts = np.tile(start_P, (len(outputs), 1))
-    return law.natural(solve(law, inputs, outputs, weights, starts, result.objective, near=True).theta)
+    return law.natural(solve(law, inputs, Problems(outputs, weights, starts), result.objective, near=True).theta)

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.special
 
 from analysis.fit import Fit, Points
-from analysis.fit.batched import solve, target_jacobian, values_at
+from analysis.fit.batched import Problems, solve, target_jacobian, values_at
 from analysis.fit.starts import HELD_STARTS, off_bounds, starts_holding
 from analysis.intervals.one_step import MOST_REFITTED_POINTS
 from analysis.laws import Law, Parameter, evaluate
@@ -166,7 +166,7 @@ class _Held:
         held, free, target = np.tile(constant_L, several), np.ones_like(starts), law.target(self.points.output)
         starts[rows, held], free[rows, held] = np.tile(variable_L, several), 0.0
         targets, weights = (np.broadcast_to(row, (len(starts), len(target))) for row in (target, 1.0))
-        found = solve(law, self.points.inputs, targets, weights, starts, self.result.objective, free)
+        found = solve(law, self.points.inputs, Problems(targets, weights, starts, free), self.result.objective)
         return np.fmin.reduce(found.value.reshape(several, -1))
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import scipy.special
 
 from analysis.fit import LEAST_SQUARES, Fit, Outliers, Points, outliers, outliers_by_run, pure_error
-from analysis.fit.batched import solve
+from analysis.fit.batched import Problems, solve
 from analysis.fit.residual_tests import groups_of_equals
 from analysis.fit.starts import off_bounds
 from analysis.intervals import RunNoise
@@ -210,8 +210,8 @@ def lack_of_fit(
     ratio = p_value = None
     if tested and lack_freedom > 0 and scale > grain:
         start_P = off_bounds(law, law.pack(result.array()), points.inputs, result.residual_scale)
-        weights = np.ones((1, len(target)))
-        best = solve(law, points.inputs, target[None], weights, start_P[None], LEAST_SQUARES, near=True).theta[0]
+        problem = Problems(target[None], np.ones((1, len(target))), start_P[None])
+        best = solve(law, points.inputs, problem, LEAST_SQUARES, near=True).theta[0]
         left = target - law.target(evaluate(law, law.natural(best), points.inputs))
         lack = max(float(np.sum(left**2)) - scale**2 * freedom, 0.0)
         ratio = lack / lack_freedom / scale**2

@@ -16,7 +16,7 @@ import scipy.optimize
 
 from analysis.datasets import load
 from analysis.fit import HUBER, fit, select
-from analysis.fit.batched import solve
+from analysis.fit.batched import Problems, solve
 from analysis.laws import CHINCHILLA
 
 
@@ -83,8 +83,8 @@ def main() -> None:
     start, scipy_start = CHINCHILLA.pack(fitted), np.concatenate([np.log(fitted[:3]), fitted[3:]])
     weights = np.random.default_rng(1).multinomial(count, np.ones(count) / count, arguments.bootstraps).astype(float)
     targets, first = np.tile(data[2], (len(weights), 1)), np.tile(start, (len(weights), 1))
-    solve(CHINCHILLA, points.inputs, targets[:8], weights[:8], first[:8], HUBER, near=True)  # compiles
-    ours = timed(lambda: solve(CHINCHILLA, points.inputs, targets, weights, first, HUBER, near=True))
+    solve(CHINCHILLA, points.inputs, Problems(targets[:8], weights[:8], first[:8]), HUBER, near=True)  # compiles
+    ours = timed(lambda: solve(CHINCHILLA, points.inputs, Problems(targets, weights, first), HUBER, near=True))
     few = weights[: arguments.scipy_bootstraps]
     theirs = timed(lambda: np.array([scipy_best(scipy_start, data, row).fun for row in few]))
     report(f"{len(weights)} bootstraps", ours, theirs, len(weights) / len(few))
