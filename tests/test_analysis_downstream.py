@@ -15,6 +15,7 @@ from analysis.report.fitted_law import weak_constants
 from analysis.report.markdown import markdown
 from analysis.runs_table import complete
 from analysis.sampling import Sampling
+from analysis.smoothing import Smoothing
 from analysis.studies import fit_two_steps, forecast_tasks, predict_task, smoothed
 from analysis.tables.units import check_shares
 
@@ -70,7 +71,7 @@ def test_rows_that_look_like_checkpoints_of_a_run_are_said_to():
     asked = "every run has one row, and rows of equal ladder have one size at different tokens"
     for rows, settings, notes in (
         (table, {}, 1),
-        (table, {"by": "ladder"}, 0),
+        (table, {"smoothing": Smoothing(by="ladder")}, 0),
         (table.assign(ladder=table["params"].map("{:g}".format)), {}, 0),  # a size's name, which groups nothing else
     ):
         found = forecast_tasks(rows, ["quiz"], sampling=Sampling(20), **settings)

@@ -15,7 +15,7 @@ from rich.console import Console
 from analysis import figures, runs_table
 from analysis.intervals import Interval
 from analysis.laws import CHINCHILLA
-from analysis.report import backtest_section, held_out_section, show, study_report, time_account
+from analysis.report import Questions, backtest_section, held_out_section, show, study_report, time_account
 from analysis.report.beyond_the_runs import optima_section
 from analysis.report.captions import study_figures
 from analysis.report.document import (
@@ -73,7 +73,7 @@ def report(table, study, prediction):
         score=score(prediction, planted_loss(**prediction.inputs)),
         backtest=backtest(CHINCHILLA, table, cuts=[6e11, 4e12], sampling=Sampling(20)),
         time=time_account(TIMINGS),
-        served=(1.5, 1e12),
+        questions=Questions(served=(1.5, 1e12)),
     )
 
 

@@ -1,7 +1,8 @@
 """`isoflop bowls`: from a sweep to the best settings of each cell, laws of them, and what following those costs."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -9,18 +10,54 @@ from analysis.command.outputs import announce, check_file, check_folder, standar
 from analysis.command.request import Assignments, Merged, Request, Source, numbers
 from analysis.sampling import ONE_FIT, Sampling
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from analysis.studies import SweepLaws
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What was swept, and where."""
+
+    cell: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN")] = ("params", "tokens")
+    """Columns, of numbers or names, whose equal values make a cell."""
+    axes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN")] = ("learning_rate", "batch_tokens")
+    """Hyperparameters that were swept in each cell: learning_rate, batch_tokens, weight_decay, ..."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The laws of the best settings."""
+
+    law: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAW")] = ()
+    """Laws to fit to the best settings, one for each axis;
+    by default each axis' power law of what varies of params, tokens and flops in the cell."""
+    at: Annotated[Assignments, tyro.conf.arg(metavar="INPUT=VALUE")] = ()
+    """Inputs of the laws, as params=7e9 tokens=1.4e11, at which they are read."""
+    objective: str = "least_squares"
+    """Loss of a law's residual: least_squares, huber or huber_likelihood."""
+
+    def settings(self) -> "dict[str, Any]":
+        """The same for `sweep_laws`. Raises LawError for an unknown law, FitError for an unknown objective."""
+        from analysis.laws import load
+
+        return {
+            "laws": [load(name) for name in self.law],
+            "at": numbers("--at", self.at) or None,
+            "objective": Request(objective=self.objective).chosen_objective(),
+        }
+
 
 def bowls(
     source: Annotated[Source, Merged],
     *,
-    cell: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN")] = ("params", "tokens"),
-    axes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN")] = ("learning_rate", "batch_tokens"),
-    law: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAW")] = (),
-    at: Annotated[Assignments, tyro.conf.arg(metavar="INPUT=VALUE")] = (),
+    swept: Annotated[Swept, Merged] = Swept(),
+    wanted: Annotated[Wanted, Merged] = Wanted(),
     out: Path | None = None,
     json: Path | None = None,
     figures: Path | None = None,
-    objective: str = "least_squares",
     sampling: Annotated[Sampling, Merged] = ONE_FIT,
     far_factor: float = 10.0,
 ) -> None:
@@ -31,43 +68,49 @@ def bowls(
 
     Args:
         source: the table, with loss_nats, the columns of the cell and the axes.
-        cell: columns, of numbers or names, whose equal values make a cell.
-        axes: hyperparameters that were swept in each cell: learning_rate, batch_tokens, weight_decay, ...
-        law: laws to fit to the best settings, one for each axis; by default each axis' power law of what varies of
-            params, tokens and flops in the cell.
-        at: inputs of the laws, as params=7e9 tokens=1.4e11, at which they are read.
+        swept: the cells.
+        wanted: the laws.
         out: file (.csv) for the best settings, one row per cell.
         json: file that gets everything that was found, as JSON.
         figures: folder that gets the figure of the bowls, as PNG and PDF.
-        objective: loss of a law's residual: least_squares, huber or huber_likelihood.
         sampling: the resamples, of the cells.
         far_factor: what lies further than this many times beyond the fitted cells is flagged.
     """
     from analysis import backend
-    from analysis.files import write_atomically
-    from analysis.laws import load
     from analysis.report import show, sweep_sections
-    from analysis.studies import optima_table, sweep_laws, sweep_rows
+    from analysis.studies import sweep_laws
 
     backend.configure_command()
     console = standard_output()
     for option, path in (("--out", out), ("--json", json)):
         check_file(option, path)
     check_folder("--figures", figures)
-    table = source.read((*cell, *axes, "loss_nats"))
-    settings = {"objective": Request(objective=objective).chosen_objective(), "sampling": sampling}
-    laws, asked = [load(name) for name in law], numbers("--at", at) or None
-    found = sweep_laws(table, cell=cell, axes=axes, laws=laws, far_factor=far_factor, at=asked, **settings)
+    table = source.read((*swept.cell, *swept.axes, "loss_nats"))
+    asked = {**vars(swept), **wanted.settings()}
+    found = sweep_laws(table, sampling=sampling, far_factor=far_factor, **asked)
     show(console, *sweep_sections(found))
     write_json(console, json, found)
     if out is not None:
-        with writing("--out", out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(out, optima_table(found.bowls).to_csv(index=False).encode())
-        announce(console, [out])
+        _write_optima(console, out, found)
     if figures is not None:
-        from analysis.figures import hyperparameter_bowls, save  # brings matplotlib
+        _draw(console, figures, table, found)
 
-        with writing("--figures", figures):
-            paths = save(hyperparameter_bowls(sweep_rows(table, cell, axes)[0], found.bowls), figures / "bowls")
-        announce(console, paths)
+
+def _write_optima(console: "Console", out: Path, found: "SweepLaws") -> None:
+    from analysis.files import write_atomically
+    from analysis.studies import optima_table
+
+    with writing("--out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, optima_table(found.bowls).to_csv(index=False).encode())
+    announce(console, [out])
+
+
+def _draw(console: "Console", folder: Path, table: "pd.DataFrame", found: "SweepLaws") -> None:
+    from analysis.figures import hyperparameter_bowls, save  # brings matplotlib
+    from analysis.studies import sweep_rows
+
+    rows, _ = sweep_rows(table, found.cell, found.axes)
+    with writing("--figures", folder):
+        paths = save(hyperparameter_bowls(rows, found.bowls), folder / "bowls")
+    announce(console, paths)

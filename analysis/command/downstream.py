@@ -1,7 +1,6 @@
 """`isoflop downstream`: accuracy on tasks of runs that no fit has seen, in two steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,27 +9,14 @@ import tyro
 from analysis.command.outputs import check_file, standard_output, write_json
 from analysis.command.request import Assignments, Merged, Source, numbers, pairs
 from analysis.sampling import SEVERAL_FITS, Sampling
-
-
-@dataclass(frozen=True)
-class Smoothing:
-    """Which checkpoints are one run, and over how many of them measures are averaged."""
-
-    by: str = "run"
-    """Column that names the run a checkpoint belongs to."""
-    order: str = "tokens"
-    """Column that says how far a checkpoint had come in its run."""
-    window: int = 5
-    """Checkpoints over which task loss and accuracy are averaged, up to each."""
-    skip: float = 0.1
-    """First share of each run that is left away."""
+from analysis.smoothing import AS_PUBLISHED, Smoothing
 
 
 def downstream(
     source: Annotated[Source, Merged],
     *,
     task: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK")] = (),
-    smoothing: Annotated[Smoothing, Merged] = Smoothing(),
+    smoothing: Annotated[Smoothing, Merged] = AS_PUBLISHED,
     held_out: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN")] = (),
     at: Annotated[Assignments, tyro.conf.arg(metavar="INPUT=VALUE")] = (),
     ideal_point: tyro.conf.FlagCreatePairsOff[bool] = False,
@@ -68,7 +54,7 @@ def downstream(
     found = forecast_tasks(
         source.read(tuple(dict.fromkeys(("params", "tokens", *own, *columns)))),
         tasks,
-        **vars(smoothing),
+        smoothing=smoothing,
         held_out=held_out,
         at=numbers("--at", at) or None,
         ideal_point=ideal_point,

@@ -13,8 +13,8 @@ from analysis.sampling import ONE_FIT, Sampling
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.compute import FlopRule
-    from analysis.intervals import Estimate
+    from analysis.compute import FlopRule, ValleySettings
+    from analysis.intervals import Estimate, Resampling
     from analysis.studies import Study
 
 
@@ -28,6 +28,12 @@ class Drawn:
     resample_within: str = ""
     """Stratify by this column (e.g. budget_flops): each stratum keeps its number of points."""
 
+    def resampling(self) -> "Resampling":
+        """The same for whatever draws them."""
+        from analysis.intervals import Resampling
+
+        return Resampling(self.resample_by, self.resample_within)
+
 
 @dataclass(frozen=True)
 class Minima:
@@ -40,6 +46,12 @@ class Minima:
     """Standard deviation of the loss between seeds, where the table has no repeated seeds to tell it."""
     budget_tolerance: float = 0.1
     """Neighbouring budgets within this share of one another are one."""
+
+    def settings(self) -> "ValleySettings":
+        """The same for approach 2. Raises FitError for a reading that is none, or a number below zero."""
+        from analysis.compute import ValleySettings
+
+        return ValleySettings(self.valleys, self.noise_nats, self.budget_tolerance)
 
 
 @dataclass(frozen=True)
@@ -111,9 +123,7 @@ def fit(
         far_factor: predictions and optima further than this many times beyond the fitted range are flagged.
     """
     from analysis import backend
-    from analysis.compute import ValleySettings
-    from analysis.intervals import Resampling
-    from analysis.report import notes_block, show, study_report
+    from analysis.report import Questions, notes_block, show, study_report
     from analysis.studies import backtest_of
 
     backend.configure_command()
@@ -125,20 +135,16 @@ def fit(
     study = request.study(
         table,
         sampling=sampling,
-        resampling=Resampling(drawn.resample_by, drawn.resample_within),
+        resampling=drawn.resampling(),
         far_factor=far_factor,
         given=numbers("--given", asked.given),
-        valleys=ValleySettings(minima.valleys, minima.noise_nats, minima.budget_tolerance),
+        valleys=minima.settings(),
     )
-    report = study_report(
-        table,
-        study,
-        backtest=None if figures is None else backtest_of(study, table),
-        budgets=asked.budgets,
-        rule=asked.rule(table, study),
-        hyperparameters=_hyperparameter_laws(asked.hyperparameters, request, sampling),
-        served=served,
+    questions = Questions(
+        asked.budgets, asked.rule(table, study), _hyperparameter_laws(asked.hyperparameters, request, sampling), served
     )
+    backtest = None if figures is None else backtest_of(study, table)
+    report = study_report(table, study, backtest=backtest, questions=questions)
     show(console, *notes_block(study.table_notes), *report.findings(), report.runs_section())
     write_json(console, json, report.to_dict())
     if figures is not None:
@@ -149,7 +155,7 @@ def fit(
         announce(console, paths)
 
 
-def _hyperparameter_laws(groups: Assignments, request: Request, sampling: Sampling) -> "list[Estimate]":
+def _hyperparameter_laws(groups: Assignments, request: Request, sampling: Sampling) -> "tuple[Estimate, ...]":
     from analysis.fit import FitError
     from analysis.intervals import estimate_rows
     from analysis.laws import load
@@ -167,4 +173,4 @@ def _hyperparameter_laws(groups: Assignments, request: Request, sampling: Sampli
         table = Source(Path(path)).read((*law.inputs, law.output))
         check_units(law, table)
         found.append(estimate_rows(law, table, request.chosen_objective(), sampling))
-    return found
+    return tuple(found)

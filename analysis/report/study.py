@@ -34,6 +34,32 @@ from analysis.studies import (
 
 
 @dataclass(frozen=True)
+class Questions:
+    """What is asked of a study's optima besides those at 1, 10 and 100 times the largest fitted budget.
+
+    budgets: further ones, in FLOP. rule: another way of counting FLOPs than the table's, under which approach 2 does
+    not hold. hyperparameters: laws read at each approach's optima. served: (loss in nats per token, tokens served) of
+    the run that is cheapest over its life.
+    """
+
+    budgets: tuple[float, ...] = ()
+    rule: FlopRule | None = None
+    hyperparameters: tuple[Estimate, ...] = ()
+    served: tuple[float, float] | None = None
+
+    def check(self, study: Study) -> None:
+        """Raise FitError for a budget that is none, or where anything is asked of a study that has no optima."""
+        if study.optima_note and (self.budgets or self.hyperparameters or self.served is not None):
+            raise FitError(study.optima_note)
+        for budget in self.budgets:
+            if not (budget > 0 and math.isfinite(budget)):
+                raise FitError(f"budgets = {budget:g}: must be positive and finite. Fix: give raw FLOPs, as 1e21.")
+
+
+NO_QUESTIONS = Questions()
+
+
+@dataclass(frozen=True)
 class Frontier:
     """What a study says of compute-optimal runs.
 
@@ -146,27 +172,19 @@ def study_report(
     score: Score | None = None,
     backtest: Backtest | None = None,
     time: TimeAccount | None = None,
-    budgets: Sequence[float] = (),
-    rule: FlopRule | None = None,
-    hyperparameters: Sequence[Estimate] = (),
-    served: tuple[float, float] | None = None,
+    questions: Questions = NO_QUESTIONS,
 ) -> StudyReport:
     """Take the optima of a study and gather all that a report on it needs.
 
-    Optima are taken at 1, 10 and 100 times the largest fitted budget, at `budgets` (FLOP) and at the prediction's.
-    rule: another way of counting FLOPs than the table's, under which approach 2 does not hold. hyperparameters: laws
-    read at each approach's optima. served: (loss in nats per token, tokens served) of the run that is cheapest over
-    its life. Raises FitError for a budget, loss or number of tokens that is not positive, and where one of these is
-    asked for of a study that has no optima.
+    Optima are taken at 1, 10 and 100 times the largest fitted budget, at the budgets of the questions and at the
+    prediction's. Raises FitError for a budget, loss or number of tokens that is not positive, and where questions are
+    asked of a study that has no optima.
     """
-    if study.optima_note and (budgets or hyperparameters or served is not None):
-        raise FitError(study.optima_note)
-    for budget in budgets:
-        if not (budget > 0 and math.isfinite(budget)):
-            raise FitError(f"budgets = {budget:g}: must be positive and finite. Fix: give raw FLOPs, as 1e21.")
-    asked = {*budgets, *([prediction.flops] if prediction is not None and prediction.flops is not None else [])}
-    names = set(table["experiment"].dropna().astype(str)) if "experiment" in table.columns else set()
     has_optima = not study.optima_note
+    questions.check(study)
+    names = set(table["experiment"].dropna().astype(str)) if "experiment" in table.columns else set()
+    predicted = prediction.flops if prediction is not None else None
+    served, rule = questions.served, questions.rule
     return StudyReport(
         study=study,
         experiments=tuple(sorted(names - {FOREIGN})),
@@ -174,7 +192,7 @@ def study_report(
         fitted=len(study.law.fit.used),
         runs=len(set(study.law.fit.used)),
         left_out=len(study.left_out),
-        frontier=_frontier(study, budgets, asked, rule, hyperparameters) if has_optima else None,
+        frontier=_frontier(study, questions, predicted) if has_optima else None,
         lifetime=lifetime_optimum(study, *served, rule) if served is not None and has_optima else None,
         prediction=prediction,
         score=score,
@@ -184,19 +202,15 @@ def study_report(
     )
 
 
-def _frontier(
-    study: Study,
-    budgets: Sequence[float],
-    asked: set[float],
-    rule: FlopRule | None,
-    hyperparameters: Sequence[Estimate],
-) -> Frontier:
-    flops = sorted({*(factor * study.largest_flops for factor in (1, 10, 100)), *asked})
+def _frontier(study: Study, questions: Questions, predicted_flops: float | None) -> Frontier:
+    budgets, rule = questions.budgets, questions.rule
+    also = () if predicted_flops is None else (predicted_flops,)
+    flops = sorted({*(factor * study.largest_flops for factor in (1, 10, 100)), *budgets, *also})
     approaches = (2, 3) if study.isoflop is not None and rule in (None, study.flop_rule) else (3,)
     optima = tuple(
-        optimum(study, budget, approach=a, rule=rule, hyperparameters=hyperparameters)
+        optimum(study, budget, approach=approach, rule=rule, hyperparameters=questions.hyperparameters)
         for budget in flops
-        for a in approaches
+        for approach in approaches
     )
     departures_flops = max(budgets, default=study.largest_flops)
     departures = cost_of_departing(study, departures_flops, rule=rule)

@@ -12,6 +12,7 @@ from analysis.intervals import Resampling, by_run
 from analysis.laws import find
 from analysis.runs_table import complete
 from analysis.sampling import SEVERAL_FITS, Sampling
+from analysis.smoothing import AS_PUBLISHED, Smoothing
 from analysis.studies.downstream import TaskPrediction, TwoSteps, fit_two_steps, predict_task, smoothed
 from analysis.studies.reach import furthest_outside
 from analysis.tables.columns import some_of
@@ -72,10 +73,7 @@ def forecast_tasks(
     table: pd.DataFrame,
     tasks: Sequence[str],
     *,
-    by: str = "run",
-    order: str = "tokens",
-    window: int = 5,
-    skip: float = 0.1,
+    smoothing: Smoothing = AS_PUBLISHED,
     held_out: Sequence[str] = (),
     at: Mapping[str, float] | None = None,
     ideal_point: bool = False,
@@ -84,11 +82,12 @@ def forecast_tasks(
 ) -> TaskForecasts:
     """Fit both steps of each task without the held-out runs, and predict those runs, and a run of one's own.
 
-    table: one row per checkpoint, with params, tokens, task_loss_<task> and accuracy_<task>. by, order, window, skip:
-    as in `smoothed`. held_out: names in the column `by`, besides the rows whose held_out is true. at: params and tokens
-    of a run that was not made. Raises FitError for a run that is not there, an `at` that lacks one of the two, or where
-    no task can be fitted; TableError for params or tokens that are no counts, and accuracies that are no shares of 1.
+    table: one row per checkpoint, with params, tokens, task_loss_<task> and accuracy_<task>. held_out: names in the
+    column that says which run a checkpoint is of, besides the rows whose held_out is true. at: params and tokens of a
+    run that was not made. Raises FitError for a run that is not there, an `at` that lacks one of the two, or where no
+    task can be fitted; TableError for params or tokens that are no counts, and accuracies that are no shares of 1.
     """
+    by, order = smoothing.by, smoothing.order
     columns = [name for task in tasks for name in _columns(task) if name in table.columns]
     table = _with_held_out(complete(table, ("params", "tokens", *columns)), by, held_out)
     check_shares(table, columns)
@@ -97,28 +96,43 @@ def forecast_tasks(
     steps, forecasts, without = {}, [], []
     for task in tasks:
         try:
-            rows = smoothed(table, task, by=by, order=order, window=window, skip=skip)
-            check_counts(rows[rows["last"]], ("params", "tokens"))
-            dropped += _dropped(rows, task, by, order)
-            dropped += _early(table, rows, by, order, skip)
+            rows, unused = _checkpoints(table, task, smoothing)
+            dropped += unused
             seen = rows[~rows["held_out"]]
             steps[task] = fit_two_steps(seen, by=by, ideal_point=ideal_point, sampling=sampling)
         except FitError as error:
             without.append((task, str(error)))
             continue
-        runs = [*_ends(rows[rows["held_out"] & rows["last"]], by), *wanted]
         ranges = _ranges(seen)
         check_stated_counts(at or {}, ranges)
+        runs = [*_ends(rows[rows["held_out"] & rows["last"]], by), *wanted]
         forecasts += [_forecast(task, steps[task], ranges, far_factor, *run) for run in runs]
     if not steps:
         raise FitError(f"tasks: none can be fitted. The first, {without[0][0]}: {without[0][1]}")
-    notes = (
-        *_single_notes(table, by, order),
-        *notes_of(table),
-        *by_run(Resampling(by=by), table.loc[~table["held_out"], by].astype(str).tolist())[1],
+    return TaskForecasts(
+        level=sampling.level,
+        ideal_point=ideal_point,
+        window=smoothing.window,
+        skip=smoothing.skip,
+        steps=steps,
+        forecasts=tuple(forecasts),
+        errors=_errors(forecasts),
+        without=tuple(without),
+        left_out=tuple(dict.fromkeys(dropped)),
+        table_notes=(
+            *_single_notes(table, by, order),
+            *notes_of(table),
+            *by_run(Resampling(by=by), table.loc[~table["held_out"], by].astype(str).tolist())[1],
+        ),
     )
-    found, left = (tuple(forecasts), _errors(forecasts), tuple(without)), tuple(dict.fromkeys(dropped))
-    return TaskForecasts(sampling.level, ideal_point, window, skip, steps, *found, left, notes)
+
+
+def _checkpoints(table: pd.DataFrame, task: str, smoothing: Smoothing) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """The smoothed checkpoints of a task, and those that a step cannot use or that are left away."""
+    rows = smoothed(table, task, **vars(smoothing))
+    check_counts(rows[rows["last"]], ("params", "tokens"))
+    unused = _dropped(rows, task, smoothing.by, smoothing.order)
+    return rows, unused + _early(table, rows, smoothing.by, smoothing.order, smoothing.skip)
 
 
 def _columns(task: str) -> tuple[str, str]:
