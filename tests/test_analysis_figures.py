@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -126,7 +127,7 @@ def test_the_same_figure_gives_the_same_bytes_wherever_it_is_drawn(tmp_path, dra
     monkeypatch.setattr(saving, "FIGURES_EACH", 1)
     monkeypatch.setattr(saving, "usable_cores", lambda: (0, 1))
     names = ("isoflop_valleys", "loss_surface", "learning_curve_collapse", "loss_by_family")
-    shared_out = figures.save_all({tmp_path / "shared" / name: drawn[name]("one") for name in names})
+    shared_out = figures.save_all({tmp_path / "shared" / name: partial(drawn[name], "one") for name in names})
     alone = [path for name in names for path in figures.save(drawn[name]("one"), tmp_path / "alone" / name)]
     assert [path.name for path in shared_out] == [path.name for path in alone]
     assert [path.read_bytes() for path in shared_out] == [path.read_bytes() for path in alone]
@@ -139,7 +140,7 @@ def test_every_figure_can_be_sent_to_a_worker_and_its_fault_is_heard(tmp_path, d
     monkeypatch.setattr(saving, "usable_cores", lambda: (0, 1))
     monkeypatch.setattr(saving.pickle, "dumps", lambda figures: b"no figures")
     with pytest.raises(RuntimeError, match="ended with 1:\n(.|\n)*UnpicklingError"):
-        figures.save_all({tmp_path / name: drawn[name]("one") for name in ("loss_surface", "residuals")})
+        figures.save_all({tmp_path / name: partial(drawn[name], "one") for name in ("loss_surface", "residuals")})
 
 
 def test_a_bowl_is_drawn_as_it_was_fitted():

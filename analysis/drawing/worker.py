@@ -1,4 +1,4 @@
-"""A process that draws the figures it is sent, for `saving`. It imports matplotlib and nothing that takes seconds."""
+"""A process that draws each figure it is sent, for `saving`. It imports matplotlib and nothing that takes seconds."""
 
 import pickle
 import sys
@@ -6,4 +6,10 @@ import sys
 from analysis.drawing.saving import drawn
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(pickle.dumps([drawn(figure) for figure in pickle.load(sys.stdin.buffer)]))
+    while True:
+        try:
+            figure = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            break
+        pickle.dump(drawn(figure), sys.stdout.buffer)
+        sys.stdout.buffer.flush()

@@ -41,7 +41,7 @@ def write_document(path: Path, document: Section) -> Path:
 def _write(folder: Path, name: str, values: Any, drawn: Sequence[CaptionedFigure], document: Section) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / name, json_values.dumps(values).encode())
-    images = figures.save_all({folder / "figures" / one.figure.name: one.draw() for one in drawn})
+    images = figures.save_all({folder / "figures" / one.figure.name: one.draw for one in drawn})
     return [folder / name, *images, write_document(folder / "report.md", document)]
 
 
