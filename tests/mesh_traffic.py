@@ -11,7 +11,6 @@ from research.models import language_model
 from research.models.mixers import Mixer, mixers_of
 from research.sharding import mesh_axes
 
-BYTES = 4  # float32
 FORWARD_AND_BACK = 2  # what crosses forward has a gradient that crosses back
 SUM = 2  # scattered and gathered, in a ring: twice the traffic of either
 WIDTHS = ("width", "expert_width")  # names of dimensions whose parts are gathered before they are multiplied with
@@ -22,8 +21,10 @@ def traffic_bytes(collective_bytes: Mapping[str, int]) -> int:
     return sum((SUM if kind == "all-reduce" else 1) * count for kind, count in collective_bytes.items())
 
 
-def least_bytes(config: RunConfig, mesh: Mapping[str, int]) -> float:
+def least_bytes(config: RunConfig, mesh: Mapping[str, int], value_bytes: int = 4) -> float:
     """Bytes of one device and step that the mesh's strategies cannot do without, in the architecture's own algorithms.
+
+    value_bytes: of a number that crosses, 4 for float32.
 
     - Gradients are summed once, over all devices with different tokens; under fsdp, and on an expert axis but for the
       experts themselves, a weight is gathered once (twice where layers are computed again) and its gradient scattered,
@@ -44,7 +45,7 @@ def least_bytes(config: RunConfig, mesh: Mapping[str, int]) -> float:
     values = _weights(config.model, sequences * sum(lengths), ways)
     for (model, _), length in zip(stacks, lengths):
         values += sequences * _activations(model, length, ways)
-    return BYTES * values
+    return value_bytes * values
 
 
 def _weights(model: ModelConfig, tokens: float, ways: dict[str, int]) -> float:

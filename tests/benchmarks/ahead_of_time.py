@@ -3,19 +3,23 @@
     .venv/bin/python tests/benchmarks/ahead_of_time.py [--rows NAME ...]
 
 Needs libtpu (pip install ".[tpu]"), whose compiler runs without a TPU; a row takes it minutes. The step is the
-project's own: bfloat16 products, layers scanned, each computed again in the backward pass. Printed for each chip and
-step: memory at its peak and that of the arguments, matrix products over the closed form (executed_flops: 4/3 if every
-product of the forward pass were computed twice), the GiB of each kind of collective (research/training/hlo_cost.py),
-and the seconds of the compilation. That XLA compiled a program proves its shardings and that it fits; it was not run,
-so nothing here says that it is right or fast. libtpu writes programs down for v5e alone: of others, only the memory is
-known.
+project's own: bfloat16 products, layers scanned and computed again in the backward pass, but in the row that keeps all.
+Printed for each chip and step: memory at its peak and that of the arguments; matrix products over the closed form
+(executed_flops: 4/3 if every product of the forward pass were computed twice), with those that kernels state, which
+for experts are all places of a round, empty ones too (models/experts/ragged.py); the GiB of each kind of collective
+(research/training/hlo_cost.py), and what they carry over the least of the mesh's strategies in numbers of two bytes
+(tests/mesh_traffic.py); and the seconds of the compilation. That XLA compiled a program proves its shardings and that
+it fits; it was not run, so nothing here says that it is right or fast. libtpu writes programs down for v5e alone: of
+others, only the memory is known.
 """
 
 import argparse
 import importlib.util
 import os
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 # libtpu would ask a TPU machine's metadata server what it is, and lock its chips against a second process: there are
@@ -36,6 +40,11 @@ from research.training.hlo_cost import COLLECTIVES
 from research.training.objective import language_modelling
 from research.training.step import make_program
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from mesh_traffic import least_bytes, traffic_bytes
+
+BYTES = 2  # of most numbers that cross: bfloat16
+
 
 class Row(NamedTuple):
     preset: str
@@ -51,14 +60,17 @@ class Row(NamedTuple):
 
 ROWS = {
     "llama3-8b": Row("llama3-8b", "v5e:16x16", MeshConfig(data=1, fsdp=64, tensor=4), 256),
+    "llama3-8b kept": Row("llama3-8b", "v5e:16x16", MeshConfig(data=1, fsdp=64, tensor=4), 64, remat="none"),
     "llama3-8b fsdp": Row("llama3-8b", "v5e:16x16", MeshConfig(data=1, fsdp=256), 256),
     "mamba2-2.7b": Row("mamba2-2.7b", "v5e:16x16", MeshConfig(data=1, fsdp=64, tensor=4), 256),
     "rwkv7-2.9b": Row("rwkv7-world-2.9b", "v5e:8x8", MeshConfig(data=1, fsdp=64), 64),
     "mamba-2.8b": Row("mamba-2.8b", "v5e:8x8", MeshConfig(data=1, fsdp=64), 64),
-    "jamba-v0.1": Row("jamba-v0.1", "v5e:16x16", MeshConfig(data=1, fsdp=8, tensor=2, expert=16), 128),
+    "jamba-v0.1": Row("jamba-v0.1", "v5e:16x16", MeshConfig(data=1, fsdp=8, tensor=2, expert=16), 256),
     "mixtral-8x7b": Row("mixtral-8x7b", "v5p:4x4x4", MeshConfig(data=1, fsdp=8, expert=8), 64),
+    "mixtral-8x7b v5e": Row("mixtral-8x7b", "v5e:16x16", MeshConfig(data=1, fsdp=32, expert=8), 256),
 }
-COLUMNS = ("peak GiB", "arguments GiB", "products", *(f"{kind} GiB" for kind in COLLECTIVES), "replications", "seconds")
+EXCHANGED = tuple(f"{kind} GiB" for kind in COLLECTIVES)
+COLUMNS = ("peak GiB", "arguments GiB", "products", *EXCHANGED, "over the least", "replications", "seconds")
 
 
 def run_of(row: Row) -> RunConfig:
@@ -102,13 +114,15 @@ def cells(row: Row) -> list[str]:
     seconds = time.perf_counter() - began
     memory = [f"{size / 2**30:.2f}" for size in (step.peak_bytes, step.arguments_bytes)]
     if step.cost is None:
-        counts = ["not written down"] + [""] * len(COLLECTIVES)
+        counts = ["not written down"] + [""] * (len(COLLECTIVES) + 1)
     else:
         chips = len(topologies.get_topology_desc(row.topology, "tpu").devices)
         products = chips * step.cost.matmul_flops / executed_cost(run_of(row), "tpu").executed_flops
         unknown = [*step.cost.unknown_loops, *step.cost.unread]  # whose work is not in the count
         counts = [f"{products:.2f}" + (f" without {', '.join(unknown)}" if unknown else "")]
-        counts += [f"{step.cost.collective_bytes.get(kind, 0) / 2**30:.1f}" for kind in COLLECTIVES]
+        exchanged = step.cost.collective_bytes
+        counts += [f"{exchanged.get(kind, 0) / 2**30:.1f}" for kind in COLLECTIVES]
+        counts.append(f"{traffic_bytes(exchanged) / least_bytes(run_of(row), vars(row.mesh), BYTES):.2f}")
     return [*memory, *counts, str(step.replications), f"{seconds:.0f}"]
 
 
