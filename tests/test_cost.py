@@ -193,7 +193,7 @@ def test_a_table_of_distances_belongs_to_self_attention():
 def test_auto_stands_for_an_algorithm_there_is():
     for section, tables in (
         ("moe", dispatch.ALGORITHMS), ("mamba", {*selective_scan.ALGORITHMS, *KERNELS}), ("mamba2", ssd.ALGORITHMS),
-        ("rwkv4", rwkv4.ALGORITHMS), ("rwkv7", delta_rule.ALGORITHMS),
+        ("rwkv4", {*rwkv4.ALGORITHMS, *KERNELS}), ("rwkv7", delta_rule.ALGORITHMS),
     ):  # fmt: skip
         for backend in ("cpu", "gpu", "tpu"):
             assert algorithm(ModelConfig(), section, backend) in tables

@@ -24,11 +24,20 @@ class Rwkv4Config(Section):
     """
 
     expand: int = 4  # hidden channels of the channel mix over width
-    algorithm: Literal["auto", "sequential", "associative"] = not_identity("auto")  # one function
+    algorithm: Literal["auto", "sequential", "associative", "pallas"] = not_identity("auto")  # one function
 
     def __post_init__(self):
         check_choices(self, "model.rwkv4")
         check_range(self, "model.rwkv4", "expand", 1)
+
+    def check_fits(self, model: Any) -> None:
+        """Raise ConfigError if the kernel that was asked for cannot compute this."""
+        rule = self.kernel_refusal(model) if self.algorithm == "pallas" else None
+        check(rule is None, "model.rwkv4.algorithm", self.algorithm, rule or "", "set it to auto or associative")
+
+    def kernel_refusal(self, model: Any) -> str | None:
+        """Why the recurrence's kernels cannot compute this; None if they can."""
+        return None if model.compute_dtype != "float64" else "computes in float32, and model.compute_dtype is float64"
 
     def hidden(self, width: int) -> int:
         """Hidden channels of the channel mix."""

@@ -64,6 +64,7 @@ ROWS = {
     "llama3-8b fsdp": Row("llama3-8b", "v5e:16x16", MeshConfig(data=1, fsdp=256), 256),
     "mamba2-2.7b": Row("mamba2-2.7b", "v5e:16x16", MeshConfig(data=1, fsdp=64, tensor=4), 256),
     "rwkv7-2.9b": Row("rwkv7-world-2.9b", "v5e:8x8", MeshConfig(data=1, fsdp=64), 64),
+    "rwkv4-3b": Row("rwkv4-3b", "v5e:8x8", MeshConfig(data=1, fsdp=64), 64),
     "mamba-2.8b": Row("mamba-2.8b", "v5e:8x8", MeshConfig(data=1, fsdp=64), 64),
     "jamba-v0.1": Row("jamba-v0.1", "v5e:16x16", MeshConfig(data=1, fsdp=8, tensor=2, expert=16), 256),
     "mixtral-8x7b": Row("mixtral-8x7b", "v5p:4x4x4", MeshConfig(data=1, fsdp=8, expert=8), 64),

@@ -37,7 +37,10 @@ CASES = {  # section -> (pattern, what each row sets)
     ),
     "mamba": ("mamba", {name: {"algorithm": name} for name in ("sequential", "chunked", "associative", *HERE)}),
     "mamba2": ("mamba2", {name: {"algorithm": name} for name in ("recurrent", "chunked")}),
-    "rwkv4": ("rwkv4_time:rwkv4_channel", {name: {"algorithm": name} for name in ("sequential", "associative")}),
+    "rwkv4": (
+        "rwkv4_time:rwkv4_channel",
+        {name: {"algorithm": name} for name in ("sequential", "associative", *HERE)},
+    ),
     "rwkv7": ("rwkv7_first:rwkv7_channel", {name: {"algorithm": name} for name in ("sequential", "chunked")}),
 }
 

@@ -16,12 +16,14 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.algorithms import algorithm
+from research.models.kernels import wkv as kernel
 from research.models.layers import Initializer, Shared, at_least_float32, parameter, project, zeros
 from research.models.recurrent.token_shift import Orthogonal, PerChannel, before, interpolate, last_token, project_mixed
 from research.per_device import on_each_device
-from research.sharding import constrain
+from research.sharding import constrain, platform
 
 EMPTY_EXPONENT = -1e38  # of sums over nothing
+KERNEL_LENGTH = 64  # tokens below which `pallas` takes no kernel: a TPU's computes whole chunks of 128
 
 
 class Sums(flax.struct.PyTreeNode):
@@ -95,10 +97,7 @@ class TimeMix(nn.Module):
         sums = _empty_sums(cfg, x_BLD.shape[0]) if state is None else state.sums
         name = "sequential" if x_BLD.shape[1] == 1 else algorithm(cfg, "rwkv4")
         rate_D = -jnp.exp(decay_D.astype(v_BLD.dtype))
-        tokens, of_sequence = "batch steps spread", "batch spread"
-        in_axes = ("spread", "spread", tokens, tokens, of_sequence, "batch steps")
-        wkv = on_each_device(ALGORITHMS[name], in_axes, (tokens, of_sequence))
-        wkv_BLD, sums = wkv(rate_D, bonus_D.astype(v_BLD.dtype), k_BLD, v_BLD, sums, shared.mask_BL)
+        wkv_BLD, sums = wkv(name, rate_D, bonus_D.astype(v_BLD.dtype), k_BLD, v_BLD, sums, shared.mask_BL)
         y_BLD = project(r_BLD * wkv_BLD.astype(x_BLD.dtype), out_DD)
         last_BD = last_token(x_BLD, before_BD, shared.mask_BL)
         return y_BLD, None if state is None else TimeState(last_BD, sums), shared
@@ -139,6 +138,36 @@ class ChannelMix(nn.Module):
 def _interpolation(x_BLD: jax.Array, before_BLD: jax.Array, share_D: jax.Array) -> jax.Array:
     """As RWKV-4 counts the share: of the token, the rest being its predecessor's."""
     return interpolate(before_BLD, x_BLD, share_D)
+
+
+def wkv(
+    name: str,
+    rate_D: jax.Array,
+    bonus_D: jax.Array,
+    k_BLD: jax.Array,
+    v_BLD: jax.Array,
+    sums: Sums,
+    mask_BL: jax.Array | None,
+) -> tuple[jax.Array, Sums]:
+    """(wkv (B, L, D), the sums after the last token) by the algorithm of that name; `rate_D` is minus the decay.
+
+    `sequential` and `associative` are below; `pallas` is a kernel (kernels/wkv.py), from KERNEL_LENGTH tokens on.
+    """
+    name = "sequential" if name == "pallas" and k_BLD.shape[1] < KERNEL_LENGTH else name
+    tokens, of_sequence = "batch steps spread", "batch spread"
+    in_axes = ("spread", "spread", tokens, tokens, of_sequence, "batch steps")
+    # Pallas' kernels do not say which devices their results differ between, so that jax cannot check it.
+    program, checked = (_kernel_wkv, False) if name == "pallas" else (ALGORITHMS[name], True)
+    split = on_each_device(program, in_axes, (tokens, of_sequence), check_vma=checked)
+    return split(rate_D, bonus_D, k_BLD, v_BLD, sums, mask_BL)
+
+
+def _kernel_wkv(
+    rate_D: jax.Array, bonus_D: jax.Array, k_BLD: jax.Array, v_BLD: jax.Array, sums: Sums, mask_BL: jax.Array | None
+) -> tuple[jax.Array, Sums]:
+    start = (sums.numerator, sums.denominator, sums.exponent)
+    wkv_BLD, after = kernel.wkv(rate_D, bonus_D, k_BLD, v_BLD, start, mask_BL, platform())
+    return wkv_BLD, Sums(*after)
 
 
 def sequential_wkv(
@@ -241,7 +270,8 @@ def time_sequence_flops(config: ModelConfig, length: int) -> int:
 def time_elementwise_flops(config: ModelConfig, length: int) -> int:
     """3 interpolations of 3 operations a channel, and 12 for reading the sums and 12 for adding to them.
 
-    A parallel prefix adds about twice a token. Exponentials and maxima count one operation each.
+    A parallel prefix adds about twice a token; the kernel counts as the sequential scan that it is. Exponentials and
+    maxima count one operation each.
     """
     additions = 2 if config.rwkv4.algorithm == "associative" else 1
     return length * config.width * (9 + 12 + 12 * additions)
