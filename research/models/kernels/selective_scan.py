@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from research.models.kernels import selective_scan_gpu, selective_scan_tpu
+from research.models.kernels.launch import LAUNCH
 
 PROGRAMS = {"gpu": selective_scan_gpu, "tpu": selective_scan_tpu}
 
@@ -65,7 +66,7 @@ def _scan_forward(backend: str, interpret: bool, *arrays: jax.Array) -> tuple[Ou
     starts = (len(x_BLP), x_BLP.shape[1] // program.CHUNK, *A_NP.shape)
     inputs = [*_read(program, blocks, *arrays[:-1]), (state_BNP, blocks.state)]
     outputs = [(x_BLP.shape, blocks.of_tokens), (starts, blocks.starts), (state_BNP.shape, blocks.state)]
-    y_BLP, starts_BCNP, state_BNP = program.call(program.scan, blocks, inputs, outputs, interpret)
+    y_BLP, starts_BCNP, state_BNP = LAUNCH[backend](program.scan, blocks, inputs, outputs, interpret)
     return (y_BLP, state_BNP), (*arrays[:-1], starts_BCNP)
 
 
@@ -78,7 +79,7 @@ def _scan_backward(backend: str, interpret: bool, residuals: Residuals, gradient
     inputs += [(gy_BLP, blocks.of_tokens), (g_BNP, blocks.state)]
     outputs = [(x_BLP.shape, blocks.of_tokens), (x_BLP.shape, blocks.of_tokens), (g_BNP.shape, blocks.state)]
     outputs += [(of_selection, blocks.parts), (of_selection, blocks.parts), (g_BNP.shape, blocks.state)]
-    of_each = program.call(program.scan_backward, blocks, inputs, outputs, interpret)
+    of_each = LAUNCH[backend](program.scan_backward, blocks, inputs, outputs, interpret)
     gx_BLP, gdt_BLP, gA_BNP, gB, gC, g_BNP = of_each
     return gx_BLP, gdt_BLP, gA_BNP.sum(0), program.laid_out(gB.sum(1)), program.laid_out(gC.sum(1)), g_BNP
 

@@ -4,7 +4,6 @@ It goes through all tokens with the states (N, P) of its channels in registers. 
 one chunk at a time, which it makes again, to a scratch array that stays in the cache.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -43,24 +42,6 @@ class Blocks:
         self.scratch = [((batch, CHUNK, states, channels), of_chunk)] if backward else []
         # (B, K, L, N): gradients of the selection by the K blocks of channels
         self.parts = pl.BlockSpec((None, None, length, states), lambda b, p: (b, p, 0, 0))
-
-
-def call(kernel: Any, blocks: Blocks, inputs: list, outputs: list, interpret: bool) -> Any:
-    """The kernel over its grid; inputs: (array, its blocks), outputs: (shape, their blocks)."""
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import triton
-
-    results = pl.pallas_call(
-        functools.partial(kernel, interpret),
-        grid=blocks.grid,
-        in_specs=[spec for _, spec in inputs],
-        out_specs=[spec for _, spec in (*outputs, *blocks.scratch)],
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in (*outputs, *blocks.scratch)],
-        compiler_params=triton.CompilerParams(num_warps=1, num_stages=2),
-        interpret=interpret,
-        name=kernel.__name__,
-    )(*(array for array, _ in inputs))
-    return results[: len(outputs)]
 
 
 def scan(interpret: bool, x_LP, dt_LP, A_NP, B_LN, C_LN, state_NP, y_LP, starts_CNP, last_NP) -> None:

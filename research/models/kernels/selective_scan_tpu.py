@@ -50,25 +50,6 @@ class Blocks:
         self.scratch = [(states, P), *([(CHUNK, states, P)] if backward else [])]  # what is handed on, and a chunk's
 
 
-def call(kernel: Any, blocks: Blocks, inputs: list, outputs: list, interpret: bool) -> Any:
-    """The kernel over its grid; inputs: (array, its blocks), outputs: (shape, their blocks)."""
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import tpu as pltpu
-
-    return pl.pallas_call(
-        kernel,
-        grid=blocks.grid,
-        in_specs=[spec for _, spec in inputs],
-        out_specs=[spec for _, spec in outputs],
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in outputs],
-        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in blocks.scratch],
-        # Chunks follow one another: the state is handed on in the chip's memory.
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
-        interpret=interpret,
-        name=kernel.__name__,
-    )(*(array for array, _ in inputs))
-
-
 def _column(of_tokens_NQ: jax.Array, token: Any) -> jax.Array:
     """(N, 1): one token's; a sum, since lanes are not addressed."""
     return jnp.sum(jnp.where(_lanes(of_tokens_NQ) == token, of_tokens_NQ, 0.0), axis=1, keepdims=True)

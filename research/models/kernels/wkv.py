@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from research.models.kernels import wkv_gpu, wkv_tpu
+from research.models.kernels.launch import LAUNCH
 from research.models.kernels.wkv_token import Sums
 
 PROGRAMS = {"gpu": wkv_gpu, "tpu": wkv_tpu}
@@ -68,7 +69,7 @@ def _wkv_forward(backend: str, interpret: bool, *arrays: jax.Array) -> tuple[Out
     starts = (batch, length // program.CHUNK, 3, channels)
     inputs = [*_read(program, blocks, *arrays[:-1]), (sums_B3D, blocks.sums)]
     outputs = [(k_BLD.shape, blocks.of_tokens), (starts, blocks.starts), (sums_B3D.shape, blocks.sums)]
-    y_BLD, starts_BC3D, sums_B3D = program.call(program.wkv, blocks, inputs, outputs, interpret)
+    y_BLD, starts_BC3D, sums_B3D = LAUNCH[backend](program.wkv, blocks, inputs, outputs, interpret)
     return (y_BLD, sums_B3D), (*arrays[:-1], starts_BC3D, sums_B3D)
 
 
@@ -82,7 +83,7 @@ def _wkv_backward(backend: str, interpret: bool, residuals: Residuals, gradients
     inputs += [(gy_BLD, blocks.of_tokens), (g_B3D, blocks.sums)]
     of_rates = (len(k_BLD), *rates_2D.shape)
     outputs = [(of_rates, blocks.of_rates), *[(k_BLD.shape, blocks.of_tokens)] * 2, (g_B3D.shape, blocks.sums)]
-    of_each = program.call(program.wkv_backward, blocks, inputs, outputs, interpret)
+    of_each = LAUNCH[backend](program.wkv_backward, blocks, inputs, outputs, interpret)
     grates_B2D, gk_BLD, gv_BLD, g_B3D = of_each
     g_B3D = g_B3D.at[:, 2].add(_of_exponent(g_B3D, starts_BC3D[:, 0]))
     return grates_B2D.sum(0), gk_BLD, gv_BLD, jnp.zeros_like(real_BL), g_B3D

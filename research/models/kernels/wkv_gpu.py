@@ -5,7 +5,6 @@ computes the first of them, so that they wait for the memory together. The backw
 token of one chunk at a time, which it makes again, to a scratch array that stays in the cache.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -41,24 +40,6 @@ class Blocks:
         # (B, Q, 3, D): the sums before each token of a chunk, made again
         of_chunk = pl.BlockSpec((None, CHUNK, 3, LANES), lambda b, d: (b, 0, 0, d))
         self.scratch = [((batch, CHUNK, 3, channels), of_chunk)] if backward else []
-
-
-def call(kernel: Any, blocks: Blocks, inputs: list, outputs: list, interpret: bool) -> Any:
-    """The kernel over its grid; inputs: (array, its blocks), outputs: (shape, their blocks)."""
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import triton
-
-    results = pl.pallas_call(
-        functools.partial(kernel, interpret),
-        grid=blocks.grid,
-        in_specs=[spec for _, spec in inputs],
-        out_specs=[spec for _, spec in (*outputs, *blocks.scratch)],
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in (*outputs, *blocks.scratch)],
-        compiler_params=triton.CompilerParams(num_warps=1, num_stages=2),
-        interpret=interpret,
-        name=kernel.__name__,
-    )(*(array for array, _ in inputs))
-    return results[: len(outputs)]
 
 
 def _load(sums_3D: Any, *index: Any) -> wkv_token.Sums:

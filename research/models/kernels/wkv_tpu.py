@@ -47,25 +47,6 @@ class Blocks:
         self.scratch = [(3, D), *([(3, CHUNK, D)] if backward else [])]  # what is handed on, and a chunk's sums
 
 
-def call(kernel: Any, blocks: Blocks, inputs: list, outputs: list, interpret: bool) -> Any:
-    """The kernel over its grid; inputs: (array, its blocks), outputs: (shape, their blocks)."""
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import tpu as pltpu
-
-    return pl.pallas_call(
-        kernel,
-        grid=blocks.grid,
-        in_specs=[spec for _, spec in inputs],
-        out_specs=[spec for _, spec in outputs],
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in outputs],
-        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in blocks.scratch],
-        # Chunks follow one another: the sums are handed on in the chip's memory.
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
-        interpret=interpret,
-        name=kernel.__name__,
-    )(*(array for array, _ in inputs))
-
-
 def _rows(tile: Any) -> Any:
     """Those of a chunk that the tile has."""
     from jax.experimental import pallas as pl
