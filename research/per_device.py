@@ -41,7 +41,8 @@ def on_each_device(function: Callable, in_axes: Sequence[str], out_axes: Any, ch
     def checked(*arguments: Any) -> Any:
         for axes, argument in zip(in_axes, arguments, strict=True):
             for array in jax.tree.leaves(argument):
-                check_divides(f"activation ({axes})", array.shape, axes.split())
+                for names in (_outside(axes), axes.split()):
+                    check_divides(f"activation ({axes})", array.shape, names)
         return mapped(*arguments)
 
     mapped = jax.shard_map(
@@ -68,9 +69,14 @@ def _as_own(axes: str, arrays: Any, every: tuple[str, ...]) -> Any:
     return jax.tree.map(lambda array: jax.lax.pcast(array, common, to="varying"), arrays) if common else arrays
 
 
-def _outside_spec(axes: str) -> PartitionSpec:
+def _outside(axes: str) -> list[str]:
+    """Names of the dimensions as they are split outside."""
     names = axes.split()
-    return partition_spec([OUTSIDE.get(name, name) for name in names] if _is_exchanged(names) else names)
+    return [OUTSIDE.get(name, name) for name in names] if _is_exchanged(names) else names
+
+
+def _outside_spec(axes: str) -> PartitionSpec:
+    return partition_spec(_outside(axes))
 
 
 def _is_exchanged(names: list[str]) -> bool:

@@ -23,6 +23,7 @@ from research.config import (
 from research.data.synthetic import task_examples
 from research.models import language_model
 from research.models.layers import STACKED_AXIS, Normal, Parameter, Uniform, draw
+from research.per_device import on_each_device
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
 from research.training.feed import global_batch
 from research.training.objective import language_modelling
@@ -246,3 +247,12 @@ def test_several_processes_read_the_same_batch_by_device(config, monkeypatch):
     for name in split:
         np.testing.assert_array_equal(split[name], alone[name])
         assert {shard.data.shape for shard in split[name].addressable_shards} == {(2, 16)}
+
+
+def test_a_length_that_does_not_divide_is_refused_in_words():
+    """Of arrays that devices hold split over the length, and are to have split over channels."""
+    with (
+        jax.set_mesh(make_mesh(MeshConfig(data=1, sequence=4), jax.devices()[:4])),
+        pytest.raises(ConfigError, match="dimension 'length' of 1 must divide over the 4 devices of mesh ax"),
+    ):
+        on_each_device(jnp.exp, ("batch steps spread",), "batch steps spread")(jnp.zeros((2, 1, 8)))
