@@ -71,17 +71,18 @@ def _weights(model: ModelConfig, tokens: float, ways: dict[str, int]) -> float:
 def _activations(model: ModelConfig, tokens: float, ways: dict[str, int]) -> float:
     """Values of one sequence, of which a device holds so many tokens."""
     named = [pair for layer in model.layers for pair in zip(layer, mixers_of(layer, model))]
+    along_length = FORWARD_AND_BACK + (model.remat != "none")  # what a mixer read is read again
     values = 0.0
     if ways["tensor"] > 1:
-        values += SUM * tokens * model.width
+        values += FORWARD_AND_BACK * SUM * tokens * model.width
     for name, mixer in named:
         if ways["tensor"] > 1:
-            values += tokens * _of_channels(model, name)
+            values += FORWARD_AND_BACK * tokens * _of_channels(model, name)
         if ways["expert"] > 1 and name == "moe":
-            values += _of_experts(model, tokens, ways)
+            values += FORWARD_AND_BACK * _of_experts(model, tokens, ways)
         if ways["sequence"] > 1:
-            values += _along_length(model, name, mixer, tokens, ways)
-    return FORWARD_AND_BACK * values
+            values += along_length * _along_length(model, name, mixer, tokens, ways)
+    return values
 
 
 def _of_channels(model: ModelConfig, name: str) -> float:
@@ -109,7 +110,7 @@ def _along_length(model: ModelConfig, name: str, mixer: Mixer, tokens: float, wa
         return whole * 2 * model.attention.kv_heads * model.attention.head_dim / ways["tensor"]
     if name == "latent_attention":  # the latents are fewer, but each device would make all keys and values of them
         cfg = model.latent_attention
-        return whole * (cfg.heads * (cfg.head_dim + cfg.value_dim) / ways["tensor"] + cfg.rope_dim)
+        return whole * cfg.heads * (cfg.head_dim + cfg.rope_dim + cfg.value_dim) / ways["tensor"]
     if name == "moe":
         return 2 * whole * model.width if model.moe.algorithm == "capacity" else 0.0
     exchanged = {"s4": 2 * own, "h3": 2 * own, "rwkv4_time": 3 * own}
