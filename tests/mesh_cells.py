@@ -103,6 +103,7 @@ ROUNDING = {"s4": 1e-4}
 MOST_TRAFFIC = 1.5
 # Each device makes the kernels of its channels, however few of the sequences it has.
 KERNELS_BESIDES_TOKENS = ("s4", "s4d")
+KERNEL_TRANSFORMS = {"s4": 1.35}  # of the dplr kernel, beside those of the two sequences that one of 8 devices has
 MOST_OTHERS = 1.25  # what is fused, and so computed again, differs from program to program by a tenth or two
 
 
@@ -125,6 +126,7 @@ class Cell:
     traffic: float
     replications: int  # "Involuntary full rematerialization"
     most_gradient: float = MOST_GRADIENT
+    most_others: float = MOST_OTHERS
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -133,7 +135,7 @@ class Cell:
             f"loss off by {self.loss:.0e}": not self.loss <= MOST_LOSS,
             f"gradient off by {self.gradient:.0e}": not self.gradient <= self.most_gradient,
             f"{self.products:.2f} times its share of matrix products": self.products > MOST_PRODUCTS,
-            f"{self.others:.2f} times its share of other work": self.others > MOST_OTHERS,
+            f"{self.others:.2f} times its share of other work": self.others > self.most_others,
             f"{self.traffic:.1f} times the least traffic": self.traffic > MOST_TRAFFIC,
             f"{self.unknown_loops} loops of unknown length": self.unknown_loops > 0,
             f"{self.replications} involuntary full rematerializations": self.replications > 0,
@@ -176,6 +178,7 @@ def cell(architecture: str, mesh: str) -> Cell:
         traffic=traffic_bytes(found.cost.collective_bytes) / least_bytes(run_of(architecture), MESHES[mesh]),
         replications=found.replications,
         most_gradient=ROUNDING.get(architecture, MOST_GRADIENT),
+        most_others=KERNEL_TRANSFORMS.get(architecture, MOST_OTHERS),
     )
 
 
