@@ -102,7 +102,7 @@ MOST_LOSS, MOST_GRADIENT, MOST_PRODUCTS = 1e-6, 1e-5, 1.1  # of a cell that work
 ROUNDING = {"s4": 1e-4}
 MOST_TRAFFIC = 1.5
 # Each device makes the kernels of its channels, however few of the sequences it has.
-KERNELS_BESIDES_TOKENS = ("s4", "s4d")
+KERNELS_BESIDES_TOKENS = ("s4", "s4d", "h3")
 KERNEL_TRANSFORMS = {"s4": 1.35}  # of the dplr kernel, beside those of the two sequences that one of 8 devices has
 MOST_OTHERS = 1.25  # what is fused, and so computed again, differs from program to program by a tenth or two
 
