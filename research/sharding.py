@@ -45,7 +45,10 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "inner": ("tensor",),  # channels of a recurrence or convolution
     "taps": (),
     "state": (),
+    "narrow": ("tensor",),  # channels that do not grow with the width
     "rank": (),
+    "thin_rank": (),  # RWKV-7's, which grows as the width's root
+    "selected": (),  # Mamba's: a rank and two states
     "experts": ("expert",),
     "routes": (),  # the router's experts: every device scores all of them
     "layers": (),

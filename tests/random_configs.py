@@ -19,7 +19,7 @@ from research.config import (
     Rwkv7Config,
     S4Config,
 )
-from research.models import language_model, layers
+from research.models import initialisers, language_model, layers
 from research.models.mlp import ACTIVATIONS
 
 ATTENTION = "attention:mlp"
@@ -179,12 +179,12 @@ def drawn_by_numpy(model: ModelConfig, seed: int = 0) -> Any:
 
     def drawn(box: layers.Parameter) -> Any:
         shape = box.value.shape
-        if isinstance(box.init, layers.Normal):
+        if isinstance(box.init, initialisers.Normal):
             return rng.normal(0.0, box.init.std, shape).astype(np.float32)
-        if isinstance(box.init, layers.Uniform):
+        if isinstance(box.init, initialisers.Uniform):
             return rng.uniform(-box.init.bound, box.init.bound, shape).astype(np.float32)
-        if box.init in (layers.zeros, layers.ones):
-            return np.full(shape, float(box.init is layers.ones), np.float32)
+        if box.init in (initialisers.zeros, initialisers.ones):
+            return np.full(shape, float(box.init is initialisers.ones), np.float32)
         return layers.draw(box, jax.random.key(int(rng.integers(2**31))))
 
     boxed = language_model.abstract(model)

@@ -27,6 +27,7 @@ IMPORT_ORDER = (
     "research.paths",
     "research.sharding",
     "research.per_device",
+    "research.optim.parametrisation",  # what parameters are and how they scale: models declare them by it
     "research.models",
     "research.pretrained",
     "research.generation",

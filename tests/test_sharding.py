@@ -22,7 +22,8 @@ from research.config import (
 )
 from research.data.synthetic import task_examples
 from research.models import language_model
-from research.models.layers import STACKED_AXIS, Normal, Parameter, Uniform, draw
+from research.models.initialisers import Normal, Uniform
+from research.models.layers import STACKED_AXIS, Parameter, draw
 from research.per_device import on_each_device
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
 from research.training.feed import global_batch

@@ -18,6 +18,7 @@ from research.config.identity import fingerprint, identity, not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
 from research.config.model import GATED_ACTIVATIONS, SECTION_MIXERS, Layer, MlpConfig, ModelConfig
 from research.config.naming import distinct_labels, run_label, run_name, short_number, short_values, varying_fields
+from research.config.parametrisation import ParametrisationConfig
 from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.config.run import (
     CheckpointConfig,

@@ -15,6 +15,7 @@ from research.config.data import BYTE_IDS
 from research.config.experts import MoeConfig
 from research.config.identity import not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
+from research.config.parametrisation import ParametrisationConfig
 from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.config.section import Section, scaled_hidden
 from research.config.state_spaces import H3Config, S4Config
@@ -89,6 +90,7 @@ class ModelConfig:
     encoder_depth: int | None = None  # layers of an encoder-decoder's encoder; none: as many as `depth`
     source_length: int | None = None  # tokens of the longest source that an encoder-decoder reads
     tied_embeddings: bool = False
+    parametrisation: ParametrisationConfig = field(default_factory=ParametrisationConfig)
     # One compiled period: compile time flat in depth, 5 to 15 % slower steps on CPU. The layers start from other draws.
     scan_layers: bool = False
     remat: Literal["none", "dots", "attention", "full"] = not_identity("none")  # research/models/remat.py
@@ -177,10 +179,15 @@ class ModelConfig:
         pattern, arrow, _ = self.pattern.rpartition("->")
         if not arrow:
             return None
+        depth, parametrisation = self.encoder_depth or self.depth, self.parametrisation
+        if parametrisation.base_depth is not None:  # the base is as deep as its decoder, its encoder in proportion
+            base = max(1, round(Fraction(parametrisation.base_depth * depth, self.depth)))
+            parametrisation = replace(parametrisation, base_depth=base)
         return replace(
             self,
             pattern=pattern.strip(),
-            depth=self.encoder_depth or self.depth,
+            depth=depth,
+            parametrisation=parametrisation,
             encoder_depth=None,
             source_length=None,
             attention=replace(self.attention, causal=False),

@@ -11,12 +11,16 @@ from research.config.run import RunConfig
 
 
 def run_label(config: RunConfig) -> str:
-    """What to call a run where there is little room; two runs may share it: transformer-1.2e11-w64-d4-seed0."""
+    """What to call a run where there is little room; two runs may share it: transformer-1.2e11-w64-d4-mup-seed0.
+
+    The parametrisation is left out where it is the standard one.
+    """
     family = re.sub(r"[^A-Za-z0-9_.]+", "_", config.family)
     budget = [] if config.budget_flops is None else [short_number(config.budget_flops)]
-    return "-".join(
-        [family, *budget, f"w{config.model.width}", f"d{config.model.depth}", f"seed{config.training.seed}"]
-    )
+    parametrisation = config.model.parametrisation.name
+    scaled = [] if parametrisation == "standard" else [parametrisation]
+    size = f"w{config.model.width}", f"d{config.model.depth}"
+    return "-".join([family, *budget, *size, *scaled, f"seed{config.training.seed}"])
 
 
 def run_name(config: RunConfig) -> str:

@@ -17,8 +17,10 @@ from research.config import Layer, ModelConfig, check
 from research.models import remat
 from research.models.attention.attention import distance_table
 from research.models.experts.router import ROUTING
-from research.models.layers import STACKED_AXIS, Normal, Shared, Uniform, draw, look_up, norm, parameter
+from research.models.initialisers import NORMAL, Normal, Uniform
+from research.models.layers import BRANCH, STACKED_AXIS, Shared, draw, look_up, norm, parameter
 from research.models.mixers import Mixer, check_hand_over, mixers_of
+from research.optim.parametrisation import branch_multiplier, tied_head_multiplier
 from research.sharding import constrain
 
 SMALL_EMBEDDING = 1e-4  # of RWKV's published code
@@ -47,16 +49,18 @@ def _layer(module: Layers, stream: tuple[jax.Array, Shared], states: tuple | Non
     """x + mixer(norm(x)) for each mixer of the module's i-th layer, or as norm_placement and the like say."""
     cfg, layer, (x_BLD, shared), new_states = module.config, module.layers[i], stream, []
     entering_BLD = x_BLD
-    normed_BLD = norm(cfg, name=f"layer{i}_norm")(x_BLD) if cfg.shared_norm else None
+    normed_BLD = norm(cfg, name=f"{BRANCH}{i}_norm")(x_BLD) if cfg.shared_norm else None
     for j, (part, mixer) in enumerate(zip(("mixer", "channel"), mixers_of(layer, cfg))):
-        mixing = mixer.module(cfg, module.first + i, name=f"layer{i}_{part}")
-        layer_norm = None if cfg.shared_norm else norm(cfg, name=f"layer{i}_{part}_norm")
+        mixing = mixer.module(cfg, module.first + i, name=f"{BRANCH}{i}_{part}")
+        layer_norm = None if cfg.shared_norm else norm(cfg, name=f"{BRANCH}{i}_{part}_norm")
         read_BLD = entering_BLD if cfg.parallel_mixers else x_BLD
         if cfg.norm_placement == "pre":
             read_BLD = normed_BLD if layer_norm is None else layer_norm(read_BLD)
         mixed_BLD, state, shared = mixing(read_BLD, None if states is None else states[j], shared)
         if cfg.norm_placement == "post":
             mixed_BLD = layer_norm(mixed_BLD)
+        multiplier = branch_multiplier(cfg)
+        mixed_BLD = mixed_BLD if multiplier == 1 else mixed_BLD * multiplier
         x_BLD = constrain(x_BLD + mixed_BLD, "batch length activation")
         new_states.append(state)
     return (x_BLD, shared), tuple(new_states)
@@ -132,7 +136,7 @@ class LanguageModel(nn.Module):
         cfg = self.config
         V, D = cfg.vocab_size, cfg.width
         # Under a norm only a row's direction counts, which the first steps choose where it starts at nearly nothing.
-        table_init = Uniform(SMALL_EMBEDDING) if cfg.embedding_norm else Normal(D**-0.5)
+        table_init = Uniform(SMALL_EMBEDDING) if cfg.embedding_norm else NORMAL
         table_VD = parameter(self, "embedding", (V, D), "vocab width", table_init, "embedding")
         inner = {"prefix": None, "periods": None} if states is None else states
         shared = Shared(mask_BL=mask_BL, distance_table_NH=distance_table(self))
@@ -148,8 +152,9 @@ class LanguageModel(nn.Module):
             states = {**inner, "read": read_B}
         x_BLD = norm(cfg, name="final_norm")(x_BLD)
         if cfg.tied_embeddings:
-            return x_BLD, table_VD.T, states
-        return x_BLD, parameter(self, "head", (D, V), "width vocab", Normal(D**-0.5), "output"), states
+            multiplier = tied_head_multiplier(cfg)
+            return x_BLD, table_VD.T if multiplier == 1 else table_VD.T * multiplier, states
+        return x_BLD, parameter(self, "head", (D, V), "width vocab", NORMAL, "output"), states
 
 
 def embed(

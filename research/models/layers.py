@@ -1,7 +1,8 @@
 """Parameters and norms: what every mixer is made of.
 
-`parameter` is the only place where a parameter is made: one line states its shape, initialiser, logical axes and
-scaling role. The dimension letters used everywhere in `models/`:
+`parameter` is the only place where a parameter is made: one line states its shape, logical axes, initialiser and role.
+Its numbers at every size follow from these (research/optim/parametrisation.py). The dimension letters used everywhere
+in `models/`:
 
     B batch     L length     S source length   D width          H query heads   G key-value heads
     K head channels          F hidden          V vocabulary     E experts       A active experts   X capacity
@@ -12,8 +13,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import flax.linen as nn
 import flax.struct
@@ -23,14 +23,13 @@ import numpy as np
 from flax.core import meta
 
 from research.config import ModelConfig, check_choice
+from research.models.initialisers import FanIn, Initializer, Normal, Orthogonal, ones, resolved, zeros
+from research.optim.parametrisation import ROLES, Role, Scaling, check_fans, scaling
 from research.per_device import exchanged, gathered, on_each_device, start_of, sum_over
 from research.sharding import RULES, ways
 
 STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack
-
-Role = Literal["embedding", "hidden", "output", "kernel", "vector", "low_rank", "dynamics", "balance"]
-# (key, shape, layer) -> array. Hashable; `layer` counts from the bottom of the stack and may be traced.
-Initializer = Callable[[jax.Array, tuple[int, ...], jax.Array | int], jax.Array]
+BRANCH = "layer"  # starts the names of modules in residual branches, and of no other
 
 
 class Shared(flax.struct.PyTreeNode):
@@ -50,65 +49,13 @@ class Shared(flax.struct.PyTreeNode):
     source_mask_BS: jax.Array | None = None
 
 
-@dataclass(frozen=True)
-class Normal:
-    """Initialiser: zero mean, the given standard deviation."""
-
-    std: float
-
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
-        return self.finish(self.start(key, shape, layer))
-
-    def start(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
-        """Uniform in (-1, 1): exact arithmetic, so that its numbers do not depend on how it is compiled."""
-        # Drawn as a matrix: XLA's CPU compiler takes far longer over threefry with three dimensions.
-        lowest = np.nextafter(np.float32(-1), np.float32(0))
-        return jax.random.uniform(key, (shape[0], math.prod(shape[1:])), minval=lowest).reshape(shape)
-
-    def finish(self, uniform: jax.Array) -> jax.Array:
-        """Normal numbers from uniform ones, as `jax.random.normal` makes them.
-
-        In rows of 128: the last digit of erf_inv depends on whether XLA's loop reaches a number as part of a vector
-        or as a remainder, and so on the shape of the loop, which differs between an array and its parts on a mesh.
-        """
-        rows = -(-uniform.size // 128)
-        padded = jnp.pad(uniform.reshape(-1), (0, rows * 128 - uniform.size)).reshape(rows, 128)
-        padded = jax.lax.optimization_barrier(padded)
-        normal = jax.lax.optimization_barrier(self.std * (np.float32(math.sqrt(2)) * jax.lax.erf_inv(padded)))
-        return normal.reshape(-1)[: uniform.size].reshape(uniform.shape)
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Initialiser: uniform in [-bound, bound]."""
-
-    bound: float
-
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
-        matrix = jax.random.uniform(key, (shape[0], math.prod(shape[1:])), minval=-self.bound, maxval=self.bound)
-        return matrix.reshape(shape)
-
-
-def ones(key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
-    """Initialiser of gains."""
-    return jnp.ones(shape)
-
-
-def zeros(key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
-    """Initialiser of biases."""
-    return jnp.zeros(shape)
-
-
 class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
     """A parameter with what the rest of the code must know of it: how it starts, its logical axes and its role.
 
-    `role` is `embedding` (rows looked up), `hidden` (a matrix between widths), `output` (the head), `kernel` (a fixed
-    number of taps a channel: decayed, but no matrix that grows with the width), `vector` (norm gains and biases, never
-    decayed), `low_rank` (either factor of a matrix of low rank: never decayed), `dynamics` (what a state space evolves
-    by: never decayed, and learned at a capped rate) or `balance` (a router's bias, which no gradient moves and no count
-    of parameters holds: optim/expert_bias.py). `layer` is the one that owns it, counted from the bottom; of a stacked
-    parameter the lowest one, with the others `layer_step` apart. Boxes exist only in abstract trees; arrays are made by
-    `draw`.
+    `role` is one of research/optim/parametrisation.py, and `scaling` what follows from it; `init` is scaled by it
+    already. A balance parameter is in no count of parameters (optim/expert_bias.py moves it). `layer` is the one that
+    owns it, counted from the bottom; of a stacked parameter the lowest one, with the others `layer_step` apart. Boxes
+    exist only in abstract trees; arrays are made by `draw`.
     """
 
     value: Any
@@ -117,6 +64,7 @@ class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
     init: Initializer = flax.struct.field(pytree_node=False)
     layer: int = flax.struct.field(pytree_node=False, default=0)
     layer_step: int = flax.struct.field(pytree_node=False, default=0)
+    scaling: Scaling = flax.struct.field(pytree_node=False, default=Scaling())
 
     def unbox(self) -> Any:
         return self.value
@@ -134,11 +82,19 @@ class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
 
 
 def parameter(
-    module: nn.Module, name: str, shape: tuple[int, ...], axes: str, init: Initializer, role: Role
+    module: nn.Module,
+    name: str,
+    shape: tuple[int, ...],
+    axes: str,
+    init: Initializer | FanIn,
+    role: Role,
+    contracted: int = 1,
 ) -> jax.Array:
     """Declare (or read) a float32 parameter of `shape`; `axes` names its dimensions, separated by spaces.
 
-    A module with an attribute `layer` says by it which layer of the stack it is, for initialisers that depend on it.
+    contracted: how many dimensions are summed over where it is used, as in `project`: its fan-in, if its role has one.
+    They are the first ones, but for that of the experts. A module with an attribute `layer` says by it which layer of
+    the stack it is, for initialisers that depend on it.
     """
     names, layer = tuple(axes.split()), getattr(module, "layer", 0)
     if len(names) != len(shape):
@@ -146,7 +102,27 @@ def parameter(
     check_choice(f"role of parameter {name}", role, get_args(Role))
     for axis in names:
         check_choice(f"axis of parameter {name}", axis, list(RULES))
-    return module.param(name, lambda key: Parameter(jnp.zeros(shape, jnp.float32), names, role, init, layer))
+    first = int(names[0] == "experts")
+    into = names[first : first + contracted] if ROLES[role].contracted else ()
+    check_fans(name, role, into, names[first + len(into) :])
+    model, in_branch = _model(module), any(part.startswith(BRANCH) for part in module.path)
+    scale = Scaling() if model is None else scaling(model, role, into, in_branch)
+    fan = math.prod(shape[first : first + contracted]) if into else shape[-1]  # an embedding's: the row's length
+    if not isinstance(init, FanIn | Orthogonal):
+        scale = scale._replace(init=1.0)  # a fixed start is no size that could change with the model's
+    start = resolved(init, fan, model, scale.init)
+    zero = jnp.zeros(shape, jnp.float32)
+    weight = module.param(name, lambda key: Parameter(zero, names, role, start, layer, scaling=scale))
+    return weight if scale.multiplier == 1 else weight * scale.multiplier
+
+
+def _model(module: nn.Module | None) -> ModelConfig | None:
+    """The config of the model that the module is part of, which norms and convolutions do not hold themselves."""
+    while isinstance(module, nn.Module):
+        if hasattr(module, "config"):
+            return module.config
+        module = module.parent
+    return None  # a part by itself has no size to be relative to
 
 
 def draw(boxed: Any, key: jax.Array, shardings: Any = None) -> Any:
@@ -162,7 +138,7 @@ def draw(boxed: Any, key: jax.Array, shardings: Any = None) -> Any:
         own_key = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
         stacked = box.axes[0] == STACKED_AXIS
         # A vector is made whole and then split: in a program compiled for a mesh, its formula may round another way.
-        whole = box.role == "vector"
+        whole = box.role in ("vector", "score")
         made = _drawer(box.init, box.value.shape, stacked, None if whole else placement)
         array = made(own_key, box.layer, box.layer_step)
         drawn.append(_split(np.asarray(array), placement) if whole and placement is not None else array)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.layers import Normal, Shared, along_last, parameter, project, project_each, zeros
+from research.models.initialisers import NORMAL, NORMAL_OUT, zeros
+from research.models.layers import Shared, along_last, parameter, project, project_each
 from research.sharding import constrain
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -31,9 +32,8 @@ class Mlp(nn.Module):
         D, F, cfg = self.config.width, self.config.mlp.hidden, self.config.mlp
         activation, axes = ACTIVATIONS[cfg.activation], "width hidden"
         names = ("up", "gate") if cfg.gated else ("up",)
-        into = [(parameter(self, name, (D, F), axes, Normal(D**-0.5), "hidden"), axes) for name in names]
-        out_init = Normal((F * 2 * self.config.depth) ** -0.5)
-        down_FD = parameter(self, "down", (F, D), "hidden width", out_init, "hidden")
+        into = [(parameter(self, name, (D, F), axes, NORMAL, "hidden"), axes) for name in names]
+        down_FD = parameter(self, "down", (F, D), "hidden width", NORMAL_OUT, "hidden")
         products = zip(names, project_each(x_BLD, *into))
         up_BLF, *gate_BLF = (self._biased(name, product_BLF, "hidden") for name, product_BLF in products)
         hidden_BLF = activation(gate_BLF[0]) * up_BLF if cfg.gated else activation(up_BLF)

@@ -47,6 +47,14 @@ class IsoFlop:
         )
         low, high = self.tokens_per_param
         check(0 < low < high, "tokens_per_param", self.tokens_per_param, "must be 0 < low < high", "order them")
+        check(
+            self.learning_rate_exponent == 0 or self.base.model.parametrisation.name == "standard",
+            "learning_rate_exponent",
+            self.learning_rate_exponent,
+            f"must be 0 with model.parametrisation.name = {self.base.model.parametrisation.name!r}, which says itself "
+            "how rates change with the width",
+            "set one of them to its default",
+        )
         check(len(self.seeds) > 0, "seeds", self.seeds, "must not be empty", "give at least one")
         check(
             self.held_out_factor is None or self.held_out_factor > 1,

@@ -20,10 +20,10 @@ from research.models.attention.positions import (
     rotary_frequencies,
     rotate,
 )
+from research.models.initialisers import NORMAL, NORMAL_OUT, Normal, zeros
 from research.models.kernels.attention import Call, attend, scores
 from research.models.kernels.attention_mask import AddedScores, Mask
 from research.models.layers import (
-    Normal,
     RMSNorm,
     Shared,
     along_last,
@@ -31,8 +31,8 @@ from research.models.layers import (
     parameter,
     project,
     project_each,
-    zeros,
 )
+from research.optim.parametrisation import Role
 from research.sharding import constrain
 
 
@@ -84,9 +84,8 @@ class Attention(nn.Module):
             q_BLHK, added = self._by_distance(q_BLHK, k_BLGK.shape[1])
         elif cfg.positions == "buckets":
             added = AddedScores(partial(_by_bucket, cfg, shared.distance_table_NH))
-        mixed_BLHK = attend(self.config, "attention", q_BLHK, k_BLGK, v_BLGK, mask, added)
-        out_init = Normal((H * K * 2 * self.config.depth) ** -0.5)
-        out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", out_init, "hidden")
+        mixed_BLHK = attend(self.config, "attention", q_BLHK, k_BLGK, v_BLGK, mask, added, score_scale(self.config))
+        out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", NORMAL_OUT, "hidden", contracted=2)
         y_BLD = project(mixed_BLHK, out_HKD, contracted=2)
         if cfg.biases == "all":
             y_BLD = along_last(jnp.add, y_BLD, parameter(self, "out_bias", (D,), "width", zeros, "vector"))
@@ -99,7 +98,8 @@ class Attention(nn.Module):
         weights = []
         for name, (number, axis) in heads.items():
             axes = f"width {axis} head_dim"
-            weights.append((parameter(self, name, (D, number, cfg.head_dim), axes, Normal(D**-0.5), "hidden"), axes))
+            role = key_role(cfg) if axis == "kv_heads" else "hidden"
+            weights.append((parameter(self, name, (D, number, cfg.head_dim), axes, NORMAL, role), axes))
         projected = list(project_each(x_BLD, *weights))
         projected[0] = constrain(projected[0], "batch length heads head_dim")
         if cfg.biases == "none":
@@ -123,16 +123,27 @@ class Attention(nn.Module):
         The distances are projected once for the whole batch.
         """
         D, H, K = self.config.width, *q_BLHK.shape[2:]
-        weight_DHK = parameter(self, "distance", (D, H, K), "width heads head_dim", Normal(D**-0.5), "hidden")
+        weight_DHK = parameter(self, "distance", (D, H, K), "width heads head_dim", NORMAL, "hidden")
         waves_SD = distance_waves(sources, D, q_BLHK.dtype)
         distances_SHK = project(waves_SD[None], weight_DHK)[0]
         to_content_HK, to_distance_HK = (
             parameter(self, name, (H, K), "heads head_dim", Normal(0.02), "vector").astype(q_BLHK.dtype)
             for name in ("content_bias", "distance_bias")
         )
-        scaled_BLHK = (q_BLHK + to_distance_HK[None, None]) * K**-0.5
+        scaled_BLHK = (q_BLHK + to_distance_HK[None, None]) * score_scale(self.config)
         make = partial(_of_distances, at_least_float32(distances_SHK))  # in which the blocks' gradients add up
         return q_BLHK + to_content_HK[None, None], AddedScores(make, scaled_BLHK)
+
+
+def score_scale(config: ModelConfig) -> float:
+    """Of products of queries and keys: 1 / sqrt(K), times what the parametrisation makes of heads that grow."""
+    K = config.attention.head_dim
+    return K**-0.5 * config.parametrisation.score_ratio(K)
+
+
+def key_role(config: AttentionConfig) -> Role:
+    """Of the matrices that make keys and values, of which multi-query attention has one head at every width."""
+    return "narrow" if config.kv_heads == 1 < config.heads else "hidden"
 
 
 def _of_distances(

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
+from research.models.attention.attention import key_role, score_scale
+from research.models.initialisers import NORMAL, NORMAL_OUT
 from research.models.kernels.attention import attend
 from research.models.kernels.attention_mask import Mask
-from research.models.layers import Normal, Shared, parameter, project, project_each
+from research.models.layers import Shared, parameter, project, project_each
 from research.sharding import constrain
 
 
@@ -43,11 +45,10 @@ class CrossAttention(nn.Module):
     ) -> tuple[jax.Array, CrossState | None, Shared]:
         cfg, D = self.config.attention, self.config.width
         H, G, K = cfg.heads, cfg.kv_heads, cfg.head_dim
-        init, out_init = Normal(D**-0.5), Normal((H * K * 2 * self.config.depth) ** -0.5)
-        query_DHK = parameter(self, "query", (D, H, K), "width heads head_dim", init, "hidden")
-        key_DGK = parameter(self, "key", (D, G, K), "width kv_heads head_dim", init, "hidden")
-        value_DGK = parameter(self, "value", (D, G, K), "width kv_heads head_dim", init, "hidden")
-        out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", out_init, "hidden")
+        query_DHK = parameter(self, "query", (D, H, K), "width heads head_dim", NORMAL, "hidden")
+        key_DGK = parameter(self, "key", (D, G, K), "width kv_heads head_dim", NORMAL, key_role(cfg))
+        value_DGK = parameter(self, "value", (D, G, K), "width kv_heads head_dim", NORMAL, key_role(cfg))
+        out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", NORMAL_OUT, "hidden", contracted=2)
         if shared.source_BSD is not None:
             axes = "width kv_heads head_dim"
             keys_BSGK, values_BSGK = project_each(shared.source_BSD, (key_DGK, axes), (value_DGK, axes))
@@ -56,7 +57,8 @@ class CrossAttention(nn.Module):
             read = state
         q_BLHK = constrain(project(x_BLD, query_DHK), "batch length heads head_dim")
         mask = Mask(causal=False, real_BS=read.mask_BS, ends_early=True)
-        mixed_BLHK = attend(self.config, "attention", q_BLHK, read.keys_BSGK, read.values_BSGK, mask)
+        scale = score_scale(self.config)
+        mixed_BLHK = attend(self.config, "attention", q_BLHK, read.keys_BSGK, read.values_BSGK, mask, scale=scale)
         return project(mixed_BLHK, out_HKD, contracted=2), None if state is None else read, shared
 
 

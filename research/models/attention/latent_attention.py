@@ -13,9 +13,10 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.attention.positions import rotary_angles, rotary_frequencies, rotate
+from research.models.initialisers import NORMAL, NORMAL_OUT
 from research.models.kernels.attention import Call, attend, scores
 from research.models.kernels.attention_mask import Mask
-from research.models.layers import Normal, RMSNorm, Shared, parameter, project, project_each
+from research.models.layers import RMSNorm, Shared, parameter, project, project_each
 from research.sharding import constrain
 
 RANK_NORM_EPSILON = 1e-6  # of the norms of the narrow vectors, whatever the model's: so in the released code
@@ -58,9 +59,9 @@ class LatentAttention(nn.Module):
         q_BLHK, turned_BLHK = q_BLHK[..., :K], rotate(q_BLHK[..., K:], angles, cfg.rope_pairs)
         latents_BSR = RMSNorm(RANK_NORM_EPSILON, "rank", name="latent_norm")(latents_BSR)
         keys_BSK = rotate(keys_BSK[:, :, None], angles, cfg.rope_pairs)[:, :, 0]
-        key_RHK = parameter(self, "key", (R, H, K), "rank heads head_dim", Normal(R**-0.5), "hidden")
-        value_RHV = parameter(self, "value", (R, H, V), "rank heads head_dim", Normal(R**-0.5), "hidden")
-        scale = (K + cfg.rope_dim) ** -0.5
+        key_RHK = parameter(self, "key", (R, H, K), "rank heads head_dim", NORMAL, "hidden")
+        value_RHV = parameter(self, "value", (R, H, V), "rank heads head_dim", NORMAL, "hidden")
+        scale = (K + cfg.rope_dim) ** -0.5 * self.config.parametrisation.score_ratio(K)
         if state is None:
             mask = Mask(start=start, real_BS=shared.mask_BL)
             axes = "rank heads head_dim"
@@ -78,8 +79,7 @@ class LatentAttention(nn.Module):
             values = state.latents_BSR[:, :, None]
             mixed_BLHR = attend(self.config, "latent_attention", queries, keys, values, mask, scale=scale)
             mixed_BLHV = jnp.einsum("blhr,rhv->blhv", mixed_BLHR, value_RHV.astype(mixed_BLHR.dtype))
-        out_init = Normal((H * V * 2 * self.config.depth) ** -0.5)
-        out_HVD = parameter(self, "out", (H, V, D), "heads head_dim width", out_init, "hidden")
+        out_HVD = parameter(self, "out", (H, V, D), "heads head_dim width", NORMAL_OUT, "hidden", contracted=2)
         return project(mixed_BLHV, out_HVD, contracted=2), state, shared
 
     def _projected(self, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -88,18 +88,18 @@ class LatentAttention(nn.Module):
         Devices that split the heads compute a part each of what is narrow, and gather it.
         """
         cfg, D = self.config.latent_attention, self.config.width
-        init, narrow = Normal(D**-0.5), "width hidden"
-        latent_DR = parameter(self, "latent", (D, cfg.kv_rank), narrow, init, "hidden")
-        rope_DK = parameter(self, "rope_key", (D, cfg.rope_dim), narrow, init, "hidden")
+        narrow, fixed = "width hidden", "width narrow"
+        latent_DR = parameter(self, "latent", (D, cfg.kv_rank), narrow, NORMAL, "hidden")
+        rope_DK = parameter(self, "rope_key", (D, cfg.rope_dim), fixed, NORMAL, "narrow")
         shape, axes, rank = (cfg.heads, cfg.head_dim + cfg.rope_dim), "heads head_dim", cfg.query_rank
         if rank is None:
-            query = parameter(self, "query", (D, *shape), f"width {axes}", init, "hidden"), f"width {axes}"
+            query = parameter(self, "query", (D, *shape), f"width {axes}", NORMAL, "hidden"), f"width {axes}"
         else:
-            query = parameter(self, "query_down", (D, rank), narrow, init, "hidden"), narrow
-        q, *of_all = project_each(x_BLD, query, (latent_DR, narrow), (rope_DK, narrow))
+            query = parameter(self, "query_down", (D, rank), narrow, NORMAL, "hidden"), narrow
+        q, *of_all = project_each(x_BLD, query, (latent_DR, narrow), (rope_DK, fixed))
         if rank is not None:
             q_BLR = RMSNorm(RANK_NORM_EPSILON, "rank", name="query_norm")(constrain(q, "batch length"))
-            q = project(q_BLR, parameter(self, "query", (rank, *shape), f"rank {axes}", Normal(rank**-0.5), "hidden"))
+            q = project(q_BLR, parameter(self, "query", (rank, *shape), f"rank {axes}", NORMAL, "hidden"))
         latents_BLR, keys_BLK = (constrain(array, "batch length") for array in of_all)
         return constrain(q, "batch length heads head_dim"), latents_BLR, keys_BLK
 

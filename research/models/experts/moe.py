@@ -12,7 +12,8 @@ import jax
 from research.config import ConfigError, ModelConfig
 from research.models.algorithms import algorithm
 from research.models.experts import dispatch, router
-from research.models.layers import Normal, Shared, at_least_float32, parameter, project, project_each, zeros
+from research.models.initialisers import NORMAL, NORMAL_OUT, zeros
+from research.models.layers import Shared, at_least_float32, parameter, project, project_each
 from research.sharding import constrain
 
 
@@ -42,7 +43,7 @@ class Moe(nn.Module):
     ) -> tuple[jax.Array, DecodeState | None, Shared]:
         cfg, D = self.config.moe, self.config.width
         E, F = cfg.experts, cfg.hidden
-        router_DE = parameter(self, "router", (D, E), "width routes", Normal(D**-0.5), "hidden")
+        router_DE = parameter(self, "router", (D, E), "width routes", NORMAL, "narrow")
         bias_E = None
         if cfg.bias_rate is not None:
             bias_E = parameter(self, "bias", (E,), "routes", zeros, "balance")
@@ -61,11 +62,10 @@ class Moe(nn.Module):
             reduce_fn=lambda _, new: new,
         )
         wide, narrow = "experts expert_width hidden", "experts hidden expert_width"
-        down_init = Normal((F * 2 * self.config.depth) ** -0.5)
         experts = (
-            parameter(self, "gate", (E, D, F), wide, Normal(D**-0.5), "hidden"),
-            parameter(self, "up", (E, D, F), wide, Normal(D**-0.5), "hidden"),
-            parameter(self, "down", (E, F, D), narrow, down_init, "hidden"),
+            parameter(self, "gate", (E, D, F), wide, NORMAL, "hidden"),
+            parameter(self, "up", (E, D, F), wide, NORMAL, "hidden"),
+            parameter(self, "down", (E, F, D), narrow, NORMAL_OUT, "hidden"),
         )
         experts = tuple(weight.astype(x_BLD.dtype) for weight in experts)
         y_BLD = dispatch.pass_experts(algorithm(self.config, "moe"), x_BLD, routing, experts)
@@ -74,10 +74,9 @@ class Moe(nn.Module):
     def _shared(self, x_BLD: jax.Array) -> jax.Array:
         """The shared experts, side by side as one SwiGLU."""
         D, F = self.config.width, self.config.moe.shared_experts * self.config.moe.hidden
-        gate_DF = parameter(self, "shared_gate", (D, F), "width hidden", Normal(D**-0.5), "hidden")
-        up_DF = parameter(self, "shared_up", (D, F), "width hidden", Normal(D**-0.5), "hidden")
-        down_init = Normal((F * 2 * self.config.depth) ** -0.5)
-        down_FD = parameter(self, "shared_down", (F, D), "hidden width", down_init, "hidden")
+        gate_DF = parameter(self, "shared_gate", (D, F), "width hidden", NORMAL, "hidden")
+        up_DF = parameter(self, "shared_up", (D, F), "width hidden", NORMAL, "hidden")
+        down_FD = parameter(self, "shared_down", (F, D), "hidden width", NORMAL_OUT, "hidden")
         gate_BLF, up_BLF = project_each(x_BLD, (gate_DF, "width hidden"), (up_DF, "width hidden"))
         hidden_BLF = constrain(jax.nn.silu(gate_BLF) * up_BLF, "batch length hidden")
         return project(hidden_BLF, down_FD)

@@ -18,9 +18,11 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
+from research.models.initialisers import NORMAL, UNIFORM, zeros
 from research.models.kernels.attention_mask import MASKED_SCORE
-from research.models.layers import Normal, Shared, Uniform, at_least_float32, parameter, project, zeros
+from research.models.layers import Shared, at_least_float32, parameter, project
 from research.models.recurrent.lstm_gru import Cell, step
+from research.optim.parametrisation import product_multiplier
 from research.per_device import on_each_device
 
 Score = Literal["additive", "multiplicative"]
@@ -62,14 +64,16 @@ class AttendedRecurrence(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array, state: Any, shared: Shared) -> tuple[jax.Array, AttendedState, Shared]:
         D, n = self.config.width, self.gates
-        init = Uniform(D**-0.5)
-        input_DnP = parameter(self, "input", (D, n, D), "width gates hidden", init, "hidden")
+        input_DnP = parameter(self, "input", (D, n, D), "width gates hidden", UNIFORM, "hidden")
         input_bias_nP = parameter(self, "input_bias", (n, D), "gates hidden", zeros, "vector")
-        key_DP = parameter(self, "key", (D, D), "width hidden", Normal(D**-0.5), "hidden")
-        weights = self._weights(init)
+        key_DP = parameter(self, "key", (D, D), "width hidden", NORMAL, "hidden")
+        weights = self._weights()
         if shared.source_BSD is not None:
             source_BSD, fed_BP = shared.source_BSD, jnp.zeros_like(x_BLD[:, 0])
-            state = AttendedState(state, fed_BP, source_BSD, project(source_BSD, key_DP), shared.source_mask_BS)
+            keys_BSP = project(source_BSD, key_DP)
+            if self.score == "multiplicative" and (multiplier := product_multiplier(self.config)) != 1:
+                keys_BSP *= multiplier  # for the scores, which are their products with states
+            state = AttendedState(state, fed_BP, source_BSD, keys_BSP, shared.source_mask_BS)
 
         def run(
             weights: Weights, input_weights: tuple, x_BLD: jax.Array, state: AttendedState, mask_BL: jax.Array | None
@@ -84,19 +88,18 @@ class AttendedRecurrence(nn.Module):
         y_BLD, state = on_rows(weights, (input_DnP, input_bias_nP), x_BLD, state, shared.mask_BL)
         return y_BLD, state, shared
 
-    def _weights(self, init: Uniform) -> Weights:
+    def _weights(self) -> Weights:
         """The weights of a step."""
         D, n = self.config.width, self.gates
         own = partial(parameter, self)
-        square = Normal(D**-0.5)
         additive = self.score == "additive"
         return Weights(
-            recurrent_PnP=own("recurrent", (D, n, D), "width gates hidden", init, "hidden"),
+            recurrent_PnP=own("recurrent", (D, n, D), "width gates hidden", UNIFORM, "hidden"),
             bias_nP=own("recurrent_bias", (n, D), "gates hidden", zeros, "vector"),
-            fed_PnP=own("fed", (D, n, D), "width gates hidden", init, "hidden"),
-            query_PP=own("query", (D, D), "width hidden", square, "hidden") if additive else None,
-            vector_P=own("vector", (D,), "hidden", square, "vector") if additive else None,
-            out_PD=own("out", (2 * D, D), "width hidden", Normal((2 * D) ** -0.5), "hidden"),
+            fed_PnP=own("fed", (D, n, D), "width gates hidden", UNIFORM, "hidden"),
+            query_PP=own("query", (D, D), "width hidden", NORMAL, "hidden") if additive else None,
+            vector_P=own("vector", (D,), "hidden", NORMAL, "score") if additive else None,
+            out_PD=own("out", (2 * D, D), "width hidden", NORMAL, "hidden"),
         )
 
 

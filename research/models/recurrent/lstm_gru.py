@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.layers import Initializer, Shared, Uniform, at_least_float32, parameter, project, zeros
+from research.models.initialisers import UNIFORM, Initializer, zeros
+from research.models.layers import Shared, at_least_float32, parameter, project
 from research.per_device import on_each_device
 
 
@@ -190,9 +191,8 @@ def _mix(
 ) -> tuple[jax.Array, Any]:
     """Declare the parameters in `module`, the matrices drawn as torch does, and run the cell over x."""
     n, D = gates, x_BLD.shape[-1]
-    init = Uniform(D**-0.5)
-    input_DnP = parameter(module, "input", (D, n, D), "width gates hidden", init, "hidden")
-    weight_PnP = parameter(module, "recurrent", (D, n, D), "width gates hidden", init, "hidden")
+    input_DnP = parameter(module, "input", (D, n, D), "width gates hidden", UNIFORM, "hidden")
+    weight_PnP = parameter(module, "recurrent", (D, n, D), "width gates hidden", UNIFORM, "hidden")
     input_bias_nP = parameter(module, "input_bias", (n, D), "gates hidden", bias_init, "vector")
     bias_nP = parameter(module, "recurrent_bias", (n, D), "gates hidden", zeros, "vector")
 

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.algorithms import algorithm
+from research.models.initialisers import Initializer, Orthogonal, zeros
 from research.models.kernels import wkv as kernel
-from research.models.layers import Initializer, Shared, at_least_float32, parameter, project, zeros
-from research.models.recurrent.token_shift import Orthogonal, PerChannel, before, interpolate, last_token, project_mixed
+from research.models.layers import Shared, at_least_float32, parameter, project
+from research.models.recurrent.token_shift import PerChannel, before, interpolate, last_token, project_mixed
 from research.per_device import on_each_device
 from research.sharding import constrain, platform
 

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.algorithms import algorithm
-from research.models.layers import Initializer, Shared, Uniform, at_least_float32, ones, parameter, project, zeros
+from research.models.initialisers import FanIn, Initializer, Orthogonal, Uniform, ones, zeros
+from research.models.layers import Shared, at_least_float32, parameter, project
 from research.models.recurrent import delta_rule
-from research.models.recurrent.token_shift import Orthogonal, PerChannel, before, interpolate, last_token, project_mixed
+from research.models.recurrent.token_shift import PerChannel, before, interpolate, last_token, project_mixed
 from research.sharding import constrain
 
 SLOWEST_DECAY = math.exp(-0.5)  # a token's decay lies between exp(-SLOWEST_DECAY) and 1
@@ -129,7 +130,7 @@ class TimeMix(nn.Module):
         gate_BLHK = self._low_rank("gate", jax.nn.sigmoid(narrow["gate"]), None)
 
         y_BLHK, heads_BHKK = self._recur(r_BLHK, decay_BLHK, k_BLHK, v_BLHK, rate_BLHK, state, shared.mask_BL)
-        out_HKD = parameter(self, "out", (D // K, K, D), "heads head_dim width", zeros, "hidden")
+        out_HKD = parameter(self, "out", (D // K, K, D), "heads head_dim width", zeros, "hidden", contracted=2)
         y_BLD = project(y_BLHK.astype(x_BLD.dtype) * gate_BLHK, out_HKD, contracted=2)
         last_BD = last_token(x_BLD, before_BD, shared.mask_BL)
         return y_BLD, None if state is None else TimeState(last_BD, heads_BHKK), shared
@@ -145,7 +146,7 @@ class TimeMix(nn.Module):
             return parameter(self, f"{name}_mix", (D,), "width", PerChannel(_Mix(power), self.config.depth), "vector")
 
         def of_heads(name: str, share_D: jax.Array, bound: float) -> tuple[jax.Array, jax.Array, str]:
-            axes, init = f"width {HEADS}", Uniform(bound * D**-0.5)
+            axes, init = f"width {HEADS}", FanIn(Uniform, bound)
             return share_D, parameter(self, name, (D, D // K, K), axes, init, "hidden"), axes
 
         def down(name: str, share_D: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, str]:
@@ -173,7 +174,7 @@ class TimeMix(nn.Module):
         """x up + bias, split into heads; starts as the bias alone."""
         D, K, rank = self.config.width, self.config.rwkv7.head_dim, x_BLR.shape[-1]
         up_init = Orthogonal(0.1 * math.sqrt(max(1.0, rank / D)))
-        up_RHK = parameter(self, f"{name}_up", (rank, D // K, K), f"rank {HEADS}", up_init, "low_rank")
+        up_RHK = parameter(self, f"{name}_up", (rank, D // K, K), f"thin_rank {HEADS}", up_init, "low_rank")
         y_BLHK = constrain(project(constrain(x_BLR, "batch length"), up_RHK), f"batch length {HEADS}")
         if bias is None:
             return y_BLHK
@@ -236,7 +237,7 @@ class ChannelMix(nn.Module):
         D = x_BLD.shape[-1]
         F = self.config.rwkv7.hidden(D)
         mix_D = parameter(self, "key_mix", (D,), "width", PerChannel(_channel_mix, self.config.depth), "vector")
-        key_DF = parameter(self, "key", (D, F), "width hidden", Uniform(0.5 * D**-0.5), "hidden")
+        key_DF = parameter(self, "key", (D, F), "width hidden", FanIn(Uniform, 0.5), "hidden")
         value_FD = parameter(self, "value", (F, D), "hidden width", zeros, "hidden")
         before_BD = before(x_BLD, state)
         of_key = (mix_D, key_DF, "width hidden")

@@ -74,17 +74,3 @@ class PerChannel:
         channels = math.prod(shape)
         rise, fall = layer / max(1, self.depth - 1), 1 - layer / self.depth
         return self.formula(jnp.arange(channels), channels, rise, fall).reshape(shape)
-
-
-@dataclass(frozen=True)
-class Orthogonal:
-    """Initialiser: orthonormal rows or columns, whichever are fewer, times `gain` (Saxe 2014).
-
-    A weight of more dimensions is the matrix of its first one and the others.
-    """
-
-    gain: float
-
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int) -> jax.Array:
-        matrix = jax.nn.initializers.orthogonal(self.gain)(key, (shape[0], math.prod(shape[1:])))
-        return matrix.reshape(shape)

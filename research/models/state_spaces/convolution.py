@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.models.layers import Uniform, along_last, parameter
+from research.models.initialisers import Uniform
+from research.models.layers import along_last, parameter
 
 
 class CausalConvolution(nn.Module):

@@ -13,16 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
+from research.models.initialisers import NORMAL, NORMAL_OUT, Normal, Uniform, zeros
 from research.models.layers import (
-    Normal,
     Shared,
-    Uniform,
     along_last,
     at_least_float32,
     parameter,
     project,
     project_each,
-    zeros,
 )
 from research.models.state_spaces import ssm_kernel
 from research.models.state_spaces.ssm_kernel import causal_convolution, diagonal_kernel, diagonal_step, recurrence
@@ -74,8 +72,7 @@ class H3(nn.Module):
         pairs_BLHKK = key_BLHK[..., None] * at_least_float32(v_BLHK)[..., None, :]
         mixed_BLHKK, diagonal_BHKKN = self._remembered(pairs_BLHKK, diagonal_BHKKN, shared.mask_BL)
         y_BLHK = (at_least_float32(q_BLHK)[..., None] * mixed_BLHKK).sum(axis=-2).astype(x_BLD.dtype)
-        out_init = Normal((D * 2 * self.config.depth) ** -0.5)
-        out_HKD = parameter(self, "out", (*heads, D), "heads head_dim width", out_init, "hidden")
+        out_HKD = parameter(self, "out", (*heads, D), "heads head_dim width", NORMAL_OUT, "hidden", contracted=2)
         bias_D = parameter(self, "out_bias", (D,), "activation", zeros, "vector")
         y_BLD = along_last(jnp.add, project(y_BLHK, out_HKD, contracted=2), bias_D)
         return y_BLD, None if state is None else H3State(shift_BHKN, diagonal_BHKKN), shared
@@ -83,7 +80,7 @@ class H3(nn.Module):
     def _projected(self, x_BLD: jax.Array, heads: tuple[int, int]) -> list[jax.Array]:
         """Queries, keys and values, (B, L, H, K) each."""
         D, names, axes = self.config.width, ("query", "key", "value"), "width heads head_dim"
-        weights = ((parameter(self, name, (D, *heads), axes, Normal(D**-0.5), "hidden"), axes) for name in names)
+        weights = ((parameter(self, name, (D, *heads), axes, NORMAL, "hidden"), axes) for name in names)
         projected = []
         for name, of_name_BLHK in zip(names, project_each(x_BLD, *weights)):
             bias_HK = parameter(self, f"{name}_bias", heads, "heads head_dim", zeros, "vector")

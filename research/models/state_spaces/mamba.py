@@ -14,13 +14,12 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.algorithms import algorithm
+from research.models.initialisers import UNIFORM, UNIFORM_OUT, ones
 from research.models.layers import (
     RMSNorm,
     Shared,
-    Uniform,
     along_last,
     at_least_float32,
-    ones,
     parameter,
     project,
     project_each,
@@ -59,12 +58,11 @@ class Mamba(nn.Module):
     ) -> tuple[jax.Array, MambaState | None, Shared]:
         cfg, D = self.config.mamba, self.config.width
         N, P = cfg.state_size, cfg.inner(D)
-        input_DP = parameter(self, "input", (D, P), "width inner", Uniform(D**-0.5), "hidden")
-        gate_DP = parameter(self, "gate", (D, P), "width inner", Uniform(D**-0.5), "hidden")
+        input_DP = parameter(self, "input", (D, P), "width inner", UNIFORM, "hidden")
+        gate_DP = parameter(self, "gate", (D, P), "width inner", UNIFORM, "hidden")
         A_log_NP = parameter(self, "A_log", (N, P), "state inner", log_of_counts, "vector")
         skip_P = parameter(self, "skip", (P,), "inner", ones, "vector")
-        out_init = Uniform((P * residual_writes(self.config)) ** -0.5)
-        out_PD = parameter(self, "out", (P, D), "inner width", out_init, "hidden")
+        out_PD = parameter(self, "out", (P, D), "inner width", UNIFORM_OUT, "hidden")
 
         before = init_state(self.config, x_BLD.shape[0], 0) if state is None else state
         input_BLP, gate_BLP = project_each(x_BLD, (input_DP, "width inner"), (gate_DP, "width inner"))
@@ -87,8 +85,8 @@ class Mamba(nn.Module):
         """(dt_BLP, B_BLN, C_BLN) of each token; dt is float32, and 0 at padding."""
         cfg = self.config.mamba
         N, P, R = cfg.state_size, convolved_BLP.shape[-1], cfg.rank(self.config.width)
-        selection_PR = parameter(self, "selection", (P, R + 2 * N), "inner rank", Uniform(P**-0.5), "hidden")
-        dt_RP = parameter(self, "dt", (R, P), "rank inner", Uniform(R**-0.5), "hidden")
+        selection_PR = parameter(self, "selection", (P, R + 2 * N), "inner selected", UNIFORM, "narrow")
+        dt_RP = parameter(self, "dt", (R, P), "rank inner", UNIFORM, "hidden")
         bias_P = parameter(self, "dt_bias", (P,), "inner", DtBias(), "vector")
         low_BLR, B_BLN, C_BLN = jnp.split(project(convolved_BLP, selection_PR), (R, R + N), axis=-1)
         if cfg.inner_norms != "none":
@@ -120,11 +118,6 @@ def log_of_counts(key: jax.Array, shape: tuple[int, ...], layer: jax.Array | int
     """Initialiser S4D-Real (section 3.6): state entry n of every channel decays at rate n, counted from 1."""
     counts_N1 = jnp.arange(1, shape[0] + 1, dtype=jnp.float32)[:, None]
     return jnp.broadcast_to(jnp.log(counts_N1), shape)
-
-
-def residual_writes(config: ModelConfig) -> int:
-    """How many mixers add to the residual stream; the published code divides their last matrix by its root."""
-    return sum(map(len, config.layers))
 
 
 def params(config: ModelConfig) -> int:

@@ -15,20 +15,19 @@ import jax.numpy as jnp
 
 from research.config import ModelConfig
 from research.models.algorithms import algorithm
+from research.models.initialisers import UNIFORM, UNIFORM_OUT, ones
 from research.models.layers import (
     RMSNorm,
     Shared,
-    Uniform,
     along_last,
     at_least_float32,
-    ones,
     parameter,
     project,
     project_each,
 )
 from research.models.state_spaces import convolution
 from research.models.state_spaces.convolution import CausalConvolution
-from research.models.state_spaces.mamba import DtBias, residual_writes
+from research.models.state_spaces.mamba import DtBias
 from research.models.state_spaces.ssd import ssd
 from research.sharding import constrain
 
@@ -67,8 +66,7 @@ class Mamba2(nn.Module):
         A_log_H = parameter(self, "A_log", (H,), "heads", LogUniformA(), "vector")
         skip_H = parameter(self, "skip", (H,), "heads", ones, "vector")
         gain_P = parameter(self, "gain", (P,), "inner", ones, "vector")
-        out_init = Uniform((P * residual_writes(self.config)) ** -0.5)
-        out_PD = parameter(self, "out", (P, D), "inner width", out_init, "hidden")
+        out_PD = parameter(self, "out", (P, D), "inner width", UNIFORM_OUT, "hidden")
 
         before = init_state(self.config, x_BLD.shape[0], 0) if state is None else state
         input_BLP, selection_BLC, gate_BLP, dt_BLH = self._projected(x_BLD)
@@ -92,10 +90,13 @@ class Mamba2(nn.Module):
         """What the scan reads (B, L, P), B and C (B, L, 2GN), the gate (B, L, P) and the steps (B, L, H), all raw."""
         cfg, D = self.config.mamba2, self.config.width
         P, C = cfg.inner(D), 2 * cfg.groups * cfg.state_size
-        sizes = {"input": (P, "width inner"), "selection": (C, "width inner"), "gate": (P, "width inner")}
+        sizes = {"input": (P, "width inner"), "selection": (C, "width narrow"), "gate": (P, "width inner")}
         sizes["dt"] = (cfg.heads(D), "width heads")
-        init = Uniform(D**-0.5)
-        weights = ((parameter(self, name, (D, n), axes, init, "hidden"), axes) for name, (n, axes) in sizes.items())
+        roles = {"selection": "narrow"}  # as many states and groups at every width
+        weights = (
+            (parameter(self, name, (D, n), axes, UNIFORM, roles.get(name, "hidden")), axes)
+            for name, (n, axes) in sizes.items()
+        )
         return project_each(x_BLD, *weights)
 
     def _convolved(

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.layers import Normal, Shared, along_last, parameter, project, zeros
+from research.models.initialisers import NORMAL_OUT, Normal, zeros
+from research.models.layers import Shared, along_last, parameter, project
 from research.models.state_spaces import ssm_kernel
 from research.models.state_spaces.ssm_kernel import Diagonal, LowRank, causal_convolution, recurrence
 from research.models.state_spaces.ssm_parameters import diagonal_system, low_rank_system
@@ -56,8 +57,7 @@ class S4(nn.Module):
         else:
             system = diagonal_system(self, cfg, D, "inner", learned_input=False)
         skip_D = parameter(self, "skip", (D,), "inner", Normal(1.0), "vector")
-        out_init = Normal((D * 2 * self.config.depth) ** -0.5)
-        out_DF = parameter(self, "out", (D, 2 * D), "inner width", out_init, "hidden")
+        out_DF = parameter(self, "out", (D, 2 * D), "inner width", NORMAL_OUT, "hidden")
         bias_F = parameter(self, "out_bias", (2 * D,), "activation", zeros, "vector")
 
         u_BLD = constrain(x_BLD, "batch length inner")

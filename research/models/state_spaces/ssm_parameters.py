@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.config import Eigenvalues, H3Config, S4Config
-from research.models.layers import Initializer, Normal, Role, ones, parameter, zeros
+from research.models.initialisers import Initializer, Normal, ones, zeros
+from research.models.layers import parameter
 from research.models.state_spaces import hippo
 from research.models.state_spaces.ssm_kernel import Diagonal, LowRank, discretize
+from research.optim.parametrisation import Role
 
 UNIT_COMPLEX = Normal(0.5**0.5)  # of real and imaginary part each: a complex normal of variance one
 
