@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,11 @@ def drawn(table, study):
         two.assign(learning_rate=1e-3, exact_match_copy_5=0.9, exact_match_copy_9=0.4), sampling=Sampling(20)
     )
     on_top = collapse(curves(), floor=2.0)
+    moved = [
+        SimpleNamespace(activation=f"period0.layer{i}_mixer", step=step, sizes=(64, 128), changes=(0.1, 0.2), slope=1.0)
+        for i in range(5)
+        for step in (1, 2)
+    ]
     return {
         "isoflop_valleys": lambda c: figures.isoflop_valleys(study, c),
         "loss_against_compute": lambda c: figures.loss_against_compute(table, study, c, held_out=(far.flops, 1.5)),
@@ -97,6 +103,7 @@ def drawn(table, study):
         "profile_likelihoods": lambda c: figures.profile_likelihoods(held, study.law.fit, study.level, c),
         "exponents_compared": lambda c: figures.exponents_compared(compared, 0.9, c, published=compared),
         "backtest_errors": lambda c: figures.backtest_errors(past, c),
+        "coordinate_changes": lambda c: figures.coordinate_changes(moved, "width", c),
         "hyperparameter_bowls": lambda c: figures.hyperparameter_bowls(*swept(), c),
         "loss_by_family": lambda c: figures.loss_by_family(families, c),
         "measure_by_length": lambda c: figures.measure_by_length(families, columns=c),

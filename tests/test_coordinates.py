@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from research.command import cli
 from research.config import (
     AttentionConfig,
     ConfigError,
@@ -98,3 +99,21 @@ def test_an_encoder_decoder_is_checked_too():
 def test_one_size_has_no_slope():
     with pytest.raises(ConfigError, match=r"width = \(64, 64\): must be at least two sizes"):
         coordinates(_run("transformer", "mup"), (64, 64))
+
+
+def test_the_command_prints_slopes_and_draws_them(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from research.config import *\nfrom research.plan import Runs\n"
+        "model = ModelConfig(260, 16, 1, 'gru', parametrisation=ParametrisationConfig('mup', 16))\n"
+        "training = TrainingConfig(1, 2, 8)\n"
+        "run = RunConfig(model=model, data=DataConfig(vocab_size=260), training=training)\n"
+        "EXPERIMENT = Runs('mine', '?', (run,))\n"
+    )
+    asked = ["coordinates", str(file), "--runs-dir", str(tmp_path)]
+    assert cli.main([*asked, "--widths", "16", "32", "--steps", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "transformer-w16-d1-mup-seed0, mup parametrisation" in printed
+    assert "period0.layer0_mixer" in printed and "after 1 steps" in printed
+    assert (tmp_path / "mine" / "coordinates-width.png").is_file()
+    assert cli.main([*asked, "--widths", "16", "32", "--depths", "1", "2"]) == cli.USAGE_ERROR

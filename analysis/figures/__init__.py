@@ -5,6 +5,7 @@ Every function returns a matplotlib Figure of one or two columns' width; `save` 
 
 from analysis.drawing import STYLE, WIDTH_INCHES, Columns, FigureError, save, save_all
 from analysis.figures.backtest import backtest_errors
+from analysis.figures.coordinates import coordinate_changes
 from analysis.figures.families import loss_by_family, measure_by_length
 from analysis.figures.frontier import isoflop_valleys, loss_against_compute, optimal_allocation
 from analysis.figures.law import loss_surface, prediction_against_measurement, residuals
@@ -18,6 +19,7 @@ __all__ = [
     "FigureError",
     "backtest_errors",
     "bootstrap_cloud",
+    "coordinate_changes",
     "exponents_compared",
     "hyperparameter_bowls",
     "isoflop_valleys",

@@ -1,7 +1,7 @@
 """The `isoflop` command. Every import of weight waits until a verb needs it.
 
-The verbs on an experiment (plan, run, status, report, data) are here; those on anyone's table of runs (fit, predict,
-score, backtest) are `analysis.command` and need the analysis alone.
+The verbs on an experiment (plan, run, status, report, coordinates, data) are here; those on anyone's table of runs
+(fit, predict, score, backtest) are `analysis.command` and need the analysis alone.
 """
 
 import os
@@ -21,6 +21,7 @@ from analysis.command.outputs import standard_output
 MACHINE_FAULT = 1  # exit codes; a verb itself returns 0 if everything asked for is done, or 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
+DEFAULT_WIDTHS = (64, 128, 256, 512)  # of the coordinate check
 TRAIN_EXTRA = ("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "seqio", "sentencepiece", "tensorboardX")
 
 
@@ -104,6 +105,32 @@ def report(request: AskedFor, out: Annotated[Path | None, tyro.conf.arg(metavar=
     return verbs.report(request, standard_output(), out)
 
 
+def coordinates(
+    request: AskedFor,
+    widths: Annotated[tuple[int, ...], tyro.conf.arg(metavar="W")] = (),
+    depths: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (),
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 4,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+) -> int:
+    """Train a run's model a few steps at several sizes, and print how the changes of its activations grow with these.
+
+    The first run is taken, with random tokens in place of its text; --only names another.
+
+    Args:
+        widths: Widths to train; 64 to 512 if neither these nor depths are given.
+        depths: Depths to train instead.
+        steps: Optimizer steps, all at the peak rate.
+        out: Where to write the figure; the experiment's folder if not given.
+    """
+    from research.command.coordinates import show_coordinates
+    from research.config import check
+
+    check(not (widths and depths), "--depths", depths, "cannot be given with --widths", "check one after the other")
+    check(steps >= 1, "--steps", steps, "must be at least 1", "leave it out for 4")
+    by, sizes = ("depth", depths) if depths else ("width", widths or DEFAULT_WIDTHS)
+    return show_coordinates(request, standard_output(), by, sizes, steps, out)
+
+
 def data_prepare(request: AskedFor) -> int:
     """Build the token files of an experiment that are not there, and print where they are; trains nothing."""
     from research.command import data
@@ -184,7 +211,8 @@ def _verbs() -> dict[str, Callable]:
     from analysis.command.predict import predict
     from analysis.command.score import score
 
-    experiment_verbs = {"plan": plan, "run": run, "status": status, "report": report, "data": data}
+    experiment_verbs = {"plan": plan, "run": run, "status": status, "report": report}
+    experiment_verbs |= {"coordinates": coordinates, "data": data}
     table_verbs = {"fit": fit, "predict": predict, "score": score, "backtest": backtest}
     table_verbs |= {"laws": laws, "bowls": bowls, "compare": compare, "downstream": downstream}
     return {**experiment_verbs, **table_verbs}
