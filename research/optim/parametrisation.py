@@ -27,6 +27,8 @@ What they do not say of themselves:
   agree with another parametrisation's only where multipliers do.
 - A router and whatever else maps the width to a fixed number is `narrow`: mup's output weight, with the multiplier put
   into its start and rate (Yang 2022, Table 3). A matrix that makes both kinds at once (Mamba's selection) is too.
+- RWKV-7's time mix is not flat yet: its published gates start as width^-1/2 whatever the rank, and its ranks stay at 32
+  below widths of some hundreds, where GROWTH takes them to grow. The coordinate check shows -1.0 for its output.
 """
 
 from typing import Literal, NamedTuple
