@@ -119,17 +119,18 @@ def _of_the_fit(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigur
     found.append(CaptionedFigure(figure, lambda: figures.residuals(table, study)))
     caption = (
         "Square root of the deviance with one constant held and the others refitted, against the constant's value in "
-        "its own unit, from ", runs, ". The ", level, " is where the curve lies below the dashed line. A curve that "
-        "stays below it on one side leaves the constant open there.",
+        "its own unit, from ", runs, ". The profile's own ", level, " is where the curve lies below the dashed line; "
+        "it takes every row as independent and the noise as normal of one size, and differs from the table's where "
+        "they are not. The bar at the bottom is the interval of the table, from resamples; an arrow says that it goes "
+        "on beyond the panel. A curve that stays below the line on one side leaves the constant open there.",
     )  # fmt: skip
     figure = Figure("profile_likelihoods", "Profile likelihoods of the constants", caption)
-    found.append(
-        CaptionedFigure(figure, lambda: figures.profile_likelihoods(study.profiles, study.law.fit, study.level))
-    )
+    found.append(CaptionedFigure(figure, lambda: figures.profile_likelihoods(study.profiles, study.law, study.level)))
     caption = (
         "Each dot is the law fitted to one of ", Number(study.bootstraps, "d"), " resamples of the ", runs, ", in the "
         "constants' own units. A long thin cloud means that only a combination of the two constants is known. Bars are "
-        "the ", level, "s, stars the fit.",
+        "the ", level, "s of the table, which stand above them, stars the fit. Arrows: the interval goes on beyond the "
+        "resamples, where the profile likelihood does not close.",
     )  # fmt: skip
     figure = Figure("bootstrap_cloud", "Bootstrap distribution of the constants", caption)
     found.append(CaptionedFigure(figure, lambda: figures.bootstrap_cloud(study.law, study.level)))
