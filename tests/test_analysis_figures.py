@@ -18,7 +18,7 @@ from analysis import figures, runs_table
 from analysis.drawing import log_ticks, saving, told_apart
 from analysis.fit import FitError, select
 from analysis.intervals import AT_BOUND, NOT_DETERMINED, Interval, profile
-from analysis.laws import CHINCHILLA, find
+from analysis.laws import CHINCHILLA, evaluate, find
 from analysis.sampling import Sampling
 from analysis.studies import backtest, collapse, compare, fit_bowls, fit_table, predict, sweep_rows
 
@@ -353,3 +353,28 @@ def test_a_law_that_meets_its_points_exactly_is_drawn():
             low, high = panel.get_xlim()
             assert high - low > 0.05 * high and panel.xaxis.get_offset_text().get_text() == ""
             assert all(len(label.get_text()) < 8 for label in panel.get_xticklabels())
+
+
+def test_runs_far_off_stand_at_the_edge_with_their_value_and_hide_no_other(table, study):
+    """Both figures draw one quantity; the scale and the axis are those of the other runs."""
+    loss = table["loss_nats"].copy()
+    loss.iloc[[3, 10]] = [4.5 * loss.iloc[3], 0.3 * loss.iloc[10]]
+    spoilt = table.assign(loss_nats=loss)
+    found = fit_table(spoilt, sampling=Sampling(20))
+    fitted = evaluate(CHINCHILLA, found.law.fit.array(), {name: spoilt[name] for name in ("params", "tokens")})
+    percent = 100 * (loss.to_numpy() / fitted - 1)
+    both = figures.residuals(spoilt, found), figures.prediction_against_measurement(spoilt, found)
+    for panel in (both[0].axes[0], both[1].axes[1]):
+        marks = {line.get_marker(): line.get_ydata() for line in panel.lines if len(line.get_xdata())}
+        np.testing.assert_allclose(np.sort(marks["o"]), np.sort(np.delete(percent, [3, 10])))
+        assert len(marks["^"]) == len(marks["v"]) == 1 and panel.get_ylim()[1] < 0.1 * percent[3]
+        assert sorted(text.get_text() for text in panel.texts) == sorted(f"{percent[i]:+.3g}%" for i in (3, 10))
+        assert panel.get_ylabel() == "measured minus\nfitted (%)"
+    assert f"two robust residual scales:\n±{200 * found.checks.robust_scale:.2g}%" in said(both[0])
+    assert "1 further" in said(both[0]) and "further" not in said(figures.residuals(table, study))
+
+
+def test_residuals_of_rounding_are_drawn_at_zero():
+    exact = planted_table(noise=0.0)
+    for panel in figures.residuals(exact, fit_table(exact, sampling=Sampling(20))).axes[:2]:
+        assert panel.get_ylim()[1] > 0.5  # percent

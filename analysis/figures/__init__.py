@@ -8,7 +8,8 @@ from analysis.figures.backtest import backtest_errors
 from analysis.figures.coordinates import coordinate_changes
 from analysis.figures.families import loss_by_family, measure_by_length
 from analysis.figures.frontier import isoflop_valleys, loss_against_compute, optimal_allocation
-from analysis.figures.law import loss_surface, prediction_against_measurement, residuals
+from analysis.figures.law import loss_surface
+from analysis.figures.residuals import prediction_against_measurement, residuals
 from analysis.figures.runs import hyperparameter_bowls, learning_curve_collapse
 from analysis.figures.uncertainty import bootstrap_cloud, exponents_compared, profile_likelihoods
 

@@ -102,7 +102,8 @@ def _of_the_fit(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigur
             "law has held that far out if the diamond lies on the bar.",
         )  # fmt: skip
         caption = (
-            f"Measured against predicted {with_unit(law.output)} of the ", runs, ", and their difference in percent.",
+            f"Measured against predicted {with_unit(law.output)} of the ", runs, ", and measured minus fitted in "
+            "percent of the fitted; triangles at the edge lie beyond it.",
             held_out if measured is not None else "", " Dots that follow a curve in the lower panel mean that the law "
             "has the wrong shape.",
         )  # fmt: skip
@@ -112,8 +113,9 @@ def _of_the_fit(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigur
     left = f"{law.output} (%)" if law.residual == "log" else with_unit(law.output)
     caption = (
         f"Measured minus fitted {left} of the ", runs,
-        " against each input of the law, and its distribution. Dashed lines are two residual scales either way. A "
-        "trend along an input means that the law has the wrong shape there.",
+        " against each input of the law, and its distribution. Dashed lines are two robust scales of the residuals "
+        "either way, which outliers do not widen; triangles at the edge lie beyond it. A trend along an input means "
+        "that the law has the wrong shape there.",
     )  # fmt: skip
     figure = Figure("residuals", "Residuals", caption)
     found.append(CaptionedFigure(figure, lambda: figures.residuals(table, study)))
