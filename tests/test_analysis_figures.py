@@ -223,6 +223,13 @@ def test_a_collapse_finds_its_own_floor_and_refuses_what_it_cannot_use():
 def test_loss_at_the_edge_is_marked(table, study):
     edges = [line for line in figures.loss_against_compute(table, study).axes[0].lines if len(line.get_xdata()) == 2]
     assert any(line.get_xdata()[0] == BUDGETS[-1] for line in edges)
+    # Along its line, at the top, where the loss has fallen, or at the foot of what rises.
+    for figure, height in (
+        (figures.loss_against_compute(table, study), 0.98),
+        (figures.optimal_allocation(table, study), 0.02),
+    ):
+        (label,) = [text for text in figure.axes[0].texts if text.get_text() == "extrapolated"]
+        assert label.get_rotation() == 90 and label.xy == (BUDGETS[-1], height)
 
 
 def with_constant(study, at, draws, **changed):
@@ -337,6 +344,14 @@ def test_contour_labels_lie_below_the_runs_and_the_highest_mark_inside_its_axis(
     axes = figures.loss_surface(table, study).axes[0]
     runs = next(line for line in axes.lines if len(line.get_xdata()) == len(table))
     assert axes.texts and all(text.get_zorder() < runs.get_zorder() for text in axes.texts)
+    width, height = (np.ptp(np.log(limits)) for limits in (axes.get_xlim(), axes.get_ylim()))
+    for text in axes.texts:  # about a twentieth of the panel high, and twice as wide
+        x, y = (np.log(at) for at in text.get_position())
+        away = (
+            np.abs(np.log(runs.get_xdata()) - x) / (0.05 * width),
+            np.abs(np.log(runs.get_ydata()) - y) / (0.025 * height),
+        )
+        assert np.hypot(*away).min() > 1
     marks = drawn["backtest_errors"]("two").axes[1]
     assert marks.get_ylim()[1] > 1.05 * marks.lines[0].get_ydata().max()
 
@@ -378,3 +393,26 @@ def test_residuals_of_rounding_are_drawn_at_zero():
     exact = planted_table(noise=0.0)
     for panel in figures.residuals(exact, fit_table(exact, sampling=Sampling(20))).axes[:2]:
         assert panel.get_ylim()[1] > 0.5  # percent
+
+
+def test_runs_that_approach_2_left_out_are_marked_among_the_valleys(table, study):
+    loss = table["loss_nats"].copy()
+    loss.iloc[10] = 11.0
+    found = fit_table(table.assign(loss_nats=loss), sampling=Sampling(20))
+    assert [item.run for item in found.isoflop.left_out] == [table["run"].iloc[10]]
+    figure = figures.isoflop_valleys(found, table=table.assign(loss_nats=loss))
+    (mark,) = [line for line in figure.axes[0].lines if line.get_label() == "left out"]
+    assert mark.get_xdata() == [table["params"].iloc[10]] and mark.get_ydata() == [figure.axes[0].get_ylim()[1]]
+    assert "left out" in said(figure) and said(figure).split()[0] == "11" and figure.axes[0].get_ylim()[1] < 10
+    assert "left out" not in said(figures.isoflop_valleys(study, table=table))
+
+
+def test_cells_of_small_whole_numbers_are_named_as_they_are_and_all_marks_are_in_the_panel():
+    table = sweep().assign(group=lambda rows: rows["tokens"].rank(method="dense") - 1.0)
+    rows, _ = sweep_rows(table.query("learning_rate < 0.01"), ("group", "params"))
+    figure = figures.hyperparameter_bowls(rows, fit_bowls(rows, cell=("group", "params")))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:4] == ["0, 10⁶", "0, 10⁷", "1, 10⁶", "1, 10⁷"]
+    for panel in figure.axes:
+        marks = [line.get_ydata() for line in panel.lines if line.get_marker() not in ("None", "*")]
+        assert max(map(np.max, marks)) < panel.get_ylim()[1]

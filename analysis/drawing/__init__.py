@@ -1,5 +1,6 @@
 """What every figure is drawn with: its look, its ticks, and how it becomes files. It knows nothing of laws or runs."""
 
+from analysis.drawing.edges import mark_beyond
 from analysis.drawing.saving import save, save_all
 from analysis.drawing.style import (
     DARK,
@@ -41,6 +42,7 @@ __all__ = [
     "dots",
     "legend_above",
     "log_ticks",
+    "mark_beyond",
     "mark_edge",
     "power_of_ten",
     "save",

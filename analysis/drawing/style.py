@@ -92,7 +92,13 @@ def legend_above(figure: Figure, axes: Axes, title: str | None = None, across: i
     )
 
 
-def mark_edge(axes: Axes, at: float, text: str = " extrapolated") -> None:
-    """A dashed line where the fitted runs end."""
+def mark_edge(axes: Axes, at: float, text: str = "extrapolated", top: bool = False) -> None:
+    """A dashed line where the fitted runs end, its text along it: at the foot, or at the top, where curves fall.
+
+    Upright beside its line, the text has room on any axis that has a few points beyond it.
+    """
     axes.axvline(at, color="0.45", linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
-    axes.text(at, 0.02, text, transform=axes.get_xaxis_transform(), fontsize=6, color="0.35", ha="left", va="bottom")
+    axes.annotate(
+        text, (at, 0.98 if top else 0.02), (2, 0), xycoords=axes.get_xaxis_transform(), textcoords="offset points",
+        fontsize=6, color="0.35", rotation=90, ha="left", va="top" if top else "bottom",
+    )  # fmt: skip

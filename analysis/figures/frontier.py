@@ -20,6 +20,7 @@ from analysis.drawing import (
     dots,
     legend_above,
     log_ticks,
+    mark_beyond,
     mark_edge,
     shade,
     told_apart,
@@ -31,8 +32,12 @@ MANY_VALLEYS = 10  # more are told apart by lightness alone, and every few of th
 STEEP = 3.0  # largest over smallest loss, from which valleys are drawn on a logarithmic scale
 
 
-def isoflop_valleys(study: Study, columns: Columns = "one") -> Figure:
-    """Held-out loss against params: the sizes of each budget, the curve read there, and its minimum (approach 2)."""
+def isoflop_valleys(study: Study, columns: Columns = "one", table: pd.DataFrame | None = None) -> Figure:
+    """Held-out loss against params: the sizes of each budget, the curve read there, and its minimum (approach 2).
+
+    table: the study's, whose runs that approach 2 left out are then marked, at the edge with their loss where they lie
+    beyond it.
+    """
     if study.isoflop is None:
         raise FigureError(f"isoflop = None: there are no valleys to draw. Reason: {study.isoflop_note}")
     valleys = study.isoflop.valleys
@@ -55,9 +60,24 @@ def isoflop_valleys(study: Study, columns: Columns = "one") -> Figure:
         if losses.max() > STEEP * losses.min():  # steep walls would leave the valleys no height
             axes.set(yscale="log")
             log_ticks(axes.yaxis)
+        if table is not None:
+            _mark_left_out(axes, study, fitted_rows(table, study))
         title = f"budget (FLOP); optimum with {study.level:.0%} interval"
         legend_above(figure, axes, title, across=4 if columns == "one" else 8)
     return figure
+
+
+def _mark_left_out(axes: Axes, study: Study, runs: pd.DataFrame) -> None:
+    """Crosses at the runs that approach 2 left out, triangles at the edge and their loss where they lie beyond it."""
+    names = {item.run for item in study.isoflop.left_out}
+    found = runs[runs["run"].isin(names) & runs["budget_flops"].notna()]
+    if not len(found):
+        return
+    limits, (params, losses) = axes.get_ylim(), (found[name].to_numpy(np.float64) for name in ("params", "loss_nats"))
+    within = (limits[0] <= losses) & (losses <= limits[1])
+    cross = axes.plot(params[within], losses[within], "x", color="black", markersize=3.5, zorder=5)
+    cross[0].set_label("left out" if within.any() else "")
+    mark_beyond(axes, params, losses, limits, lambda loss: f"{loss:.3g}", "black", None if within.any() else "left out")
 
 
 def loss_against_compute(
@@ -75,7 +95,7 @@ def loss_against_compute(
         axes.plot([], [], color=GREY, label=f"{study.law.fit.counted} fitted", **dots(1, 2.8))
         axes.plot(flops, best, color=DARK, label="compute-optimal loss, approach 3")
         axes.fill_between(flops, low, high, color=DARK, alpha=0.25, linewidth=0, label=interval_label(study))
-        mark_edge(axes, study.largest_flops)
+        mark_edge(axes, study.largest_flops, top=True)
         if study.isoflop is not None:
             valleys = study.isoflop.valleys
             at = [valley.budget_flops for valley in valleys], [valley.loss_nats.value for valley in valleys]

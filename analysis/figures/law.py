@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from analysis.compute import efficient_runs
@@ -24,6 +26,8 @@ from analysis.studies import Study, fitted_rows, planning_law
 from analysis.studies.allocation import constants_of, interval_at
 
 LEVELS = 11
+LABEL_SIZE = np.array([0.11, 0.05])  # width and height of a contour's label, of the panel's
+LABEL_MARGIN = 0.06  # of the panel, where its frame would cut one
 NAMES = {"params": "params (count)", "tokens": "training tokens (count)", "flops": "training compute (FLOP)"}
 
 
@@ -48,12 +52,8 @@ def loss_surface(
         floor = study.law.fit.values.get("E", dict(study.law.fit.law.fixed).get("E", 0.0))
         levels = floor + np.geomspace(1.05 * (loss.min() - floor), 0.9 * (loss.max() - floor), LEVELS)
         lines = axes.contour(*grid, loss, levels, colors="0.35", linewidths=0.8)
-        for label in axes.clabel(lines, fmt="%.3g", fontsize=5.5, inline=False):
-            label.set_zorder(2.5)  # below the runs: its white box would hide them
-            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
-            at = np.log(label.get_position()[0] / x[0]) / np.log(x[1] / x[0])
-            up = np.log(label.get_position()[1] / y[0]) / np.log(y[1] / y[0])
-            label.set_visible(0.05 < at < 0.95 and 0.05 < up < 0.95)  # else the frame cuts it
+        lined = np.stack([params[:, 0], tokens[:, 0]], axis=1)
+        _label_contours(axes, lines, np.concatenate([runs[["params", "tokens"]].to_numpy(np.float64), lined]), x, y)
         for exponent in range(math.ceil(np.log10(flops[0])), math.floor(np.log10(flops[-1])) + 1):
             sizes = np.geomspace(*x, 50)
             axes.plot(sizes, rule.tokens(10.0**exponent, sizes), ":", color="0.6", linewidth=0.6, zorder=1)
@@ -75,6 +75,29 @@ def loss_surface(
         axes.grid(False)
         legend_above(figure, axes, "contours: loss (nats per token)", across=2 if columns == "one" else 5)
     return figure
+
+
+def _label_contours(axes: Axes, lines: ContourSet, marks: np.ndarray, x: tuple, y: tuple) -> None:
+    """Each contour's loss where it is furthest from all marks and other labels; none where there is no room."""
+    low, high = np.log([x[0], y[0]]), np.log([x[1], y[1]])
+    taken = (np.log(marks) - low) / (high - low)
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        if not len(path.vertices):
+            continue
+        places = (np.log(path.vertices) - low) / (high - low)
+        places = places[((places > LABEL_MARGIN) & (places < 1 - LABEL_MARGIN)).all(axis=1)]
+        if not len(places):
+            continue
+        apart = np.abs(places[:, None] - taken[None]) / LABEL_SIZE
+        free = np.hypot(apart[..., 0], apart[..., 1]).min(axis=1)
+        best = int(np.argmax(free))
+        if free[best] > 0.5:
+            text = axes.text(
+                *np.exp(low + places[best] * (high - low)), f"{level:.3g}", fontsize=5.5, color="0.35", zorder=2.5,
+                ha="center", va="center",
+            )  # fmt: skip
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
+            taken = np.concatenate([taken, places[[best]]])
 
 
 def _span(runs: pd.Series, line: np.ndarray) -> tuple[float, float]:

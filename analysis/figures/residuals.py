@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.drawing import DARK, GREY, Columns, FigureError, canvas, dots, log_ticks
+from analysis.drawing import DARK, GREY, Columns, FigureError, canvas, dots, log_ticks, mark_beyond
 from analysis.figures.law import NAMES
 from analysis.fit import outliers
 from analysis.laws import evaluate
@@ -19,8 +19,6 @@ from analysis.studies import Prediction, Study, fitted_rows
 GRAIN = 1e-7  # of the output: a smaller residual is rounding
 FAR = 6.0  # robust scales, beyond which a residual stands at the edge of its axis ...
 INSIDE = 0.9  # ... if no more than the rest of this share of all do
-MOST_VALUES = 6  # at an edge that have their value beside them
-TEXT_SHARE = 0.25  # of a panel's width that such a value takes
 TWO = 2.0  # scales that dashed lines lie from zero
 
 
@@ -128,24 +126,7 @@ def _distribution(panel: Axes, left: Leftover, counted: str) -> None:
 def _draw_left(panel: Axes, at: np.ndarray, left: Leftover, style: dict) -> None:
     """Leftovers against anything; those beyond the edge as triangles there, the furthest with their values."""
     panel.plot(at[~left.beyond], left.values[~left.beyond], color=DARK, **style)
-    scale = np.log if panel.get_xscale() == "log" else np.asarray
-    share = (scale(at) - scale(at.min())) / (float(scale(at.max()) - scale(at.min())) or 1.0)
-    taken: dict[bool, list[float]] = {True: [], False: []}
-    far = sorted(np.flatnonzero(left.beyond), key=lambda i: -abs(left.values[i]))
-    for rank, i in enumerate(far):
-        up = bool(left.values[i] > 0)
-        height = left.edge if up else -left.edge
-        panel.plot(at[i], height, "^" if up else "v", color=DARK, markersize=4, zorder=4)
-        if rank >= MOST_VALUES:
-            continue
-        line = 1 + sum(abs(share[i] - other) < TEXT_SHARE for other in taken[up])  # nearer zero than the texts there
-        taken[up].append(share[i])
-        panel.annotate(
-            left.text(left.values[i]), (at[i], height), (0, (-7 if up else 7) * line), textcoords="offset points",
-            fontsize=5.5, zorder=4, va="center",
-            ha="left" if share[i] < TEXT_SHARE / 2 else "right" if share[i] > 1 - TEXT_SHARE / 2 else "center",
-        )  # fmt: skip
-    panel.set_ylim(-1.12 * left.edge, 1.12 * left.edge)
+    mark_beyond(panel, at, left.values, (-left.edge, left.edge), left.text, DARK)
     panel.yaxis.set_major_locator(MaxNLocator(5))
 
 

@@ -27,6 +27,11 @@ AXES = {
     "weight_decay": "weight decay",
 }
 CURVE_POINTS = 60
+COUNTED = 1000  # below it a whole number is printed as it is: a seed, a group, a depth
+FAR_ABOVE, ROOM = (
+    2.0,
+    1.05,
+)  # times the usual height: a mark further up is cut off; and room above the highest that is not
 
 
 def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Columns = "two") -> Figure:
@@ -41,7 +46,7 @@ def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Col
     shape = (1, len(axes)) if columns == "two" else (len(axes), 1)
     most, across = (10, 5) if columns == "two" else (8, 2)
     named = set(np.linspace(0, len(bowls) - 1, min(most, len(bowls))).round().astype(int).tolist())
-    top = _usual(rows, cell)
+    top = _height(rows, cell, axes)
     lowest = min((bowl.loss_nats - bowl.best_loss_nats for bowl in bowls if not bowl.reason), default=0.0)
     height = (2.5 if columns == "two" else 2.1 * len(axes)) + 0.15 * -(-len(named) // across)
     with canvas(columns, height, shape) as (figure, panels):
@@ -113,11 +118,18 @@ def learning_curve_collapse(collapse: Collapse, columns: Columns = "two", label:
 
 
 def _shown(value: object) -> str:
-    """A cell's value in the legend: of a size a power of ten, of a name or zero what it is."""
-    return power_of_ten(value) if isinstance(value, Real) and value > 0 else str(value)
+    """A cell's value in the legend: of a size a power of ten, of a small whole number or a name what it is."""
+    if not isinstance(value, Real):
+        return str(value)
+    if abs(value) < COUNTED and float(value).is_integer():
+        return str(int(value))
+    return power_of_ten(value) if value > 0 else f"{value:g}"
 
 
-def _usual(rows: pd.DataFrame, cell: Sequence[str]) -> float:
-    """A height that shows the bowls: the 80th percentile of loss above the cell's best."""
-    above = rows["loss_nats"] - rows.groupby(list(cell))["loss_nats"].transform("min")
-    return float(np.quantile(above, 0.8)) or 1.0
+def _height(rows: pd.DataFrame, cell: Sequence[str], axes: Sequence[str]) -> float:
+    """A height that shows the bowls: all marks, unless some lie far above the 80th percentile of all runs."""
+    best = rows.groupby(list(cell))["loss_nats"].transform("min")
+    usual = float(np.quantile(rows["loss_nats"] - best, 0.8)) or 1.0
+    above = rows.assign(above=rows["loss_nats"] - best)
+    highest = max(float(above.groupby([*cell, axis])["above"].min().max()) for axis in axes)
+    return max(usual, ROOM * highest) if highest < FAR_ABOVE * usual else usual

@@ -63,10 +63,11 @@ def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFi
             "Held-out loss (nats per token) against params, one marker and curve per compute budget (",
             Number(sum(valley.runs for valley in study.isoflop.valleys), "d"), f" {study.law.fit.counted}). Left of a "
             "minimum the model is too small for its budget, right of it it sees too few tokens. Stars are the minima "
-            "of the curves, bars their ", level, "s.",
+            "of the curves, bars their ", level, "s; crosses, and triangles at the edge, are runs that approach 2 left "
+            "out.",
         )  # fmt: skip
         figure = Figure("isoflop_valleys", "IsoFLOP valleys", caption)
-        found.append(CaptionedFigure(figure, lambda: figures.isoflop_valleys(study)))
+        found.append(CaptionedFigure(figure, lambda: figures.isoflop_valleys(study, table=table)))
     caption = (
         "Held-out loss (nats per token) against training compute (FLOP) of the ", runs, ". The line is the least loss "
         "that the parametric law allows at each budget, the shade its ", level, ", which holds the uncertainty of the "
