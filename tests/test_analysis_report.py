@@ -195,12 +195,27 @@ def test_headings_are_flat_where_there_is_room_and_words_whole():
     def tall(width):
         return next(i for i, line in enumerate(printed(table, width=width).splitlines()) if "──" in line)
 
-    assert tall(160) == 2 and tall(80) < tall(62) == tall(40)  # as high as its longest word makes it, and no higher
-    assert tall(40) == len(textwrap.wrap(head, len("absolute")))
+    assert tall(160) == 2 and tall(80) < tall(62) == tall(44)  # as high as its longest word makes it, and no higher
+    assert tall(44) == len(textwrap.wrap(head, len("absolute")))
     for width in (160, 80, 62):
         lines = printed(table, width=width).splitlines()
         assert "a_name_of_twenty_odd" in "".join(lines) and max(map(len, lines)) <= width
         assert " ".join(lines[-1].split()).endswith("out")
+
+
+def test_columns_that_a_line_cannot_hold_go_on_below_beside_what_a_row_is():
+    numbers = tuple(Number(1.5) for _ in range(8))
+    columns = ("law", *(f"quantity_{i}" for i in range(8)))
+    table = Table(columns, (("first", *numbers), ("second", *numbers)))
+    assert max(map(len, printed(table, width=110).splitlines())) > 80 and printed(table, width=110).count("law") == 1
+    text = printed(table, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("law") == text.count("first") == text.count("second") == 2
+    assert [text.count(name) for name in columns[1:]] == [1] * 8 and text.count("1.5") == 16
+    # A row of a group is told by all that the rows of one share, and its own cell.
+    rows = tuple((Number(budget), name, *numbers) for budget in (1e12, 2e12) for name in ("params", "tokens"))
+    text = printed(Table(("budget", "optimal", *columns[1:]), rows, grouped=True), width=80)
+    assert text.count("optimal") == text.count("1e+12") == 2 and text.count("params") == text.count("tokens") == 4
 
 
 def test_a_name_that_would_make_the_table_too_wide_is_broken_where_that_helps():

@@ -1,7 +1,8 @@
 """How wide each column of a table is on a terminal.
 
-Numbers are never broken, so that a table of many is as wide as they are. Texts have what is left, and headings of
-numbers, which would else stand in five lines over four digits, are in two where there is room.
+Numbers are never broken, so that a table of many is as wide as they are; where that is more than a line, columns go on
+below. Texts have what is left, and headings of numbers, which would else stand in five lines over four digits, are in
+two where there is room.
 """
 
 import textwrap
@@ -56,6 +57,28 @@ def fitted(columns: Sequence[Column], width: int) -> list[Column]:
 def total(columns: Sequence[Column]) -> int:
     """The width of a table of these columns."""
     return sum(column.width for column in columns) + GAP * (len(columns) - 1)
+
+
+def parts(columns: Sequence[Column], keys: int, width: int) -> list[list[int]]:
+    """The places of the columns in each of the tables, one below the other, that a line of `width` letters can hold.
+
+    Each begins with the first `keys` columns, which say what a row is; they are about as wide as each other, so that
+    headings have room in all. One table where the keys leave no room for any other column.
+    """
+    widest = max((total([*columns[:keys], column]) for column in columns[keys:]), default=0)
+    if total(columns) <= width or widest > width:
+        return [list(range(len(columns)))]
+    fewest = len(_broken(columns, keys, width))
+    return next(found for w in range(widest, width + 1) if len(found := _broken(columns, keys, w)) == fewest)
+
+
+def _broken(columns: Sequence[Column], keys: int, width: int) -> list[list[int]]:
+    found = [list(range(keys))]
+    for i in range(keys, len(columns)):
+        if len(found[-1]) > keys and total([columns[j] for j in (*found[-1], i)]) > width:
+            found.append(list(range(keys)))
+        found[-1].append(i)
+    return found
 
 
 def _narrowed(columns: Sequence[Column], width: int) -> list[Column]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analysis.report.column_widths import Column, column, fitted, total
+from analysis.report.column_widths import Column, column, fitted, parts, total
 from analysis.report.document import (
     Block,
     Bullets,
@@ -72,10 +72,32 @@ def _inline(content: Content, style: str = "", in_cell: bool = False) -> Text:
 
 
 def _show_table(console: Console, table: Table) -> None:
-    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     rows = table.rows[: table.terminal_rows]
     columns = [_column(head, [row[index] for row in rows]) for index, head in enumerate(table.columns)]
     columns = fitted(columns, console.width)
+    for i, part in enumerate(parts(columns, _keys(table, rows), console.width)):
+        if i:
+            console.print()
+        own = fitted([columns[j] for j in part], console.width)
+        _show_columns(console, own, [tuple(row[j] for j in part) for row in rows], table.grouped)
+    if len(rows) < len(table.rows):
+        console.print(Text(f"... and {len(table.rows) - len(rows)} more, which the JSON file and report.md have"))
+
+
+def _keys(table: Table, rows: Sequence[tuple[Content, ...]]) -> int:
+    """How many columns tell the rows apart: the first alone, or as many as the rows of a group share, and one."""
+    if not table.grouped:
+        return 1
+    shared = (
+        sum(1 for _ in itertools.takewhile(lambda x: x[0] == x[1], zip(*two))) for two in itertools.pairwise(rows)
+    )
+    return min(1 + max(shared, default=0), len(table.columns))
+
+
+def _show_columns(
+    console: Console, columns: Sequence[Column], rows: Sequence[tuple[Content, ...]], grouped: bool
+) -> None:
+    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     shown.width = total(columns)  # or rich narrows numbers, too; a line that the terminal itself breaks is still whole
     for one in columns:
         shown.add_column(
@@ -84,14 +106,12 @@ def _show_table(console: Console, table: Table) -> None:
     above: tuple[Content, ...] = ()
     for row in rows:
         shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(row, above)))
-        if table.grouped and above and not shared:
+        if grouped and above and not shared:
             shown.add_section()
-        blank = min(shared, len(row) - 1) if table.grouped else 0
+        blank = min(shared, len(row) - 1) if grouped else 0
         shown.add_row(*[""] * blank, *(_inline(cell, in_cell=True) for cell in row[blank:]))
         above = row
     console.print(shown, crop=False)
-    if len(rows) < len(table.rows):
-        console.print(Text(f"... and {len(table.rows) - len(rows)} more, which the JSON file and report.md have"))
 
 
 def _column(head: Content, cells: Sequence[Content]) -> Column:
