@@ -11,7 +11,7 @@ from analysis import figures, runs_table
 from analysis.intervals import AT_BOUND, NOT_DETERMINED
 from analysis.laws import CHINCHILLA, evaluate
 from analysis.sampling import Sampling
-from analysis.studies import fit_table
+from analysis.studies import fit_table, predict
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,13 @@ def test_runs_far_off_stand_at_the_edge_with_their_value_and_hide_no_other(table
         assert panel.get_ylabel() == "measured minus\nfitted (%)"
     assert f"two robust residual scales:\n±{200 * found.checks.robust_scale:.2g}%" in said(both[0])
     assert "1 further" in said(both[0]) and "further" not in said(figures.residuals(table, study))
+
+
+def test_a_held_out_run_far_off_widens_the_axis_for_all_runs(table, study):
+    far = predict(study, {"params": 3e6, "tokens": 2e8})
+    panel = figures.prediction_against_measurement(table, study, "one", far, 1.5 * far.value).axes[1]
+    low, high = panel.get_ylim()
+    assert high > 50 and low == -high and not any(line.get_marker() in tuple("^v") for line in panel.lines)
 
 
 def test_residuals_of_rounding_are_drawn_at_zero():

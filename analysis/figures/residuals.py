@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.drawing import DARK, GREY, Columns, FigureError, canvas, dots, log_ticks, mark_beyond
+from analysis.drawing import DARK, GREY, Columns, FigureError, canvas, dots, legend_above, log_ticks, mark_beyond
 from analysis.figures.law import NAMES
 from analysis.fit import outliers
 from analysis.laws import evaluate
@@ -53,8 +53,8 @@ class Leftover:
         return f"{value:{form}}{'%' if self.unit == '%' else ''}"
 
 
-def leftover(runs: pd.DataFrame, study: Study) -> Leftover:
-    """Of the fitted runs."""
+def leftover(runs: pd.DataFrame, study: Study, reach: float = 0.0) -> Leftover:
+    """Of the fitted runs; reach: how far from zero a panel must show at least, for what else it holds."""
     fit, law = study.law.fit, study.law.fit.law
     fitted = evaluate(law, fit.array(), {name: runs[name].to_numpy(np.float64) for name in law.inputs})
     measured = runs[law.output].to_numpy(np.float64)
@@ -69,15 +69,9 @@ def leftover(runs: pd.DataFrame, study: Study) -> Leftover:
     sizes = np.abs(values)
     furthest = float(sizes.max())
     edge = min(1.1 * furthest, max(FAR * scale, 1.2 * float(np.quantile(sizes, INSIDE))))
-    rounding = furthest <= grain  # no residual counts, and all are drawn at zero
-    return Leftover(
-        values,
-        fitted,
-        "%" if relative else unit_of(law.output) or law.output,
-        scale,
-        name,
-        0.01 * whole if rounding else max(edge, 2.6 * scale),
-    )
+    # Where no residual is more than rounding, all are drawn at zero.
+    edge = max(0.01 * whole if furthest <= grain else edge, 2.6 * scale, reach)
+    return Leftover(values, fitted, "%" if relative else unit_of(law.output) or law.output, scale, name, edge)
 
 
 def residuals(table: pd.DataFrame, study: Study, columns: Columns = "two") -> Figure:
@@ -146,12 +140,12 @@ def prediction_against_measurement(
     law, runs = study.law.fit.law, fitted_rows(table, study)
     if law.residual != "log":
         raise FigureError(f"law = {law.name!r}: its output may be zero. Fix: draw its residuals.")
-    left = leftover(runs, study)
+    left = leftover(runs, study, _reach(prediction, measured))
     predicted = left.fitted
     outputs = runs[law.output].to_numpy(np.float64)
     name = "loss" if law.output == "loss_nats" else law.output
     unit = f"({unit_of(law.output)})" if unit_of(law.output) else ""
-    with canvas(columns, 3.6 if columns == "one" else 4.2, (2, 1), sharex=True, height_ratios=(2, 1)) as (
+    with canvas(columns, 3.8 if columns == "one" else 4.3, (2, 1), sharex=True, height_ratios=(2, 1)) as (
         figure,
         panels,
     ):
@@ -172,8 +166,16 @@ def prediction_against_measurement(
         log_ticks(top.yaxis)
         log_ticks(bottom.xaxis)
         top.tick_params(labelbottom=False)
-        top.legend(loc="lower right")
+        legend_above(figure, top, across=2 if columns == "one" else 3)
     return figure
+
+
+def _reach(prediction: Prediction | None, measured: float | None) -> float:
+    """How far from zero the held-out run and its interval go, in percent."""
+    if prediction is None or measured is None:
+        return 0.0
+    ends = np.array([measured, prediction.low, prediction.high])
+    return float(110 * np.max(np.abs(ends / prediction.value - 1)))
 
 
 def _draw_held_out(top: Axes, bottom: Axes, prediction: Prediction, measured: float) -> None:
@@ -183,8 +185,6 @@ def _draw_held_out(top: Axes, bottom: Axes, prediction: Prediction, measured: fl
     ends = [[prediction.value - prediction.low], [prediction.high - prediction.value]]
     top.errorbar(prediction.value, prediction.value, yerr=ends, **bar)
     bottom.errorbar(prediction.value, 0.0, yerr=100 * np.array(ends) / prediction.value, **bar)
-    reach = 115 * max(abs(measured / prediction.value - 1), *(np.ravel(ends) / prediction.value))
-    bottom.set_ylim(min(bottom.get_ylim()[0], -reach), max(bottom.get_ylim()[1], reach))
     label = f"held-out run, {prediction.level:.0%} predictive interval"
     top.plot(prediction.value, measured, **diamond, label=label)
     bottom.plot(prediction.value, 100 * (measured / prediction.value - 1), **diamond)
