@@ -8,15 +8,24 @@ import pytest
 from planted_tables import BUDGETS, planted_loss, planted_table
 
 from analysis.figures import loss_against_compute, loss_surface, optimal_allocation
+from analysis.fit import FitError
 from analysis.intervals import AT_BOUND, NOT_DETERMINED, Interval, Resampling
 from analysis.intervals.interval import NOTES
 from analysis.laws import find
-from analysis.report import study_report
+from analysis.report import held_out_section, study_report
 from analysis.report.captions import study_figures
 from analysis.report.document import notes_on
 from analysis.report.markdown import markdown
 from analysis.sampling import Sampling
-from analysis.studies import cost_of_departing, fit_table, frontier_exponents, lifetime_optimum, optimum
+from analysis.studies import (
+    cost_of_departing,
+    fit_table,
+    frontier_exponents,
+    lifetime_optimum,
+    optimum,
+    predict,
+    score,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +33,9 @@ def study():
     return fit_table(planted_table(), sampling=Sampling(20))
 
 
-def near_twenty():
+def near_twenty(seed=1):
     """Seven runs of which params and tokens grow together: their terms cannot be told apart."""
-    generator = np.random.default_rng([20, 3])
+    generator = np.random.default_rng([20, seed])
     params = np.geomspace(1e8, 1.3e10, 7)
     tokens = 20 * params * np.exp(generator.uniform(-0.05, 0.05, 7))
     loss = 10 * params**-0.1 * np.exp(0.005 * generator.standard_normal(7))
@@ -61,7 +70,52 @@ def test_figures_of_optima_that_are_not_determined_have_no_shade(figure):
     assert "its interval is not determined" in labels
 
 
-def test_an_open_exponent_leaves_optima_open_and_one_at_its_bound_does_not(study):
+NO_OPTIMUM = "The law has no optimum: {}, and a compute-optimal run trades the term of {} against another's"
+
+
+@pytest.mark.parametrize(
+    ("held", "state"),
+    [
+        ({"A": 0.0}, "A is held at 0"),
+        ({"beta": 0.0, "B": 0.0}, "B is held at 0 and beta is held at 0"),
+        ({"alpha": 0.34, "beta": 0.28}, "A is 0, at its bound"),
+        ({"E": 0.0, "alpha": 0.34, "beta": 0.28}, "A is 0, at its bound"),  # no optimum needs E
+    ],
+)
+def test_a_law_without_one_of_its_terms_has_no_optimum(held, state):
+    """A search along a budget then ends at an edge, 1e-13 times any size trained, and every resample does."""
+    found = fit_table(near_twenty(3), law=find("chinchilla").fix(**held), sampling=Sampling(20))
+    names = " and ".join(part.split()[0] for part in state.split(" and "))
+    assert found.no_optimum == NO_OPTIMUM.format(state, names) and found.no_optimum in found.caveats
+    best, away = optimum(found, 1e22), cost_of_departing(found, 1e22)[0]
+    optima = (best.params, best.tokens, best.tokens_per_param, best.loss_nats)
+    for interval in (*frontier_exponents(found), *optima, away.loss_penalty, away.compute):
+        assert np.isnan(interval.value) and interval.note == NOT_DETERMINED
+    assert best.reach.quantity == "compute" and best.reach.factor == pytest.approx(1e22 / found.largest_flops)
+    with pytest.raises(FitError, match="target_loss = 2: The law has no optimum.* Fix:"):
+        lifetime_optimum(found, 2.0, 1e9)
+    report = study_report(near_twenty(3), found)
+    text = markdown(report.document())
+    assert "Approach 3 has no optimum." in text and found.no_optimum in text and "nan" not in text
+    figures = {one.figure.name for one in study_figures(near_twenty(3), report)}
+    assert not figures & {"loss_against_compute", "loss_surface", "optimal_allocation"}
+
+
+def test_a_prediction_is_determined_as_far_as_the_law_is():
+    """Where one term is zero there is no optimum, but the others may still say what a run will reach."""
+    at = {"params": 1e9, "tokens": 2e10}
+    loose = predict(fit_table(near_twenty(), sampling=Sampling(20)), at)
+    assert not loose.determined and (loose.low, loose.high) == (-np.inf, np.inf)
+    assert str(loose) == f"{loose.value:.2g} nats per token, 90% interval not determined"
+    scored = score(loose, 1.3)
+    assert scored.inside is None and "which is no test of the law" in str(scored)
+    text = markdown(held_out_section(loose, scored))
+    assert "not determined" in text and "inside" not in text and "inf" not in text.replace("fitted", "")
+    bare = fit_table(near_twenty(3), law=find("chinchilla").fix(E=0.0, B=0.0, beta=1.0), sampling=Sampling(20))
+    assert bare.no_optimum and not bare.unpredictable and predict(bare, at).determined
+
+
+def test_an_open_exponent_leaves_optima_open_and_one_at_its_bound_leaves_none(study):
     assert not study.undetermined and not study.caveats and np.isfinite(frontier_exponents(study)[0].high)
     assert np.isfinite(lifetime_optimum(study, 1.6, 1e9).params.high)
     for name, leaves_open in (("alpha", True), ("A", False)):
@@ -74,7 +128,9 @@ def test_an_open_exponent_leaves_optima_open_and_one_at_its_bound_does_not(study
     at_bound = study.law.intervals | {"alpha": dataclasses.replace(study.law.intervals["alpha"], note=AT_BOUND)}
     loose = study.profiles | {"alpha": dataclasses.replace(study.profiles["alpha"], closed_below=False)}
     held = dataclasses.replace(study, profiles=loose, law=dataclasses.replace(study.law, intervals=at_bound))
-    assert not held.undetermined
+    assert held.undetermined == (NO_OPTIMUM.format("alpha is 0, at its bound", "alpha"),)
+    floor = study.law.intervals | {"E": dataclasses.replace(study.law.intervals["E"], note=AT_BOUND)}
+    assert not dataclasses.replace(study, law=dataclasses.replace(study.law, intervals=floor)).undetermined
 
 
 def test_only_exponents_are_constants_without_a_unit():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.laws import Law
+    from analysis.studies import Study
 
 
 def predict(
@@ -63,7 +64,7 @@ def predict(
     _check_asked(law, inputs, flops, table["run"], run)
     given = {} if flops is None else inputs  # what an optimum is told besides its budget
     study = request.study(table, sampling=sampling, far_factor=far_factor, given=given)
-    best = None if flops is None else optimum(study, flops)
+    best = None if flops is None else optimum(study, _budget_of(study, flops))
     if best is not None:
         inputs = {**inputs, "params": best.params.value, "tokens": best.tokens.value}
     found = dataclasses.replace(
@@ -99,6 +100,16 @@ def _check_asked(
         raise FitError(_nothing_said(law, runs, run))
     if flops is not None and {"params", "tokens"} & set(inputs):
         raise FitError("flops: chooses params and tokens by itself. Fix: leave out --flops, or give it alone.")
+
+
+def _budget_of(study: "Study", flops: float) -> float:
+    """The budget. Raises FitError where the law calls no run best for one."""
+    from analysis.fit import FitError
+
+    if study.no_optimum:
+        ways = "=... ".join(study.law.fit.law.inputs)
+        raise FitError(f"flops = {flops:g}: chooses no run. {study.no_optimum}. Fix: name the run, as --at {ways}=...")
+    return flops
 
 
 def _nothing_said(law: "Law", runs: "pd.Series", run: str | None) -> str:

@@ -19,6 +19,7 @@ from analysis.laws import Law
 from analysis.laws.definition import evaluate_arrays
 
 HALVINGS = 64  # a bracket of width 60 ends below the rounding of a float64 near 1
+EDGE = 1e-6  # in the log of a size: nearer to an end of the bracket nothing is a minimum
 LARGEST_LOG_TOKENS = 200.0
 ROUNDING = 64 * np.finfo(np.float64).eps  # of a loss: logarithms, powers and an optimum's size went into it
 
@@ -75,6 +76,13 @@ def efficient_runs(law: Law, values: np.ndarray, rule: FlopRule, flops: float) -
     with float64_on_cpu():
         found = _efficient(law, values, rule_terms(rule), float(flops))
         return tuple(np.asarray(array) for array in found)
+
+
+def has_minimum(law: Law, values: np.ndarray, rule: FlopRule, flops: float) -> bool:
+    """Whether the loss of constants (parameters,) has a minimum along a budget, or `efficient_runs` ends at an edge."""
+    log_params = np.log(efficient_runs(law, values[None], rule, flops)[0][0])
+    low, high = _bracket(0.5 * np.log(flops / rule.coefficient), rule_terms(rule))
+    return bool(low + EDGE < log_params < high - EDGE)
 
 
 def paired(law: Law, values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -152,6 +160,11 @@ def rule_terms(rule: FlopRule) -> np.ndarray:
     return np.array(terms, np.float64)
 
 
+def _bracket(centre: jax.Array, terms: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Logs of the sizes between which a least loss is looked for."""
+    return jnp.maximum(centre - 30.0, terms[4]), centre + 30.0
+
+
 @functools.partial(jax.jit, static_argnames=("law",))
 def _efficient(law: Law, values_BP: jax.Array, terms: jax.Array, flops: float) -> tuple:
     def log_tokens(log_params):
@@ -161,8 +174,8 @@ def _efficient(law: Law, values_BP: jax.Array, terms: jax.Array, flops: float) -
         return loss_at(law, values_P, log_params, log_tokens(log_params))
 
     centre = jnp.full(values_BP.shape[0], 0.5 * jnp.log(flops / terms[0]))
-    low = jnp.maximum(centre - 30.0, terms[4])
-    log_params = bisect(lambda middle: jax.vmap(jax.grad(loss))(middle, values_BP) > 0, low, centre + 30.0)
+    ends = _bracket(centre, terms)
+    log_params = bisect(lambda middle: jax.vmap(jax.grad(loss))(middle, values_BP) > 0, *ends)
     return jnp.exp(log_params), jnp.exp(log_tokens(log_params)), jax.vmap(loss)(log_params, values_BP)
 
 

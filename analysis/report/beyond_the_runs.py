@@ -1,8 +1,9 @@
 """The sections on runs that were not fitted: predictions, optima and departures from them, serving, back-tests."""
 
+import math
 from collections.abc import Iterator, Sequence
 
-from analysis.intervals import Interval
+from analysis.intervals import NOT_DETERMINED, Interval
 from analysis.quantities import QUANTITY, with_unit
 from analysis.report.document import (
     Bullets,
@@ -14,7 +15,6 @@ from analysis.report.document import (
     Span,
     Strong,
     Table,
-    between,
     notes_on,
     rows_of_runs,
     span,
@@ -35,11 +35,16 @@ def held_out_section(prediction: Prediction, score: Score | None) -> Section:
     ]
     if prediction.flops is not None:
         rows.append(("training compute", Number(prediction.flops), "FLOP"))
-    bounds = between(Number(prediction.low, QUANTITY), Number(prediction.high, QUANTITY))
+    found = Interval(prediction.value, prediction.low, prediction.high, "" if prediction.determined else NOT_DETERMINED)
+    predicted = span(found, QUANTITY)
     rows += [
         ("extrapolation", Number(reach.factor, ".3g"), f"times the fitted {reach.quantity}"),
-        (f"predicted {prediction.output}", Number(prediction.value, QUANTITY), unit),
-        ((Number(prediction.level, ".0%"), " predictive interval"), bounds, unit),
+        (f"predicted {prediction.output}", predicted.value, unit),
+        (
+            (Number(prediction.level, ".0%"), " predictive interval"),
+            predicted.ends,
+            unit if prediction.determined else "",
+        ),
     ]
     notes: list[Content] = []
     if reach.warning:
@@ -68,6 +73,11 @@ def held_out_section(prediction: Prediction, score: Score | None) -> Section:
 def _verdict(score: Score) -> Content:
     prediction = score.prediction
     side = "above" if score.measured > prediction.high else "below"
+    if score.inside is None:
+        return (
+            f"The measured {prediction.output} is ", Number(score.measured, QUANTITY, prediction.unit), "; the "
+            "interval is not determined, and this is no test of the law.",
+        )  # fmt: skip
     place = (Strong("inside"), " the interval") if score.inside else (Strong("outside"), f" the interval, {side} it")
     return (
         f"The measured {prediction.output}, ", Number(score.measured, QUANTITY, prediction.unit), ", is ", place,
@@ -94,7 +104,7 @@ def optima_section(
     )
     lines: list[Content] = [
         ("Compute is counted as ", Code(str(rule)), ", with params and tokens as counts", accuracy, "."),
-        (
+        "Approach 3 has no optimum." if math.isnan(exponents[0].value) else (
             "Approach 3: optimal params grow as flops to the power ", span(exponents[0]), ", tokens to the power ",
             span(exponents[1]), ".",
         ),
@@ -169,7 +179,7 @@ def departures_section(flops: float, level: float, departures: Sequence[Departur
     rows = [
         (
             Number(away.factor, "g"),
-            Number(away.tokens_per_param, ".3g"),
+            NOT_DETERMINED if math.isnan(away.tokens_per_param) else Number(away.tokens_per_param, ".3g"),
             span(away.loss_penalty, ".3g"),
             "no budget is enough" if away.compute.value == float("inf") else span(away.compute),
         )

@@ -68,6 +68,8 @@ def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFi
         )  # fmt: skip
         figure = Figure("isoflop_valleys", "IsoFLOP valleys", caption)
         found.append(CaptionedFigure(figure, lambda: figures.isoflop_valleys(study, table=table)))
+    if study.no_optimum:  # there is no line to draw
+        return found
     caption = (
         "Held-out loss (nats per token) against training compute (FLOP) of the ", runs, ". The line is the least loss "
         "that the parametric law allows at each budget, the shade its ", level, ", which holds the uncertainty of the "
@@ -95,7 +97,7 @@ def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFi
 def _of_the_fit(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigure]:
     study, prediction, law = report.study, report.prediction, report.study.law.fit.law
     runs, level = rows_of_runs(report.fitted, report.runs, "fitted "), (Number(study.level, ".0%"), " interval")
-    measured = report.score.measured if report.score else None
+    measured = report.score.measured if report.score and prediction.determined else None
     found = []
     if law.residual == "log":
         held_out: Content = (

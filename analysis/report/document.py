@@ -123,11 +123,13 @@ class Section:
 Block = Paragraph | Bullets | Table | Figure | Section
 
 
-def span(interval: Interval, form: str = ".4g", unit: str = "") -> Span:
+def span(interval: Interval, form: str = ".4g", unit: str = "") -> Span | str:
     """An interval for printing; an end at a bound of zero is printed as 0, however close to it the fit came.
 
-    A value that is not determined has no more than two digits.
+    A value that is not determined has no more than two digits, and where there is none only its note is printed.
     """
+    if interval.note == NOT_DETERMINED and math.isnan(interval.value):
+        return interval.note
     form = ".2g" if interval.note == NOT_DETERMINED else form
     return Span(Number(interval.value, form, unit, interval.zero), ends(interval, form, unit))
 

@@ -1,6 +1,6 @@
 """The section on the parametric law: its constants (approach 3), and how well the runs determine them."""
 
-from analysis.intervals import Estimate
+from analysis.intervals import Estimate, Interval
 from analysis.intervals.interval import NOT_DETERMINED, NOTES, OPEN_ABOVE, OPEN_BELOW
 from analysis.report.document import (
     Bullets,
@@ -9,6 +9,7 @@ from analysis.report.document import (
     Number,
     Paragraph,
     Section,
+    Span,
     Strong,
     Table,
     ends,
@@ -40,9 +41,14 @@ def constants_table(estimate: Estimate, level: float) -> Table:
     rows: list[tuple[Content, ...]] = []
     for parameter in estimate.fit.law.parameters:
         interval = estimate.intervals[parameter.name]
-        rows.append((parameter.name, span(interval, ".5g").value, ends(interval), parameter.unit, parameter.meaning))
+        rows.append((parameter.name, _value(interval), ends(interval), parameter.unit, parameter.meaning))
     rows += [(name, Number(value, ".5g"), "held", "", "") for name, value in estimate.fit.law.fixed]
     return Table(("constant", "value", (Number(level, ".0%"), " interval"), "unit", "meaning"), tuple(rows))
+
+
+def _value(interval: Interval) -> Content:
+    shown = span(interval, ".5g")
+    return shown.value if isinstance(shown, Span) else shown
 
 
 def fit_quality(estimate: Estimate) -> Content:

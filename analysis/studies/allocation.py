@@ -110,7 +110,7 @@ def optimum(
         interval_at(study, tokens),
         interval_at(study, tokens / params),
         interval_at(study, loss),
-        reach(study, {**study.given, "params": params[0], "tokens": tokens[0]}),
+        _reach_of_optimum(study, flops, {**study.given, "params": params[0], "tokens": tokens[0]}),
         *_read(study, hyperparameters, _inputs(flops, params[drawn], tokens[drawn]), bool(study.undetermined)),
     )
 
@@ -139,7 +139,7 @@ def cost_of_departing(
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     factors = [_positive("factor", factor, "give multiples of the optimal params, as 0.5") for factor in factors]
     penalties, multiples = departures(law, values, rule, flops, np.array(factors))
-    best = efficient_runs(law, values, rule, flops)[0][0]
+    best = np.nan if study.no_optimum else efficient_runs(law, values, rule, flops)[0][0]
     return tuple(
         Departure(
             factor,
@@ -154,11 +154,14 @@ def cost_of_departing(
 def lifetime_optimum(study: Study, loss_nats: float, inference_tokens: float, rule: FlopRule | None = None) -> Lifetime:
     """The cheapest way to train to a loss and then serve `inference_tokens` (Sardana et al. 2024, section 2).
 
-    Raises FitError for a loss the law does not reach at any size, or one that is not positive; TableError for served
+    Raises FitError for a loss the law does not reach at any size, or one that is not positive, and where the law has no
+    optimum; TableError for served
     tokens that are no count.
     """
     loss = _positive("loss", loss_nats, "give nats per token")
     served = _positive("inference_tokens", inference_tokens, "give the tokens served over the model's life")
+    if study.no_optimum:
+        raise FitError(f"target_loss = {loss:g}: {study.no_optimum}. Fix: fit runs that determine one.")
     law, rule, values = planning_law(study), rule or study.flop_rule, constants_of(study.law)
     check_stated_counts({"inference_tokens": served}, {"inference_tokens": study.ranges["tokens"]})
     params, tokens, training, total = cheapest_runs(law, values, rule, loss, served)
@@ -191,8 +194,11 @@ def interval_at(study: Study, found: np.ndarray) -> Interval:
     """The interval of a quantity computed from each row of `constants_of(study.law)`, for what follows from optima.
 
     Not determined where the study says that its runs do not determine them, however narrow the resamples are: refits
-    start at the optimum, and hardly move along what the runs leave open.
+    start at the optimum, and hardly move along what the runs leave open. Where the law has no optimum, there is no
+    value either.
     """
+    if study.no_optimum:
+        return Interval(np.nan, -np.inf, np.inf, NOT_DETERMINED)
     if study.undetermined:
         return Interval(float(found[0]), -np.inf, np.inf, NOT_DETERMINED)
     draws, jackknife = np.split(found[1:], [len(study.law.draws)])
@@ -219,6 +225,11 @@ def _by_valleys(study: Study, flops: float, hyperparameters: Sequence[Estimate])
     )
 
 
+def _reach_of_optimum(study: Study, flops: float, inputs: Mapping[str, float]) -> Reach:
+    """How far an optimum lies out; its budget alone, where the law has none."""
+    return Reach(flops / study.largest_flops, "compute", study.far_factor) if study.no_optimum else reach(study, inputs)
+
+
 def _inputs(flops: float, params: np.ndarray, tokens: np.ndarray) -> dict[str, np.ndarray]:
     return {"params": params, "tokens": tokens, "flops": np.full(len(params), flops)}
 
@@ -240,8 +251,9 @@ def _read(
                 "params, tokens and flops."
             )
         found = paired(law, np.concatenate([one.fit.array()[None], draws]), at)
+        value = np.nan if undetermined and study.no_optimum else float(found[0])
         intervals[law.output] = (
-            Interval(float(found[0]), -np.inf, np.inf, NOT_DETERMINED)
+            Interval(value, -np.inf, np.inf, NOT_DETERMINED)
             if undetermined
             else percentile_interval(found[0], found[1:], study.level)
         )

@@ -6,6 +6,7 @@ takes its place and the old one stays beside it under the time it was written.
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from analysis import json_values
 from analysis.compute import Reach
 from analysis.files import write_atomically
 from analysis.fit import FitError
-from analysis.intervals import predictive_interval
+from analysis.intervals import NOT_DETERMINED, Interval, predictive_interval
 from analysis.quantities import QUANTITY
 from analysis.runs_table import unit_of
 from analysis.studies.given import check_choices
@@ -36,11 +37,12 @@ class Prediction:
     """What a fitted law says of one new run.
 
     value, low, high: of the law's `output`, in `unit`, with the `level` predictive interval (the constants' uncertainty
-    and the noise of one run). positive: whether the output can be nothing else. run: its name, empty when it has none
-    yet. flops: its price under the table's own counting, where the study has one. optimum_params: the law's own optimal
-    size, where that chose the run. constants: fitted and held, to `points` of `fitted_runs` runs. table_digest: of the
-    numbers the fit has read; table_notes: as in a `Study`. written: date and time, UTC, empty until it is written.
-    measured_before: whether the run was already measured by then, in which case it is no test.
+    and the noise of one run), whose ends are infinite where the fitted runs do not determine it. positive: whether the
+    output can be nothing else. run: its name, empty when it has none yet. flops: its price under the table's own
+    counting, where the study has one. optimum_params: the law's own optimal size, where that chose the run. constants:
+    fitted and held, to `points` of `fitted_runs` runs. table_digest: of the numbers the fit has read; table_notes: as
+    in a `Study`. written: date and time, UTC, empty until it is written. measured_before: whether the run was already
+    measured by then, in which case it is no test.
     """
 
     run: str
@@ -67,24 +69,34 @@ class Prediction:
     written: str = ""
     table_notes: tuple[str, ...] = ()
 
+    @property
+    def determined(self) -> bool:
+        """Whether the fitted runs determine it: what is not is no test of the law."""
+        return math.isfinite(self.low) or math.isfinite(self.high)
+
     def __str__(self) -> str:
-        value, low, high = (format(number, QUANTITY) for number in (self.value, self.low, self.high))
         unit = f" {self.unit}" if self.unit else ""
+        if not self.determined:
+            return f"{self.value:.2g}{unit}, {self.level:.0%} interval {NOT_DETERMINED}"
+        value, low, high = (format(number, QUANTITY) for number in (self.value, self.low, self.high))
         return f"{value}{unit}, {self.level:.0%} interval {low} to {high}"
 
 
 @dataclass(frozen=True)
 class Score:
-    """A prediction beside what was measured: error is predicted minus measured, relative_error a share of measured."""
+    """A prediction beside what was measured: error is predicted minus measured, relative_error a share of measured.
+
+    inside: whether it lies in the interval; None where that is not determined.
+    """
 
     prediction: Prediction
     measured: float
     error: float
     relative_error: float
-    inside: bool
+    inside: bool | None
 
     def __str__(self) -> str:
-        verdict = "inside it" if self.inside else "OUTSIDE it"
+        verdict = {True: "inside it", False: "OUTSIDE it", None: "which is no test of the law"}[self.inside]
         late = " The run had been measured when this was written: no test." if self.prediction.measured_before else ""
         return (
             f"predicted {self.prediction}; measured {self.measured:{QUANTITY}}, {verdict}, error "
@@ -95,6 +107,7 @@ class Score:
 def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Prediction:
     """What the study's law says of one run that was not made, for any law.
 
+    Its interval is not determined where the study says so of what follows from the law (`Study.unpredictable`).
     inputs: a value of each of the law's inputs. Raises FitError for one that is missing, unknown or not allowed,
     TableError for a count that is none.
     """
@@ -110,6 +123,8 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
     check_choices(law, inputs)
     check_stated_counts(inputs, study.ranges)
     interval = predictive_interval(law, fit, study.predictive, inputs, study.level, study.seed)
+    if study.unpredictable:
+        interval = Interval(interval.value, -math.inf, math.inf, NOT_DETERMINED)
     flops = inputs.get("flops")
     if study.flop_rule is not None:
         flops = float(study.flop_rule.flops(inputs["params"], inputs["tokens"]))
@@ -152,7 +167,8 @@ def score(prediction: Prediction, measured: float) -> Score:
         )
     error = prediction.value - measured
     relative = error / abs(measured) if measured else float("nan")
-    return Score(prediction, measured, error, relative, prediction.low <= measured <= prediction.high)
+    inside = prediction.low <= measured <= prediction.high if prediction.determined else None
+    return Score(prediction, measured, error, relative, inside)
 
 
 def write(path: Path, prediction: Prediction) -> Prediction:

@@ -1,5 +1,6 @@
 """A study: everything that is learnt from one runs table by fitting a law to it."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ from analysis.laws import CHINCHILLA, Law
 from analysis.quantities import is_loss
 from analysis.runs_table import complete, digest
 from analysis.sampling import ONE_FIT, Sampling
-from analysis.studies.caveats import RUNS, SINGLE, are_few, coverage_of_few, undetermined
+from analysis.studies.caveats import RUNS, SINGLE, are_few, coverage_of_few, no_optimum, undetermined
 from analysis.studies.given import given_of, optima_note
 from analysis.studies.residual_checks import ResidualChecks, residual_checks
 from analysis.tables.files import notes_of
@@ -105,18 +106,31 @@ class Study:
     def caveats(self) -> tuple[str, ...]:
         """What must be said of the intervals and optima of this study, if anything.
 
-        That they are few says nothing of intervals that are not determined.
+        Of optima that are not determined, too, since a constant may have an interval that promises too much.
         """
-        constants, undetermined = len(self.law.fit.law.parameters), self.undetermined
-        if undetermined or not are_few(self.units, self.unit, constants):
-            return undetermined
+        constants = len(self.law.fit.law.parameters)
+        if not are_few(self.units, self.unit, constants):
+            return self.undetermined
         covered = coverage_of_few(self.units, self.unit, constants)
-        return (f"{self.units} {self.unit} for {constants} constants are few: {covered}",)
+        return (*self.undetermined, f"{self.units} {self.unit} for {constants} constants are few: {covered}")
 
     @property
     def undetermined(self) -> tuple[str, ...]:
         """Why exponents of the frontier and optima are not determined by the runs, if they are not."""
+        return (*([self.no_optimum] if self.no_optimum else []), *self.unpredictable)
+
+    @property
+    def unpredictable(self) -> tuple[str, ...]:
+        """Why a run that was not made is not determined by those that were, if it is not: nor are optima then."""
         return undetermined(self.law.fit, self.profiles, self.law.intervals)
+
+    @functools.cached_property
+    def no_optimum(self) -> str:
+        """Why the law as it was fitted has no optimum at any budget, though one of its inputs would; or nothing."""
+        if self.optima_note:
+            return ""
+        values, intervals = self.law.fit.array(), self.law.intervals
+        return no_optimum(planning_law(self), values, intervals, self.flop_rule, self.largest_flops)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, with its format."""
