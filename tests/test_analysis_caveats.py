@@ -26,6 +26,7 @@ from analysis.studies import (
     predict,
     score,
 )
+from analysis.studies.caveats import coverage_of_few
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +156,21 @@ def checkpoints(runs, rows=4, noise=0.004):
     return pd.DataFrame({"run": names, "params": params, "tokens": tokens, "loss_nats": loss})
 
 
+def test_the_advice_on_few_units_is_what_was_measured_for_as_many():
+    """Coverage that reaches the promise is not called too narrow; units beyond the fewest simulated are as those."""
+    assert coverage_of_few(6, "points", 5).endswith("in 47 to 69% of the tables, by quantity; read them as too narrow")
+    assert coverage_of_few(2, "runs", 5).startswith("in simulated tables of 0.6 runs per constant")
+    assert coverage_of_few(6, "groups of equal id", 5).endswith(
+        "87 to 97% of the tables, by quantity; some are too narrow"
+    )
+
+
 def test_a_caveat_counts_independent_runs_and_not_their_rows():
     """32 rows are many points, and few runs; rows that are runs of their own are as many as they seem."""
     few, many = fit_table(checkpoints(8), sampling=Sampling(20)), fit_table(checkpoints(20), sampling=Sampling(20))
     assert (few.units, few.unit) == (8, "runs") and few.caveats == (
-        "8 runs for 5 constants are few: of such simulated tables 83 to 99% had the truth inside a 90% interval. Read "
-        "them as too narrow",
+        "8 runs for 5 constants are few: in simulated tables of 1.6 runs per constant 90% intervals held the truth in "
+        "83 to 99% of the tables, by quantity; some are too narrow",
     )
     text = markdown(study_report(checkpoints(8), few).document())
     assert text.count("8 runs for 5 constants are few") == 1 and "the caveats of the law above" in text

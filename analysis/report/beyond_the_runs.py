@@ -285,7 +285,7 @@ def few_fitted(backtest: Backtest) -> tuple[Content, ...]:
         few = [cut for cut in fitted if are_few(cut.fitted_runs, unit, constants)]
         places = [part for cut in few for part in (", ", Number(cut.below), " (", Number(cut.fitted_runs, "d"), ")")]
         least = min((cut.fitted_runs for cut in few), default=0)
-        of = "of the fewest, " if len({cut.fitted_runs for cut in few}) > 1 else ""
+        of = "for the fewest, " if len({cut.fitted_runs for cut in few}) > 1 else ""
         covered = coverage_of_few(least, unit, constants)
         text = f" {unit} for {constants} constants of {backtest.law.name} are few: {of}{covered}."
         notes += [(Strong(("Below ", *places[1:])), text)] if few else []
