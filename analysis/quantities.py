@@ -13,6 +13,16 @@ def is_loss(name: str) -> bool:
     return column.unit in LOSS_UNITS if column else any(word in name.lower() for word in LOSS_WORDS)
 
 
+def plural(word: str, count: int) -> str:
+    """The word for so many: "run" for 1, "runs" for any other count."""
+    return word if count == 1 else f"{word}s"
+
+
+def counted(count: int, word: str) -> str:
+    """So many of them: "1 run", "18 runs"."""
+    return f"{count} {plural(word, count)}"
+
+
 def with_unit(name: str) -> str:
     """A column's name with its unit in brackets, where it has one."""
     return f"{name} ({unit_of(name)})" if unit_of(name) else name

@@ -11,12 +11,14 @@ from planted_tables import planted_table
 
 from analysis.command.compare import compare
 from analysis.fit import FitError
+from analysis.intervals import NOT_DETERMINED
 from analysis.laws import CHINCHILLA, find
 from analysis.report.law_ranking import ranking_sections
 from analysis.report.markdown import markdown
 from analysis.runs_table import TableError
 from analysis.sampling import Sampling
 from analysis.studies import backtest, rank_laws
+from analysis.studies.law_ranking import fewest_runs
 
 BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12, 2.5e13)
 CUTS = (6e12, 2e13)
@@ -61,6 +63,23 @@ def test_two_laws_that_say_the_same_cannot_be_told_apart(table):
     found = rank_laws([CHINCHILLA, twin], table, cuts=CUTS[:1], sampling=Sampling(20))
     assert found.ranked[1].worse.value == 0.0 and not found.ranked[1].apart
     assert "cannot be told apart on these runs" in str(ranking_sections(found)[0])
+
+
+def test_few_predicted_runs_claim_nothing(table):
+    """With the same sign in all of n runs, which happens to equal laws with probability 2 * 0.5^n, an interval of
+    resampled runs leaves zero out whatever n is."""
+    assert [fewest_runs(level) for level in (0.5, 0.9, 0.95)] == [2, 5, 6]
+    rows = table["flops"].rank(method="first", ascending=False)
+    for above, claims in ((1, False), (4, False), (5, True)):
+        kept = table[(table["flops"] < CUTS[0]) | (rows <= above)].assign(held_out=False)
+        found = rank_laws([KAPLAN, CHINCHILLA], kept, cuts=(CUTS[0],), sampling=Sampling(20))
+        shown = markdown(ranking_sections(found)[0])
+        other = found.ranked[1]
+        assert found.runs == above and (other.worse.note != NOT_DETERMINED) == claims
+        assert ("No law is called better" in shown) != claims and (claims or not other.apart)
+        assert claims == ("extrapolates better" in shown or "cannot be told apart" in shown)
+        assert f"below 1 cut of flops and scored on the same runs above: {above} prediction" in shown
+    assert "1 predictions" not in shown and "5 runs, objective" in shown
 
 
 def test_all_laws_see_the_same_runs(table):

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from analysis.quantities import with_unit
+from analysis.quantities import counted, plural, with_unit
 from analysis.report.beyond_the_runs import cut_cells, cut_columns, few_fitted
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, ends, span
 from analysis.report.table_notes import left_out_section, notes_block
 from analysis.runs_table import unit_of
-from analysis.studies.law_ranking import RankedLaw, Ranking
+from analysis.studies.law_ranking import RankedLaw, Ranking, fewest_runs
 
 
 def ranking_sections(ranking: Ranking) -> tuple[Section, ...]:
@@ -19,11 +19,13 @@ def ranking_sections(ranking: Ranking) -> tuple[Section, ...]:
 def _ranking(ranking: Ranking) -> Section:
     output = with_unit(ranking.output)
     text = (
-        f"Each law was fitted below {len(ranking.cuts)} cuts of {ranking.by} and scored on the same runs above them: ",
-        Number(ranking.scored, "d"), " predictions of ", Number(ranking.runs, "d"), " runs, objective ",
+        f"Each law was fitted below {counted(len(ranking.cuts), 'cut')} of {ranking.by} and scored on the same runs "
+        "above: ", Number(ranking.scored, "d"), f" {plural('prediction', ranking.scored)} of ",
+        Number(ranking.runs, "d"), f" {plural('run', ranking.runs)}, objective ",
         f"{ranking.objective}. The residual scale is of the fit to all runs and ranks nothing: more constants always "
         "fit more closely.",
-        (" ", Number(ranking.without, "d"), " rows that not every law can use were left out for all.")
+        (" ", Number(ranking.without, "d"), f" {plural('row', ranking.without)} that not every law can use "
+         f"{'was' if ranking.without == 1 else 'were'} left out for all.")
         if ranking.without else "",
     )  # fmt: skip
     columns = (
@@ -66,9 +68,17 @@ def _verdicts(ranking: Ranking) -> tuple[Content, ...]:
     apart = [one.law.name for one in others if one.apart]
     alike = [one.law.name for one in others if not one.apart]
     lines: list[Content] = []
-    if apart:
+    if ranking.runs < (fewest := fewest_runs(ranking.level)):
+        lines.append(
+            (
+                Strong("No law is called better than another"), ": ", Number(ranking.runs, "d"),
+                f" {plural('run', ranking.runs)} predicted, and of two equally good laws one is nearer in every one of "
+                "fewer than ", Number(fewest, "d"), " runs too often by chance.",
+            )
+        )  # fmt: skip
+    elif apart:
         lines.append((f"{best.law.name} extrapolates better than {', '.join(apart)}: ", level, " lies above zero."))
-    if alike:
+    if alike and ranking.runs >= fewest:
         text = f"{best.law.name} and {', '.join(alike)} cannot be told apart on these runs"
         lines.append((Strong(text), ": ", level, " holds zero."))
     lines += _by_cut(ranking)

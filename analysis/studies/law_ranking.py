@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.fit import HUBER, FitError, LeftOut, Objective, fit, select, those_left_out
-from analysis.intervals import Interval, percentile_interval
+from analysis.intervals import NOT_DETERMINED, Interval, percentile_interval
 from analysis.laws import Law
 from analysis.runs_table import complete
 from analysis.sampling import SEVERAL_FITS, Sampling
 from analysis.studies.backtesting import Backtest, Cut, backtest
 
+SIDES = 2  # the best law is only known to be the best once it is seen, so either of two laws may be
 DRAWS = 2000  # of the runs, for the noise of a difference: a mean each, which costs nothing
 
 
@@ -29,7 +30,7 @@ class RankedLaw:
 
     constants: how many were fitted; residual_scale: of the fit to all runs. mean_absolute_error, mean_relative_error,
     hit_rate: over the scored pairs of a cut and a run that all laws share. worse: mean absolute error minus that of the
-    best law, with its interval; None for the best.
+    best law, with its interval, which fewer than `fewest_runs` do not determine; None for the best.
     """
 
     law: Law
@@ -79,6 +80,15 @@ class Ranking:
         """How many of the lowest cuts have half of the scored pairs; low cuts have more rows above them."""
         pairs = [len(cut.runs) for cut in self.ranked[0].backtest.cuts if cut.below in self.cuts]
         return int(np.argmax(2 * np.cumsum(pairs) >= self.scored)) + 1
+
+
+def fewest_runs(level: float) -> int:
+    """How many different runs must be predicted for a difference between two laws to be told from noise at a level.
+
+    Of two laws that are equally good, one is nearer in every one of n runs with probability 2 * 0.5^n; whatever the
+    errors are, no interval of fewer runs than make that 1 - level can leave zero out with that confidence.
+    """
+    return int(np.ceil(np.log2(SIDES / (1 - level)) - 1e-9))
 
 
 def rank_laws(
@@ -216,5 +226,7 @@ def _pairs(cuts: Sequence[Cut], number) -> np.ndarray:
 def _mean_over_runs(values: np.ndarray, runs: np.ndarray, sampling: Sampling) -> Interval:
     """The mean of values (pairs,), with the interval of means over runs drawn again; runs: (pairs,) whose each is."""
     sums, counts = np.bincount(runs, values), np.bincount(runs)
+    if len(sums) < fewest_runs(sampling.level):
+        return Interval(float(values.mean()), -np.inf, np.inf, NOT_DETERMINED)
     drawn = np.random.default_rng(sampling.seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), DRAWS)
     return percentile_interval(float(values.mean()), (drawn @ sums) / (drawn @ counts), sampling.level)
