@@ -1,5 +1,6 @@
 """A plan judged under a prior law: what its runs could tell, and what would tell twice as much."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from analysis.fit import FitError
 from analysis.report import planned_design_section, study_report
 from analysis.report.markdown import markdown
 from analysis.sampling import Sampling
-from analysis.studies import fit_table, judge, prior_of
+from analysis.studies import fit_table, judge, planned_design, prior_of
 
 BUDGETS = (1e17, 4e17, 1.6e18, 6.4e18)
 HOFFMANN = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
@@ -49,6 +50,39 @@ def test_the_section_says_what_halves_the_interval(judged):
     assert text.count("| a further budget") == 4
 
 
+def test_a_prior_far_from_its_own_runs_is_said_to_be_extrapolated(judged, rows):
+    """Of a published law by what its paper says of its runs, of a law.json by what was fitted."""
+    least, prior = rows["params"].min(), prior_of("hoffmann2022", rows, noise_nats=0.01)
+    outside = max(7e7 / least, 5e9 / rows["tokens"].min())
+    assert judged.reach.factor == pytest.approx(outside) and outside > 10
+    assert "The prior is extrapolated" in markdown(planned_design_section(judged))
+    near = dataclasses.replace(prior, ranges={"params": (2 * least, 1e12), "tokens": (1.0, 1e13)})
+    reach = planned_design._reach(rows, near)
+    text = markdown(planned_design_section(dataclasses.replace(judged, reach=reach)))
+    assert reach.factor == pytest.approx(2.0) and "prior is extrapolated" not in text and "not known here" not in text
+    far = dataclasses.replace(prior, ranges={"params": (50 * least, 1e12), "tokens": (1.0, 1e13)})
+    reach = planned_design._reach(rows, far)
+    assert (reach.quantity, reach.factor) == ("params", pytest.approx(50.0))
+    text = markdown(planned_design_section(dataclasses.replace(judged, reach=reach)))
+    assert "The prior is extrapolated: the plan lies 50 times beyond the params that it was fitted to" in text
+    assert planned_design._reach(rows, dataclasses.replace(prior, ranges=None)) is None
+    assert "is not known here" in markdown(planned_design_section(dataclasses.replace(judged, reach=None)))
+
+
+def test_plans_that_do_not_support_approach_2_are_named(judged):
+    bad = [one.name for one in judged.variants if not one.design.supports_well(one.design.support(judged.reading))]
+    text = markdown(planned_design_section(judged))
+    assert ("is not supported by" in text) == bool(bad)
+    support = dataclasses.replace(judged.variants[1].design.support(judged.reading), exponent_bias=0.3)
+    design = dataclasses.replace(judged.variants[1].design, supports=(support,))
+    law = judged.variants[1].design.support("law")
+    biased = dataclasses.replace(judged.variants[1], design=dataclasses.replace(design, supports=(support, law)))
+    good = [one for one in judged.variants if one.name not in bad][:1]
+    found = dataclasses.replace(judged, variants=(*good, biased))
+    named = "these plans: 2 seeds for each." if good else "any of these plans."
+    assert f"is not supported by {named}" in markdown(planned_design_section(found))
+
+
 def test_a_prior_is_a_published_law_or_the_law_of_a_fit(tmp_path, rows):
     table = planted_table(sizes=6, budgets=(1e11, 4e11, 1.6e12, 6.4e12))
     study = fit_table(table, sampling=Sampling(20))
@@ -57,6 +91,7 @@ def test_a_prior_is_a_published_law_or_the_law_of_a_fit(tmp_path, rows):
     prior = prior_of(str(path), rows)
     np.testing.assert_allclose(prior.surface.values, study.law.fit.array())
     assert prior.noise == study.isoflop.design.noise and prior.surface.rule.coefficient == pytest.approx(6.0)
+    assert prior.ranges == {name: study.ranges[name] for name in ("params", "tokens")}
     assert prior_of(str(path), rows, noise_nats=0.02).noise.value == 0.02
     assert set(TRUTH) == set(prior.surface.law.names)
 

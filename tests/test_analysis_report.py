@@ -342,5 +342,6 @@ def test_reports_count_runs_and_their_rows():
     fitted, scored = f"{cut.fitted // 4} ({cut.fitted} rows)", f"{len(set(cut.runs))} ({len(cut.runs)} rows)"
     assert f"| {fitted} | {scored} |" in text and cut.fitted_runs == cut.fitted // 4
     assert (
-        f"({cut.fitted_runs})** runs for 5 constants of chinchilla are few: of such simulated tables 60 to 73%" in text
+        f"({cut.fitted_runs})** runs for 5 constants of chinchilla are few: in simulated tables of 0.8 runs per "
+        "constant 90% intervals held the truth in 60 to 73%" in text
     )

@@ -1,7 +1,7 @@
 """The section on a planned design: what it could tell, and what would tell twice as much."""
 
 from analysis.compute.readings import LAW
-from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Table
+from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table
 from analysis.studies.planned_design import PlannedDesign, Variant
 
 WHAT = ("the exponent's interval", "the held-out prediction's interval")
@@ -24,7 +24,33 @@ def planned_design_section(found: PlannedDesign) -> Section:
         "of the held-out prediction",
     )  # fmt: skip
     rows = tuple(_row(found, variant) for variant in found.variants)
-    return Section("What this plan can tell", (Paragraph(text), Table(columns, rows), Bullets(_halving(found))))
+    lines = (*_prior_reach(found), *_unsupported(found), *_halving(found))
+    return Section("What this plan can tell", (Paragraph(text), Table(columns, rows), Bullets(lines)))
+
+
+def _prior_reach(found: PlannedDesign) -> tuple[Content, ...]:
+    """Whether the plan lies far from the runs that the prior was fitted to."""
+    if found.reach is None:
+        return ("Of which sizes and tokens the prior's runs were is not known here: it may be extrapolated.",)
+    if not found.reach.warning:
+        return ()
+    text = (
+        "The prior is extrapolated: the plan lies ", Number(found.reach.factor, ".3g"),
+        f" times beyond the {found.reach.quantity} that it was fitted to, and nothing says that it holds there.",
+    )  # fmt: skip
+    return (Strong(text),)
+
+
+def _unsupported(found: PlannedDesign) -> tuple[Content, ...]:
+    """On which of the plans approach 2 is not to be read, by the rule that a study has for its own design."""
+    bad = [one.name for one in found.variants if not one.design.supports_well(one.design.support(found.reading))]
+    if not bad:
+        return ()
+    plans = "any of these plans" if len(bad) == len(found.variants) else f"these plans: {'; '.join(bad)}"
+    return (
+        f"Approach 2 by {found.reading} is not supported by {plans}. It is biased by more than half the width of its "
+        "interval, of the exponent or of the far optimum, or often finds no frontier.",
+    )
 
 
 def _row(found: PlannedDesign, variant: Variant) -> tuple[Content, ...]:

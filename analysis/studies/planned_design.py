@@ -13,14 +13,17 @@ import numpy as np
 import pandas as pd
 
 from analysis import json_values
-from analysis.compute import Design, Surface, efficient_runs, fit_flop_rule, simulate
+from analysis.compute import Design, Reach, Surface, efficient_runs, fit_flop_rule, simulate
 from analysis.compute.readings import CANDIDATES, LAW
 from analysis.compute.valleys import Budget, Noise
 from analysis.fit import FitError
 from analysis.laws import evaluate
 from analysis.laws.published import PUBLISHED
+from analysis.studies.reach import furthest_outside
 from analysis.studies.study import Study, planning_law
 
+SIZES = ("params", "tokens")
+FAR = 10.0  # times beyond the runs of a published law, as a study has it by default
 SEEDS = (2, 4)  # of every run, in the plans that cost more
 FURTHER = (2.0, 4.0, 8.0, 16.0)  # times the largest budget, at which a further one is added
 DENSER = (2, 4)  # times as many sizes between the smallest and the largest of each budget
@@ -28,11 +31,17 @@ DENSER = (2, 4)  # times as many sizes between the smallest and the largest of e
 
 @dataclass(frozen=True)
 class Prior:
-    """A law with its constants and the noise of a run, before anything was measured; source: where they come from."""
+    """A law with its constants and the noise of a run, before anything was measured; source: where they come from.
+
+    ranges: smallest and largest params and tokens of the runs it was fitted to, None where they are not known;
+    far_factor: what lies further than this many times beyond them is an extrapolation.
+    """
 
     surface: Surface
     noise: Noise
     source: str
+    ranges: dict[str, tuple[float, float]] | None
+    far_factor: float
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class PlannedDesign:
-    """The plan as it stands, then plans that cost more; reading: of valleys, the best on the plan as it stands."""
+    """The plan as it stands, then plans that cost more; reading: of valleys, the best on the plan as it stands.
+
+    reach: how far the plan's runs lie from those that the prior was fitted to, None where these are not known.
+    """
 
     prior: str
+    reach: Reach | None
     reading: str
     variants: tuple[Variant, ...]
 
@@ -76,7 +89,8 @@ def prior_of(name: str, rows: pd.DataFrame, noise_nats: float | None = None) -> 
                 "between seeds, as --noise-nats 0.01."
             )
         law, values, source = PUBLISHED[name].law, PUBLISHED[name].values, PUBLISHED[name].source
-        return Prior(Surface(law, np.array([values[each] for each in law.names]), rule), stated, source)
+        surface = Surface(law, np.array([values[each] for each in law.names]), rule)
+        return Prior(surface, stated, source, PUBLISHED[name].ranges, FAR)
     if not Path(name).is_file():
         raise FitError(
             f"prior = {name!r}: no published law, and no file. Fix: use one of {', '.join(PUBLISHED)}, or the law.json "
@@ -87,7 +101,8 @@ def prior_of(name: str, rows: pd.DataFrame, noise_nats: float | None = None) -> 
     if study.isoflop is not None:
         own = study.isoflop.design.noise
     surface = Surface(planning_law(study), study.law.fit.array(), rule, study.law.fit.objective)
-    return Prior(surface, stated or own, name)
+    ranges = {column: study.ranges[column] for column in SIZES}
+    return Prior(surface, stated or own, name, ranges, study.far_factor)
 
 
 def _read(path: Path) -> Study:
@@ -131,7 +146,17 @@ def judge(rows: pd.DataFrame, prior: Prior, held_out_flops: float | None = None,
             bool(before > 0 and width <= 0.5 * before) for width, before in zip(_widths(design), first[1], strict=True)
         )
         found.append(Variant(name, _cost(plan) / cost, design, halves))
-    return PlannedDesign(prior.source, first[0], tuple(found))
+    return PlannedDesign(prior.source, _reach(rows, prior), first[0], tuple(found))
+
+
+def _reach(rows: pd.DataFrame, prior: Prior) -> Reach | None:
+    """How far the furthest planned run lies from those that the prior was fitted to, where these are known."""
+    if prior.ranges is None:
+        return None
+    ends = [{name: float(end(rows[name])) for name in SIZES} for end in (np.nanmin, np.nanmax)]
+    return max(
+        (furthest_outside(inputs, prior.ranges, prior.far_factor) for inputs in ends), key=lambda found: found.factor
+    )
 
 
 def _widths(design: Design) -> tuple[float, float]:
