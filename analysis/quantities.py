@@ -4,6 +4,7 @@ from analysis.runs_table import column_of, unit_of
 
 LOSS_UNITS = ("nats per token", "bits per byte")
 LOSS_WORDS = ("loss", "perplexity", "entropy", "bits_per", "nats")  # in the name of a column outside the schema
+GRAIN = 1e-7  # of an output: a smaller residual, or noise, is rounding
 QUANTITY = ".5g"  # how a value of a column is printed: a loss of 2.1234 and a learning rate of 3.1e-05 alike
 
 

@@ -28,6 +28,7 @@ from analysis.report.document import (
     Table,
     between,
     leaves,
+    residue,
     span,
 )
 from analysis.report.files import write_study
@@ -345,3 +346,24 @@ def test_reports_count_runs_and_their_rows():
         f"({cut.fitted_runs})** runs for 5 constants of chinchilla are few: in simulated tables of 0.8 runs per "
         "constant 90% intervals held the truth in 60 to 73%" in text
     )
+
+
+def test_what_is_below_rounding_is_printed_as_zero():
+    """Runs without noise: no sentence and no table has a residual, a spread or an error of 1e-14."""
+    table = planted_table(noise=0.0)
+    study = fit_table(table, sampling=Sampling(20))
+    assert 0 < study.law.fit.residual_scale < 1e-12
+    test = backtest(CHINCHILLA, table, sampling=Sampling(20))
+    report = study_report(table, study, backtest=test)
+    law, checks, *_, design, _ = report.findings()
+    assert "Standard deviation of the residuals 0.00%." in markdown(law)
+    assert "Most of what the law leaves over is rounding" in markdown(checks) and "robust scale" not in markdown(checks)
+    shown = markdown(design) + markdown(backtest_section(test))
+    assert "noise of a run is 0.00%" in shown and not re.search(r"\de-(0[89]|[1-9]\d)", shown)
+    assert "have no noise to speak of" in shown and shown.count("| no noise |") == sum(
+        not cut.reason for cut in test.cuts
+    )
+    noisy = markdown(backtest_section(backtest(CHINCHILLA, planted_table(), sampling=Sampling(20))))
+    assert "no noise" not in noisy and "+0 |" not in noisy
+    assert (str(residue(9e-8, ".2%")), str(residue(2e-7, ".2%"))) == ("0.00%", "2e-05%")
+    assert str(residue(2e-7, ".3g", "nats", of=3.0)) == "0 nats"

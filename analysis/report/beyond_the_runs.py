@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from analysis.intervals import NOT_DETERMINED, Interval
-from analysis.quantities import QUANTITY, with_unit
+from analysis.quantities import GRAIN, QUANTITY, with_unit
 from analysis.report.document import (
     Bullets,
     Code,
@@ -16,6 +18,7 @@ from analysis.report.document import (
     Strong,
     Table,
     notes_on,
+    residue,
     rows_of_runs,
     span,
 )
@@ -241,8 +244,10 @@ def backtest_section(backtest: Backtest) -> Section:
         if cut.reason:
             rows.append((*start, "no fit", "", "", ""))
             continue
-        error, share = Number(cut.mean_absolute_error), Number(cut.mean_relative_error, ".2%")
-        rows.append((*start, error, share, Number(cut.bias, "+.4g"), Number(cut.hit_rate, ".0%")))
+        size = float(np.max(np.abs(cut.measured)))
+        error, bias = residue(cut.mean_absolute_error, ".4g", of=size), residue(cut.bias, "+.4g", of=size)
+        hits = "no noise" if _is_rounding(cut) else Number(cut.hit_rate, ".0%")
+        rows.append((*start, error, residue(cut.mean_relative_error, ".2%"), bias, hits))
     columns = (
         *cut_columns(backtest.by),
         f"mean absolute error{unit}",
@@ -255,8 +260,18 @@ def backtest_section(backtest: Backtest) -> Section:
         f"Law {backtest.law.name} on {backtest.output}, objective {backtest.objective}, fitted to the runs below each "
         f"cut of {backtest.by} and scored on the runs above it. Bias is predicted minus measured, on average."
     )
+    if any(_is_rounding(cut) for cut in backtest.cuts):
+        notes += (
+            "The runs have no noise to speak of where every error is below rounding: whether one lies inside its "
+            "interval says nothing there.",
+        )
     notes += few_fitted(backtest)
     return Section("Back-test", (Paragraph(text), Table(columns, tuple(rows)), *([Bullets(notes)] if notes else [])))
+
+
+def _is_rounding(cut: Cut) -> bool:
+    """Whether a law that was fitted below the cut meets every run above it but for rounding."""
+    return not cut.reason and cut.mean_relative_error < GRAIN
 
 
 def cut_columns(by: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from analysis.intervals import Interval
 from analysis.intervals.interval import AT_BOUND, DEGENERATE, NOT_DETERMINED, NOTES, OPEN_ABOVE
+from analysis.quantities import GRAIN
 from analysis.tables.runs import rows_or_runs
 
 
@@ -132,6 +133,14 @@ def span(interval: Interval, form: str = ".4g", unit: str = "") -> Span | str:
         return interval.note
     form = ".2g" if interval.note == NOT_DETERMINED else form
     return Span(Number(interval.value, form, unit, interval.zero), ends(interval, form, unit))
+
+
+def residue(value: float, form: str, unit: str = "", of: float = 1.0) -> Number:
+    """What is left over or scatters, for printing: 0 where it is rounding beside `of`, the size of what it is left by.
+
+    A share, or a difference of logarithms or exponents, is beside 1.
+    """
+    return Number(value, form, unit, below=GRAIN * abs(of) * (1 + 1e-9))
 
 
 def ends(interval: Interval, form: str = ".4g", unit: str = "") -> Content:

@@ -1,5 +1,6 @@
 """The section on the parametric law: its constants (approach 3), and how well the runs determine them."""
 
+from analysis.fit import Fit
 from analysis.intervals import Estimate, Interval
 from analysis.intervals.interval import NOT_DETERMINED, NOTES, OPEN_ABOVE, OPEN_BELOW
 from analysis.report.document import (
@@ -14,6 +15,7 @@ from analysis.report.document import (
     Table,
     ends,
     notes_on,
+    residue,
     span,
 )
 from analysis.runs_table import unit_of
@@ -60,13 +62,20 @@ def fit_quality(estimate: Estimate) -> Content:
         Number(fit.objective_value, ".6g"),
     )
     scale: Content = () if fit.scale is None else (" Fitted scale of the residuals ", Number(fit.scale), ".")
-    residual = Number(fit.residual_scale, *((".2%",) if logarithmic else (".3g", unit_of(law.output))))
+    residual = residue(fit.residual_scale, *shown_residual(fit))
     return (
         f"Objective {fit.objective}, summed over ", Number(len(fit.used), "d"), points, ". ",
         Number(fit.starts_at_optimum, "d"), " of ", Number(fit.starts, "d"), " starts reached this minimum; largest "
         "gradient ", Number(fit.gradient_norm, ".1e"), "; condition number ", Number(fit.condition_number, ".3g"), ".",
         scale, " Standard deviation of the residuals ", residual, f". Intervals: {estimate.method}.",
     )  # fmt: skip
+
+
+def shown_residual(fit: Fit) -> tuple:
+    """How a residual of the fit is printed, after its value, as `residue` takes it."""
+    if fit.law.residual == "log":
+        return (".2%",)
+    return (".3g", unit_of(fit.law.output), max(map(abs, fit.ranges[fit.law.output])))
 
 
 def weak_constants(estimate: Estimate) -> dict[str, str]:

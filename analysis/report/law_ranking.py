@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from analysis.quantities import counted, plural, with_unit
+from analysis.quantities import GRAIN, counted, plural, with_unit
 from analysis.report.beyond_the_runs import cut_cells, cut_columns, few_fitted
-from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, ends, span
+from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, ends, residue, span
 from analysis.report.table_notes import left_out_section, notes_block
 from analysis.runs_table import unit_of
+from analysis.studies import Cut
 from analysis.studies.law_ranking import RankedLaw, Ranking, fewest_runs
 
 
@@ -53,10 +54,10 @@ def _row(one: RankedLaw) -> tuple[Content, ...]:
     return (
         one.law.name,
         Number(one.constants, "d"),
-        Number(one.residual_scale, ".3g"),
-        Number(one.mean_absolute_error),
-        Number(one.mean_relative_error, ".2%"),
-        Number(one.hit_rate, ".0%"),
+        residue(one.residual_scale, ".3g"),
+        residue(one.mean_absolute_error, ".4g", of=max(_size(cut) for cut in one.backtest.cuts if not cut.reason)),
+        residue(one.mean_relative_error, ".2%"),
+        "no noise" if one.mean_relative_error < GRAIN else Number(one.hit_rate, ".0%"),
         *worse,
     )
 
@@ -100,9 +101,10 @@ def _by_cut(ranking: Ranking) -> list[Content]:
     errors = np.stack([ranking.by_cut(one) for one in ranking.ranked])
     least = int(np.argmin(errors.mean(axis=1)))
     won = int(np.sum(errors[0] <= errors.min(axis=0)))
+    size = max(_size(cut) for cut in best.backtest.cuts if cut.below in ranking.cuts)
     half, cuts = Number(ranking.lowest_half, "d"), Number(len(ranking.cuts), "d")
     means = [part for one, row in zip(ranking.ranked, errors, strict=True)
-             for part in (", ", one.law.name, " ", Number(float(row.mean())))]  # fmt: skip
+             for part in (", ", one.law.name, " ", residue(float(row.mean()), ".4g", of=size))]  # fmt: skip
     equally: Content = (
         "Half of the predictions or more are of the ", half, " lowest of ", cuts, " cuts. With cuts weighted equally ",
         f"{ranking.ranked[least].law.name} has the least mean absolute error (", *means[1:], f"); {best.law.name} is "
@@ -111,13 +113,18 @@ def _by_cut(ranking: Ranking) -> list[Content]:
     return [equally if least == 0 else Strong(equally)]
 
 
+def _size(cut: Cut) -> float:
+    """The largest output scored above a cut, beside which an error may be rounding."""
+    return float(np.max(np.abs(cut.measured)))
+
+
 def _cuts(ranking: Ranking) -> Section:
     """Mean absolute error of each law above each cut; laws have no number where they have no fit."""
     tests = [one.backtest for one in ranking.ranked]
     rows = []
     for i, cut in enumerate(tests[0].cuts):
         found = [test.cuts[i] for test in tests]
-        errors = ("no fit" if c.reason else Number(c.mean_absolute_error) for c in found)
+        errors = ("no fit" if c.reason else residue(c.mean_absolute_error, ".4g", of=_size(c)) for c in found)
         rows.append((*cut_cells(cut, next((c for c in found if not c.reason), cut)), *errors))
     columns = (
         *cut_columns(ranking.by),

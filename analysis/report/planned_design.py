@@ -1,7 +1,7 @@
 """The section on a planned design: what it could tell, and what would tell twice as much."""
 
 from analysis.compute.readings import LAW
-from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table
+from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, residue
 from analysis.studies.planned_design import PlannedDesign, Variant
 
 WHAT = ("the exponent's interval", "the held-out prediction's interval")
@@ -10,7 +10,7 @@ WHAT = ("the exponent's interval", "the held-out prediction's interval")
 def planned_design_section(found: PlannedDesign) -> Section:
     """Widths of the intervals of the exponents and of the held-out loss that a plan can be expected to give."""
     design = found.variants[0].design
-    noise = Number(design.noise.value, *((".2%",) if design.noise.is_share else (".3g", "nats")))
+    noise = residue(design.noise.value, *((".2%",) if design.noise.is_share else (".3g", "nats")))
     text: Content = (
         f"Prior: {found.prior}. Were it the truth, optimal params would grow as flops to the power ",
         Number(design.exponent), ", and a run at ", Number(design.far_flops), " FLOP would be best with ",
@@ -58,10 +58,10 @@ def _row(found: PlannedDesign, variant: Variant) -> tuple[Content, ...]:
     return (
         variant.name,
         Number(variant.cost, ".3g"),
-        Number(valleys.exponent_bias, "+.2g", below=1e-6),
-        Number(valleys.exponent_width, ".2g"),
-        Number(law.exponent_width, ".2g"),
-        Number(law.prediction_width, ".2%"),
+        residue(valleys.exponent_bias, "+.2g"),
+        residue(valleys.exponent_width, ".2g"),
+        residue(law.exponent_width, ".2g"),
+        residue(law.prediction_width, ".2%"),
     )
 
 

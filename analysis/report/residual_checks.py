@@ -3,7 +3,8 @@
 import math
 
 from analysis.fit import Fit
-from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table
+from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, residue
+from analysis.report.fitted_law import shown_residual
 from analysis.report.table_notes import counted_rows
 from analysis.runs_table import unit_of
 from analysis.studies import LackOfFit, ResidualChecks
@@ -17,18 +18,21 @@ def checks_section(checks: ResidualChecks, fit: Fit) -> Section:
     """Every check with what it found; one that found nothing says how much it looked at."""
     by_run = checks.run_factor is not None
     lines: list[Content] = []
-    if by_run and not checks.outlying_runs:
+    scale = residue(checks.robust_scale, *shown_residual(fit))
+    is_rounding = scale.value < scale.below
+    if is_rounding:
+        lines.append("Most of what the law leaves over is rounding: these runs have no noise to speak of.")
+    elif by_run and not checks.outlying_runs:
         lines.append(_none_apart("run", "is an outlier by the middle residual of its rows", checks.run_factor,
                                  checks.furthest_run))  # fmt: skip
-    if not checks.outliers:
+    if not checks.outliers and not is_rounding:
         row, apart = ("row", "lies apart from the others of its run") if by_run else ("run", "is an outlier")
         lines.append(_none_apart(row, apart, checks.outlier_factor, checks.furthest))
-    if math.isfinite(checks.robust_scale):
-        shown = (".2%",) if fit.law.residual == "log" else (".3g", unit_of(fit.law.output))
+    if math.isfinite(checks.robust_scale) and not is_rounding:
         lines.append(
             (
                 f"The robust scale of the residuals{' within runs' if by_run else ''}, by their median size, is ",
-                Number(checks.robust_scale, *shown),
+                scale,
                 "; their standard deviation, which outliers widen, stands with the law.",
             )
         )  # fmt: skip

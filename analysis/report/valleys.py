@@ -3,7 +3,7 @@
 from analysis.compute import IsoFlop, Support
 from analysis.compute.design import OFTEN, SMALL_BIAS, SMALL_MISS
 from analysis.compute.readings import LAW
-from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, span
+from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, residue, span
 from analysis.studies import Study
 
 TITLE = "IsoFLOP valleys (approach 2)"
@@ -58,7 +58,7 @@ def remarks(isoflop: IsoFlop) -> tuple[Content, ...]:
 def design_section(isoflop: IsoFlop) -> Section:
     """What these sizes and budgets can tell, were the fitted law the truth: each approach's bias and spread."""
     design = isoflop.design
-    noise = Number(design.noise.value, *((".2%",) if design.noise.is_share else (".3g", "nats")))
+    noise = residue(design.noise.value, *((".2%",) if design.noise.is_share else (".3g", "nats")))
     text = (
         "The fitted law is taken for the truth and put through this table's own sizes and budgets in ",
         Number(design.sweeps, "d"), " simulated sweeps; the noise of a run is ", noise,
@@ -80,11 +80,11 @@ def _support_row(found: Support, used: str) -> tuple[Content, ...]:
         return (name, "no frontier", "", "", "", "", Number(found.failed, ".0%"))
     return (
         Strong(name) if found.approach == used else name,
-        Number(found.exponent_bias, "+.2g", below=1e-6),
-        Number(found.exponent_spread, ".2g"),
-        Number(found.exponent_width, ".2g"),
+        residue(found.exponent_bias, "+.2g"),
+        residue(found.exponent_spread, ".2g"),
+        residue(found.exponent_width, ".2g"),
         Number(found.optimum_factor, ".3g"),
-        Number(found.optimum_spread, ".1%"),
+        residue(found.optimum_spread, ".1%"),
         Number(found.failed, ".0%"),
     )
 

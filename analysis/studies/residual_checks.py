@@ -20,8 +20,8 @@ from analysis.fit.residual_tests import groups_of_equals
 from analysis.fit.starts import off_bounds
 from analysis.intervals import RunNoise
 from analysis.laws import evaluate
+from analysis.quantities import GRAIN
 
-GRAIN = 1e-7  # of the output: a smaller residual is rounding
 SURE = 0.01  # probability of naming any column of a table whose residuals are mere noise
 MOST_VALUES = 8  # of a column that is read as groups
 LEAST_LEFT = 0.01  # share of a column's variance that the law's inputs must leave, or it says nothing of its own
