@@ -129,6 +129,8 @@ def test_the_ideal_point_closes_the_upper_end_of_the_sigmoid():
     intervals = [step.at(target, 0.99) for step in (open_end, closed)]
     assert intervals[1].contains(true)
     assert intervals[1].high - intervals[1].low < 0.5 * (intervals[0].high - intervals[0].low)
+    drawn = "groups of equal run within each kind of point (measured or ideal)"
+    assert drawn in closed.method and "within" not in open_end.method
     assert len(closed.fit.used) == len(open_end.fit.used) + 1 and closed.fit.used[-1] == "the ideal model"
 
 

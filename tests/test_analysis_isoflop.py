@@ -8,7 +8,7 @@ from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, plante
 
 from analysis.compute import ValleySettings, efficient_runs, fit_isoflop, fit_surface
 from analysis.compute.readings import minima, reading
-from analysis.fit import FitError
+from analysis.fit import FitError, LeftOut, by_reason
 from analysis.sampling import Sampling
 
 MANY_BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12, 2.56e13)
@@ -163,6 +163,21 @@ def test_minima_outside_the_sizes_trained_are_no_minima():
     assert [valley.budget_flops for valley in found.valleys] == [1.6e12, 6.4e12, 2.56e13]
     with pytest.raises(FitError, match="0 budgets have a minimum .* inside the sizes trained"):
         fit_isoflop(table[table["params"] < planted_optimum(table["budget_flops"])], sampling=Sampling(20))
+
+
+def test_budgets_left_out_for_one_reason_are_said_together():
+    """Counts of one have no plural, and names that print alike stand once with their number."""
+    alike = [LeftOut("budget 1e+18 FLOP", "1 size; a minimum needs 3")] * 3
+    others = [LeftOut(f"run-{i}", "an outlier") for i in range(7)]
+    assert by_reason([*alike, *others, LeftOut("budget 3e+18 FLOP", alike[0].reason)]) == (
+        "budget 1e+18 FLOP (3 of them), budget 3e+18 FLOP: 1 size; a minimum needs 3",
+        "run-0, run-1, run-2, run-3, run-4 and 2 more: an outlier",
+    )
+    table = planted_table(budgets=MANY_BUDGETS)
+    few = table.groupby("budget_flops").head(1).index
+    whole = table["budget_flops"] == MANY_BUDGETS[0]
+    with pytest.raises(FitError, match=r"1 budget has sizes enough.*\(left out: budget 4e\+11 FLOP, .*: 1 size; a min"):
+        fit_isoflop(table[whole | table.index.isin(few)])
 
 
 def test_tables_without_three_valleys_are_refused():

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tyro
-from planted_tables import TRUTH, planted_loss
+from planted_tables import TRUTH, planted_loss, planted_table
 from published_tables import published_table
 
 from analysis.command.backtest import backtest
 from analysis.command.fit import fit
 from analysis.command.predict import predict
+from analysis.command.request import Reading
 from analysis.command.score import score
 from analysis.fit import FitError, select
 from analysis.laws import CHINCHILLA, LAWS
@@ -188,6 +189,16 @@ def test_rows_are_chosen_by_value():
         chosen_rows(frame, {"family": ["C", "D"]})
     with pytest.raises(TableError, match="--where kind: no such column; present: family, size"):
         chosen_rows(frame, {"kind": ["A"]})
+
+
+def test_a_name_that_rows_are_given_is_no_column_of_the_file(tmp_path):
+    """Rows without names can be chosen by their number, but the file has no column `run` to be named instead."""
+    path = tmp_path / "runs.csv"
+    planted_table()[["params", "tokens", "loss_nats"]].to_csv(path, index=False)
+    needed = ("params", "tokens", "loss_nats")
+    with pytest.raises(TableError, match="--where sed: no such column; present: params, tokens, loss_nats. Fix"):
+        Reading(where=(("sed=0",),)).read(path, needed)
+    assert list(Reading(where=(("run=row 3",),)).read(path, needed)["run"]) == ["row 3"]
 
 
 def test_a_unit_multiplies_numbers_and_leaves_words():

@@ -68,10 +68,11 @@ class Reading:
 
     def _chosen(self, frame: "pd.DataFrame", mapped: Mapping[str, str], units: Mapping[str, float]) -> "pd.DataFrame":
         """The rows asked for, in the units of the runs table."""
-        from analysis.tables.choice import chosen_rows, in_units
+        from analysis.tables.choice import check_columns, chosen_rows, in_units
 
         wanted = {mapped.get(name, name): values for name, values in assignments("--where", self.where).items()}
         if wanted and "run" not in (*mapped, *frame.columns):
+            check_columns(frame, [name for name in wanted if name != "run"], "--where")
             frame = frame.assign(run=[f"row {i}" for i in range(len(frame))])  # as they are counted in the file
         frame = chosen_rows(frame, wanted)
         return in_units(frame, {mapped.get(name, name): unit for name, unit in units.items()})

@@ -17,10 +17,11 @@ from analysis.compute.power_laws import PowerLaw, power_law
 from analysis.compute.readings import CANDIDATES, FEWEST_SIZES, LAW, minima, reading
 from analysis.compute.surface import Surface, fit_surface
 from analysis.compute.valleys import Budget, Noise, Valleys, valleys
-from analysis.fit import LEAST_SQUARES, FitError, LeftOut, fit
+from analysis.fit import LEAST_SQUARES, FitError, LeftOut, by_reason, fit
 from analysis.fit.batched import Problems, solve
 from analysis.intervals import Estimate, Interval, check_sampling, percentile_interval, with_intervals
 from analysis.laws import LOSS_FRONTIER, evaluate
+from analysis.quantities import counted
 from analysis.sampling import ONE_FIT, Sampling
 
 AUTO = "auto"
@@ -164,10 +165,11 @@ def fit_isoflop(
 
 def _check_count(count: int, left_out: Sequence[LeftOut], what: str) -> None:
     if count < FEWEST_BUDGETS:
-        reasons = "; ".join(f"{item.run}: {item.reason}" for item in left_out[:8])
+        reasons = "; ".join(by_reason(left_out))
+        have = f"{counted(count, 'budget')} {'has' if count == 1 else 'have'}"
         raise FitError(
-            f"budget_flops: {count} budgets have {what}, approach 2 needs at least {FEWEST_BUDGETS}. Fix: add budgets "
-            f"or sizes{f' (left out: {reasons})' if reasons else ''}."
+            f"budget_flops: {have} {what}, approach 2 needs at least {FEWEST_BUDGETS}. Fix: add budgets or "
+            f"sizes{f' (left out: {reasons})' if reasons else ''}."
         )
 
 
@@ -227,7 +229,7 @@ def _loss_frontier(log_flops: np.ndarray, loss_DG: np.ndarray, level: float) -> 
     """Loss at the minima against flops, refitted to every draw; a minimum that a draw lacks weighs nothing there."""
     law = LOSS_FRONTIER
     if len(log_flops) <= len(law.parameters):
-        return None, f"{len(log_flops)} budgets; a loss frontier with an irreducible loss needs at least 4"
+        return None, f"{counted(len(log_flops), 'budget')}; a loss frontier with an irreducible loss needs at least 4"
     inputs, names = {"flops": np.exp(log_flops)}, [f"budget {value:.3g} FLOP" for value in np.exp(log_flops)]
     result = fit(law, pd.DataFrame({"run": names, **inputs, law.output: loss_DG[0]}), LEAST_SQUARES)
     drawn = loss_DG[1:][np.sum(np.isfinite(loss_DG[1:]), axis=1) >= FEWEST_BUDGETS]
@@ -275,7 +277,7 @@ def _notes(name: str, budgets: Sequence[Budget], design: Design, missing: Sequen
     """What speaks against the reading that was used."""
     notes, sizes = [], max(len(budget.loss) for budget in budgets)
     if name != LAW and reading(name).lowest > sizes:
-        notes.append(f"{name} is the parabola: no budget has more than {sizes} sizes")
+        notes.append(f"{name} is the parabola: no budget has more than {counted(sizes, 'size')}")
     if name in missing:
         notes.append(f"the curves of {name} miss the points of their valleys by more than noise and the law explain")
     if not design.supports_well(design.support(name)):

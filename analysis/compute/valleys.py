@@ -15,6 +15,7 @@ import scipy.special
 from analysis.compute.surface import Surface
 from analysis.fit import FitError, LeftOut, Points, missing_reason, outliers, select
 from analysis.laws import evaluate
+from analysis.quantities import counted
 from analysis.runs_table import complete
 from analysis.tables.files import words_of
 
@@ -129,7 +130,7 @@ def valleys(
     for group, members in used.groupby("group"):
         budget = _budget(float(means[group]), members, are_seeds)
         if len(budget.loss) < fewest_sizes:
-            reason = f"{len(budget.loss)} sizes; a minimum needs {fewest_sizes}"
+            reason = f"{counted(len(budget.loss), 'size')}; a minimum needs {fewest_sizes}"
             left_out.append(LeftOut(budget.name, reason))
         else:
             budgets.append(budget)

@@ -10,6 +10,7 @@ from analysis.fit.points import (
     FitError,
     LeftOut,
     Points,
+    by_reason,
     left_out,
     missing_reason,
     reasons_left_out,

@@ -3,6 +3,7 @@
 `reasons_left_out` is the single definition of a usable row.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -105,6 +106,19 @@ def those_left_out(left_out: Sequence[LeftOut], used: int) -> str:
     named = "; ".join(f"{item.run}: {item.reason}" for item in left_out[:NAMED_ROWS])
     more = f"; and {len(left_out) - NAMED_ROWS} more" if len(left_out) > NAMED_ROWS else ""
     return f" ({len(left_out)} of {len(left_out) + used} rows are left out: {named}{more})"
+
+
+def by_reason(left_out: Sequence[LeftOut]) -> tuple[str, ...]:
+    """For each reason, in order, which runs or budgets are left out for it: those of one name once, the first few."""
+    found: dict[str, Counter[str]] = {}
+    for item in left_out:
+        found.setdefault(item.reason, Counter())[item.run] += 1
+    texts = []
+    for reason, names in found.items():
+        named = [name if count == 1 else f"{name} ({count} of them)" for name, count in names.items()]
+        more = f" and {len(named) - NAMED_ROWS} more" if len(named) > NAMED_ROWS else ""
+        texts.append(f"{', '.join(named[:NAMED_ROWS])}{more}: {reason}")
+    return tuple(texts)
 
 
 def _check_columns(law: Law, table: pd.DataFrame) -> None:

@@ -57,7 +57,7 @@ def _none_apart(one: str, is_apart: str, limit: float, furthest: float | None) -
     if math.isinf(limit) or furthest is None:
         return f"Too few {one}s to tell whether one {is_apart}."
     if limit > TELLING:
-        few, end = f"Too few {one}s to tell whether one {is_apart}: ", " would show it."
+        few, end = f"Too few {one}s to tell whether one {is_apart}: ", " of them would show it."
         return (
             few,
             "the furthest is ",

@@ -21,17 +21,20 @@ def counted_rows(texts: Iterable[str]) -> tuple[Paragraph, ...]:
     return (Paragraph("Rows are counted from 0: row 3 is the fourth below the header."),) if numbered else ()
 
 
-def left_out_table(left_out: Sequence[LeftOut]) -> tuple[Table | Paragraph, ...]:
-    """The rows that took no part, with reasons, those of one run and one reason together; nothing without any."""
+def left_out_table(left_out: Sequence[LeftOut], kind: str = "run") -> tuple[Table | Paragraph, ...]:
+    """The rows that took no part, with reasons, those of one name and one reason together; nothing without any.
+
+    kind: what the names are of.
+    """
     alike = Counter((item.run, item.reason) for item in left_out)
     rows = tuple(
         (run, reason if count == 1 else (f"{reason} (", Number(count, "d"), " rows)"))
         for (run, reason), count in alike.items()
     )
-    table = Table(("run left out", "reason"), rows, terminal_rows=SHOWN_ROWS)
+    table = Table((f"{kind} left out", "reason"), rows, terminal_rows=SHOWN_ROWS)
     return (table, *counted_rows(run for run, _ in alike)) if rows else ()
 
 
-def left_out_section(left_out: Sequence[LeftOut]) -> tuple[Section, ...]:
+def left_out_section(left_out: Sequence[LeftOut], kind: str = "run") -> tuple[Section, ...]:
     """`left_out_table` under a title of its own."""
-    return (Section("Runs left out", left_out_table(left_out)),) if left_out else ()
+    return (Section(f"{kind.capitalize()}s left out", left_out_table(left_out, kind)),) if left_out else ()

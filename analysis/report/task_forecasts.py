@@ -12,7 +12,7 @@ def forecast_sections(found: TaskForecasts) -> tuple[Section, ...]:
     steps = list(found.steps.values()) if len(found.steps) == 1 else []
     laws = (_step(i, law, found.level) for both in steps for i, law in enumerate((both.task_loss, both.accuracy), 1))
     weak = () if steps else (_constants(found), *_weak(found))
-    left_out = left_out_section(found.left_out)
+    left_out = left_out_section(found.left_out, "row")
     return (
         *notes_block(found.table_notes), *laws, *weak, _forecasts(found), *_errors(found), *_without(found), *left_out
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from analysis.compute import IsoFlop, Support
 from analysis.compute.design import OFTEN, SMALL_BIAS, SMALL_MISS
 from analysis.compute.readings import LAW
+from analysis.fit import by_reason
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, residue, span
 from analysis.studies import Study
 
@@ -52,7 +53,7 @@ def remarks(isoflop: IsoFlop) -> tuple[Content, ...]:
     """What must be known of the valleys: the reading and why, notes on the table, and what was left out."""
     why = f"Approach 2 reads minima by {isoflop.reading}: {isoflop.why}."
     notes = tuple(Strong(note) for note in isoflop.notes)
-    return (why, *notes, *(f"left out of the valleys: {item.run}: {item.reason}" for item in isoflop.left_out))
+    return (why, *notes, *(f"left out of the valleys: {text}" for text in by_reason(isoflop.left_out)))
 
 
 def design_section(isoflop: IsoFlop) -> Section:

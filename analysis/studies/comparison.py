@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.fit import LEAST_SQUARES, FitError, LeftOut, left_out, reasons_left_out
 from analysis.intervals import Estimate, estimate_rows
 from analysis.laws import find
+from analysis.quantities import counted
 from analysis.runs_table import check_run_names, complete
 from analysis.sampling import ONE_FIT, Sampling
 
@@ -100,7 +101,7 @@ def _family(name: str, rows: pd.DataFrame, reasons: np.ndarray, sampling: Sampli
         for budget, alike in done.groupby("budget_flops", dropna=False)
     )
     if len(cells) < FEWEST_BUDGETS:
-        note = f"{len(cells)} budgets; a power law of compute needs at least {FEWEST_BUDGETS}"
+        note = f"{counted(len(cells), 'budget')}; a power law of compute needs at least {FEWEST_BUDGETS}"
         return Family(name, cells, None, note, unused)
     best = done[done["run"].isin([run for cell in cells for run in cell.runs])]
     try:

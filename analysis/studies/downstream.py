@@ -18,6 +18,7 @@ from analysis.laws import evaluate, find
 from analysis.sampling import ONE_FIT, Sampling
 
 IDEAL = "the ideal model"
+KIND = "kind of point (measured or ideal)"
 ROUNDING = 1e-9  # of a value: checkpoints that differ by less do not vary
 
 
@@ -91,7 +92,7 @@ def fit_two_steps(
     last, resampling = checkpoints[checkpoints["last"]], Resampling(by=by)
     first = estimate_rows(find("task_loss"), last, objective, sampling, resampling)
     if ideal_point:
-        checkpoints, resampling = _with_ideal_point(checkpoints, by), Resampling(by=by, within=IDEAL)
+        checkpoints, resampling = _with_ideal_point(checkpoints, by), Resampling(by=by, within=KIND)
     second = estimate_rows(find("task_accuracy"), checkpoints, LEAST_SQUARES, sampling, resampling)
     return TwoSteps(first, second, sampling.level)
 
@@ -117,7 +118,7 @@ def predict_task(steps: TwoSteps, run: Mapping[str, float]) -> TaskPrediction:
 
 
 def _with_ideal_point(checkpoints: pd.DataFrame, by: str) -> pd.DataFrame:
-    """The checkpoints and the ideal model, a stratum of its own in the column IDEAL."""
+    """The checkpoints and the ideal model, a stratum of its own in the column KIND."""
     ideal = pd.DataFrame({"task_loss": [0.0], "accuracy": [1.0], "status": ["done"], "held_out": [False]})
     ideal[by] = ideal["run"] = IDEAL
-    return pd.concat([checkpoints.assign(**{IDEAL: 0}), ideal.assign(**{IDEAL: 1})], ignore_index=True)
+    return pd.concat([checkpoints.assign(**{KIND: 0}), ideal.assign(**{KIND: 1})], ignore_index=True)

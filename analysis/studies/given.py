@@ -28,9 +28,15 @@ def check_choices(law: Law, inputs: Mapping[str, float]) -> None:
 def optima_note(law: Law, given: Mapping[str, float]) -> str:
     """Why the law has no optima, or nothing."""
     if not is_loss(law.output):
-        return f"law = {law.name!r}: its output {law.output} is no loss to be made least. Fix: fit law chinchilla."
+        return (
+            f"law = {law.name!r}: its output {law.output} is no loss to be made least. Fix: fit a law of loss, as "
+            "chinchilla."
+        )
     if not {"params", "tokens"} <= set(law.inputs):
-        return f"law = {law.name!r}: has no params and tokens to choose. Fix: fit law chinchilla."
+        return (
+            f"law = {law.name!r}: has no params and tokens to choose. Fix: fit a law of both, as chinchilla, to runs "
+            "that differ in both."
+        )
     missing = [name for name in law.inputs if name not in ("params", "tokens", *given)]
     if missing:
         return f"law = {law.name!r}: an optimum needs {missing[0]}. Fix: give it, as --given {missing[0]}=VALUE."

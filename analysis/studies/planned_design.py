@@ -19,6 +19,7 @@ from analysis.compute.valleys import Budget, Noise
 from analysis.fit import FitError
 from analysis.laws import evaluate
 from analysis.laws.published import PUBLISHED
+from analysis.quantities import counted
 from analysis.studies.reach import furthest_outside
 from analysis.studies.study import Study, planning_law
 
@@ -170,7 +171,9 @@ def _budgets(rows: pd.DataFrame, prior: Prior) -> list[Budget]:
         sizes = group.groupby("params").agg(tokens=("tokens", "mean"), runs=("tokens", "size"))
         params = sizes.index.to_numpy(np.float64)
         if len(params) < 3:
-            raise FitError(f"budget {flops:.3g} FLOP: {len(params)} sizes; a valley needs 3. Fix: plan more sizes.")
+            raise FitError(
+                f"budget {flops:.3g} FLOP: {counted(len(params), 'size')}; a valley needs 3. Fix: plan more sizes."
+            )
         budgets.append(
             _budget(float(flops), params, sizes["tokens"].to_numpy(np.float64), sizes["runs"].to_numpy(), prior)
         )

@@ -1,6 +1,6 @@
 """Which rows of a file are read, and in which unit its columns are: what a user says of a table that no table says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,12 @@ def in_units(frame: pd.DataFrame, units: Mapping[str, float]) -> pd.DataFrame:
         words = numbers.isna() & cells.notna()
         frame = frame.assign(**{name: numbers.astype(object).where(~words, cells) if words.any() else numbers})
     return frame
+
+
+def check_columns(frame: pd.DataFrame, names: Iterable[str], option: str) -> None:
+    """Raise TableError for a column that is absent, naming those that are there."""
+    for name in names:
+        _column(frame, name, option)
 
 
 def _column(frame: pd.DataFrame, name: str, option: str) -> pd.Series:
