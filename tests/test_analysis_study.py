@@ -196,6 +196,8 @@ def test_rows_of_one_run_are_drawn_together_and_said_to_be():
     asked = fit_table(table, sampling=Sampling(20), resampling=Resampling(by="run"))
     assert "groups of equal run" in study.law.method and len(fitted_rows(table, study)) == 40
     np.testing.assert_array_equal(study.law.draws, asked.law.draws)
+    again = Study.from_dict(json.loads(json.dumps(study.to_dict())))  # which has no jackknife, an array without rows
+    assert optimum(again, 1e12) == optimum(study, 1e12)
     assert study.table_notes == ("40 rows of 8 runs: rows of one run are not independent, and are resampled by run",)
     # Without names, a column of steps says which rows are checkpoints of one run; without it they are runs.
     unnamed = table.drop(columns="run")

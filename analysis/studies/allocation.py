@@ -187,7 +187,10 @@ def lifetime_optimum(study: Study, loss_nats: float, inference_tokens: float, ru
 
 def constants_of(estimate: Estimate) -> np.ndarray:
     """Constants (1 + bootstraps + parts, parameters): the fit's, then those of its resamples, then its jackknife."""
-    return np.concatenate([estimate.fit.array()[None], estimate.draws, estimate.jackknife])
+    values = estimate.fit.array()
+    # A study that was read from its file has empty arrays without the length of their rows.
+    rows = [array.reshape(-1, len(values)) for array in (estimate.draws, estimate.jackknife)]
+    return np.concatenate([values[None], *rows])
 
 
 def interval_at(study: Study, found: np.ndarray) -> Interval:

@@ -3,8 +3,9 @@
 `jax.lax.ragged_dot`, compiled for a TPU v5e, multiplies all rows with every group's matrix: E times the work. The
 kernel multiplies each tile of rows with the matrices of the groups in it: at most a tile more for each group.
 
-Proven are its numbers in Pallas' interpret mode, forward and backward (tests/test_ragged_experts.py), and that it compiles for a
-TPU v5e (tests/benchmarks/ahead_of_time.py --rows mixtral-8x7b, given libtpu): not its numbers on a TPU, nor its speed.
+Proven are its numbers in Pallas' interpret mode, forward and backward (tests/test_ragged_experts.py), and that it
+compiles for a TPU v5e (tests/benchmarks/ahead_of_time.py --rows jamba-v0.1, given libtpu): not its numbers on a TPU,
+nor its speed.
 """
 
 import jax
