@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import tyro
 from planted_tables import BUDGETS, planted_loss, planted_table
 
+from analysis.command.predict import predict as predict_command
 from analysis.figures import loss_against_compute, loss_surface, optimal_allocation
 from analysis.fit import FitError
 from analysis.intervals import AT_BOUND, NOT_DETERMINED, Interval, Resampling
@@ -100,6 +102,15 @@ def test_a_law_without_one_of_its_terms_has_no_optimum(held, state):
     assert "Approach 3 has no optimum." in text and found.no_optimum in text and "nan" not in text
     figures = {one.figure.name for one in study_figures(near_twenty(3), report)}
     assert not figures & {"loss_against_compute", "loss_surface", "optimal_allocation"}
+
+
+def test_a_budget_chooses_no_run_where_the_law_has_no_optimum(tmp_path):
+    near_twenty(3).to_csv(tmp_path / "runs.csv", index=False)
+    asked = (str(tmp_path / "runs.csv"), "--flops", "1e22", "--fix", "A=0", "--out", str(tmp_path / "p.json"))
+    message = "flops = 1e.22: chooses no run. The law has no optimum: A is held at 0, .* Fix: name the run, as --at"
+    with pytest.raises(FitError, match=message):
+        tyro.cli(predict_command, args=[*asked, "--bootstraps", "20"])
+    assert not (tmp_path / "p.json").exists()
 
 
 def test_a_prediction_is_determined_as_far_as_the_law_is():
