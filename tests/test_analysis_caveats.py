@@ -115,9 +115,12 @@ def test_a_budget_chooses_no_run_where_the_law_has_no_optimum(tmp_path):
 
 def test_a_prediction_is_determined_as_far_as_the_law_is():
     """Where one term is zero there is no optimum, but the others may still say what a run will reach."""
-    at = {"params": 1e9, "tokens": 2e10}
-    loose = predict(fit_table(near_twenty(), sampling=Sampling(20)), at)
+    at = {"params": 1e12, "tokens": 2e13}
+    found = fit_table(near_twenty(), sampling=Sampling(20))
+    loose = predict(found, at)
     assert not loose.determined and (loose.low, loose.high) == (-np.inf, np.inf)
+    inside = predict(found, {"params": 3e8, "tokens": 6e9})
+    assert inside.reach.factor <= 1 and inside.determined and inside.high - inside.low < 0.2 * inside.value
     assert str(loose) == f"{loose.value:.2g} nats per token, 90% interval not determined"
     scored = score(loose, 1.3)
     assert scored.inside is None and "which is no test of the law" in str(scored)

@@ -88,7 +88,8 @@ def undetermined(fit: Fit, profiles: Mapping[str, Profile], intervals: Mapping[s
     if fit.condition_number > WEAK_CONDITION:
         found.append(
             f"The fit is near singular (condition number {fit.condition_number:.1e}): these runs do not tell the "
-            "law's terms apart; predictions, and optima, which trade one against the other, are not determined by them"
+            "law's terms apart; predictions beyond them, and optima, which trade one term against another, are not "
+            "determined by them"
         )
     exponents = [parameter.name for parameter in fit.law.parameters if parameter.unit == "1"]
     loose = [name for name in exponents if not profiles[name].closed and intervals[name].note != AT_BOUND]
@@ -96,7 +97,7 @@ def undetermined(fit: Fit, profiles: Mapping[str, Profile], intervals: Mapping[s
         of = "profile likelihood" if len(loose) == 1 else "profile likelihoods"
         close = "does" if len(loose) == 1 else "do"
         found.append(
-            f"The {of} of {' and '.join(loose)} {close} not close: predictions, optima and their exponents, which "
-            "follow from the law's, are not determined by these runs"
+            f"The {of} of {' and '.join(loose)} {close} not close: predictions beyond these runs, optima and their "
+            "exponents, which follow from the law's, are not determined by them"
         )
     return tuple(found)

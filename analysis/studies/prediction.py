@@ -107,7 +107,8 @@ class Score:
 def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Prediction:
     """What the study's law says of one run that was not made, for any law.
 
-    Its interval is not determined where the study says so of what follows from the law (`Study.unpredictable`).
+    Beyond the fitted runs its interval is not determined where the study says so of what follows from the law
+    (`Study.unpredictable`); between them the runs determine it themselves, whatever their constants.
     inputs: a value of each of the law's inputs. Raises FitError for one that is missing, unknown or not allowed,
     TableError for a count that is none.
     """
@@ -122,8 +123,11 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
             raise FitError(f"{name} = {inputs[name]!r}: must be positive and finite. Fix: give a count.")
     check_choices(law, inputs)
     check_stated_counts(inputs, study.ranges)
-    interval = predictive_interval(law, fit, study.predictive, inputs, study.level, study.seed)
-    if study.unpredictable:
+    interval, far = (
+        predictive_interval(law, fit, study.predictive, inputs, study.level, study.seed),
+        reach(study, inputs),
+    )
+    if study.unpredictable and far.factor > 1:
         interval = Interval(interval.value, -math.inf, math.inf, NOT_DETERMINED)
     flops = inputs.get("flops")
     if study.flop_rule is not None:
@@ -147,7 +151,7 @@ def predict(study: Study, inputs: Mapping[str, float], run: str = "") -> Predict
         high=interval.high,
         level=study.level,
         flops=flops,
-        reach=reach(study, inputs),
+        reach=far,
         table_notes=study.table_notes,
     )
 

@@ -121,7 +121,7 @@ class Study:
 
     @property
     def unpredictable(self) -> tuple[str, ...]:
-        """Why a run that was not made is not determined by those that were, if it is not: nor are optima then."""
+        """Why a run beyond those that were made is not determined by them, if it is not: nor are optima then."""
         return undetermined(self.law.fit, self.profiles, self.law.intervals)
 
     @functools.cached_property
