@@ -174,7 +174,8 @@ def test_seven_runs_near_twenty_tokens_per_parameter_leave_constants_open():
     for name, interval in found.intervals.items():
         assert interval.low <= interval.value <= interval.high, name
     assert set(found.weakly_identified) >= {"E", "A", "B"} and np.ptp(found.draws[:, 0]) > 1e-3
-    assert "are not determined by" in fit_table(table, sampling=Sampling(20)).caveats[0]
+    caveats = fit_table(table, sampling=Sampling(20)).caveats
+    assert any("are not determined by" in caveat or "has no optimum" in caveat for caveat in caveats)
     assert not fit_table(planted_table(), sampling=Sampling(20)).caveats
 
 
