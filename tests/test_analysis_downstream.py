@@ -15,8 +15,8 @@ from analysis.report.fitted_law import weak_constants
 from analysis.report.markdown import markdown
 from analysis.runs_table import complete
 from analysis.sampling import Sampling
-from analysis.smoothing import Smoothing
 from analysis.studies import fit_two_steps, forecast_tasks, predict_task, smoothed
+from analysis.tables.smoothing import Smoothing
 from analysis.tables.units import check_shares
 
 LOSS = {"E": 0.4, "A": 40.0, "B": 200.0, "alpha": 0.25, "beta": 0.28}

@@ -9,7 +9,7 @@ import tyro
 from analysis.command.outputs import check_file, standard_output, write_json
 from analysis.command.request import Assignments, Merged, Source, numbers, pairs
 from analysis.sampling import SEVERAL_FITS, Sampling
-from analysis.smoothing import AS_PUBLISHED, Smoothing
+from analysis.tables.smoothing import AS_PUBLISHED, Smoothing
 
 
 def downstream(

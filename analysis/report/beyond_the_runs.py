@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from analysis.compute import FlopRule
 from analysis.intervals import NOT_DETERMINED, Interval
 from analysis.quantities import GRAIN, QUANTITY, with_unit
 from analysis.report.document import (
@@ -88,6 +89,24 @@ def _verdict(score: Score) -> Content:
     )  # fmt: skip
 
 
+def _counting(rule: FlopRule) -> Content:
+    error = rule.largest_error
+    accuracy = (" (largest error over the runs ", Number(error, ".2%"), ")") if error > 5e-5 else ""
+    return "Compute is counted as ", Code(str(rule)), ", with params and tokens as counts", accuracy, "."
+
+
+def _warnings(optima: Sequence[Optimum]) -> tuple[Content, ...]:
+    """That an optimum, or a hyperparameter at it, lies far beyond what was run."""
+    far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
+    warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())
+    return warnings + tuple(
+        Strong((f"{name} at approach {best.approach}'s optimum of ", Number(best.flops), f" FLOP {found.warning}."))
+        for best in optima
+        for name, found in best.hyperparameter_reach.items()
+        if found.warning
+    )
+
+
 def optima_section(
     optima: Sequence[Optimum],
     exponents: tuple[Interval, Interval],
@@ -101,12 +120,8 @@ def optima_section(
     budgets = list(dict.fromkeys(best.flops for best in optima))
     approaches = sorted({best.approach for best in optima})
     by = {(best.flops, best.approach): best for best in optima}
-    rule = optima[0].rule
-    accuracy = (
-        (" (largest error over the runs ", Number(rule.largest_error, ".2%"), ")") if rule.largest_error > 5e-5 else ""
-    )
     lines: list[Content] = [
-        ("Compute is counted as ", Code(str(rule)), ", with params and tokens as counts", accuracy, "."),
+        _counting(optima[0].rule),
         "Approach 3 has no optimum." if math.isnan(exponents[0].value) else (
             "Approach 3: optimal params grow as flops to the power ", span(exponents[0]), ", tokens to the power ",
             span(exponents[1]), ".",
@@ -119,14 +134,6 @@ def optima_section(
         lines.append(f"Hyperparameters ({read}) are read at {where}.")
     lines += [Strong("Read the caveats of the law above: they are these intervals' too.")] if caveats else []
     rows = [row for flops in budgets for row in _optimum_rows([by.get((flops, a)) for a in approaches])]
-    far = {best.flops: best.reach.warning for best in optima if best.reach.warning}
-    warnings = tuple(Strong((Number(flops), f" FLOP {warning}.")) for flops, warning in far.items())
-    warnings += tuple(
-        Strong((f"{name} at approach {best.approach}'s optimum of ", Number(best.flops), f" FLOP {found.warning}."))
-        for best in optima
-        for name, found in best.hyperparameter_reach.items()
-        if found.warning
-    )
     return Section(
         "Compute-optimal runs",
         (
@@ -148,7 +155,7 @@ def optima_section(
                 tuple(rows),
                 grouped=True,
             ),
-            *([Bullets(warnings)] if warnings else []),
+            *([Bullets(warnings)] if (warnings := _warnings(optima)) else []),
             *notes_on((*exponents, *(interval for best in optima for interval in _intervals(best)))),
         ),
     )

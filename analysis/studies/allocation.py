@@ -155,8 +155,7 @@ def lifetime_optimum(study: Study, loss_nats: float, inference_tokens: float, ru
     """The cheapest way to train to a loss and then serve `inference_tokens` (Sardana et al. 2024, section 2).
 
     Raises FitError for a loss the law does not reach at any size, or one that is not positive, and where the law has no
-    optimum; TableError for served
-    tokens that are no count.
+    optimum; TableError for served tokens that are no count.
     """
     loss = _positive("loss", loss_nats, "give nats per token")
     served = _positive("inference_tokens", inference_tokens, "give the tokens served over the model's life")

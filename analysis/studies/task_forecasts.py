@@ -12,11 +12,11 @@ from analysis.intervals import Resampling, by_run
 from analysis.laws import find
 from analysis.runs_table import complete
 from analysis.sampling import SEVERAL_FITS, Sampling
-from analysis.smoothing import AS_PUBLISHED, Smoothing
 from analysis.studies.downstream import TaskPrediction, TwoSteps, fit_two_steps, predict_task, smoothed
 from analysis.studies.reach import furthest_outside
 from analysis.tables.columns import some_of
 from analysis.tables.files import notes_of
+from analysis.tables.smoothing import AS_PUBLISHED, Smoothing
 from analysis.tables.units import check_counts, check_shares, check_stated_counts
 
 
