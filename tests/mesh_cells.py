@@ -30,6 +30,7 @@ from research.config import (
     TaskConfig,
 )
 from research.data.synthetic import task_examples
+from research.models.state_spaces.ssm_kernel import fft_flops
 from research.sharding import make_mesh
 from research.training.compiled import compiled
 from research.training.hlo_cost import HloCost
@@ -101,9 +102,7 @@ MOST_LOSS, MOST_GRADIENT, MOST_PRODUCTS = 1e-6, 1e-5, 1.1  # of a cell that work
 # On one device, too, float32 gradients of the step of the dplr kernel are off by 3e-5 from those in float64.
 ROUNDING = {"s4": 1e-4}
 MOST_TRAFFIC = 1.5
-# Each device makes the kernels of its channels, however few of the sequences it has.
-KERNELS_BESIDES_TOKENS = ("s4", "s4d", "h3")
-KERNEL_TRANSFORMS = {"s4": 1.35}  # of the dplr kernel, beside those of the two sequences that one of 8 devices has
+CONVOLUTIONS = {"s4": 1, "s4d": 1, "h3": 2}  # by transform, of each channel of each layer
 MOST_OTHERS = 1.25  # what is fused, and so computed again, differs from program to program by a tenth or two
 
 
@@ -113,8 +112,8 @@ class Cell:
 
     loss, gradient: relative to one device's, the latter the worst entry of any leaf relative to the leaf's largest.
     products, others: a device's matrix products over its share of one device's, and the same of its transcendental
-    functions (without those of kernels) or transforms, whichever is larger; bounds from neither side where a loop's
-    length is unknown.
+    functions or, of convolutions, its transforms over its share (_share_of_transforms), without the functions of which
+    kernels are made; bounds from neither side where a loop's length is unknown.
     traffic: the bytes of a device's collectives over the least of the mesh (mesh_traffic.py).
     """
 
@@ -126,7 +125,6 @@ class Cell:
     traffic: float
     replications: int  # "Involuntary full rematerialization"
     most_gradient: float = MOST_GRADIENT
-    most_others: float = MOST_OTHERS
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -135,7 +133,7 @@ class Cell:
             f"loss off by {self.loss:.0e}": not self.loss <= MOST_LOSS,
             f"gradient off by {self.gradient:.0e}": not self.gradient <= self.most_gradient,
             f"{self.products:.2f} times its share of matrix products": self.products > MOST_PRODUCTS,
-            f"{self.others:.2f} times its share of other work": self.others > self.most_others,
+            f"{self.others:.2f} times its share of other work": self.others > MOST_OTHERS,
             f"{self.traffic:.1f} times the least traffic": self.traffic > MOST_TRAFFIC,
             f"{self.unknown_loops} loops of unknown length": self.unknown_loops > 0,
             f"{self.replications} involuntary full rematerializations": self.replications > 0,
@@ -168,18 +166,32 @@ def cell(architecture: str, mesh: str) -> Cell:
         whole = getattr(reference.cost, count)
         return devices * getattr(found.cost, count) / whole if whole else 0.0
 
-    makes_kernels = architecture in KERNELS_BESIDES_TOKENS
+    if architecture in CONVOLUTIONS:
+        share = _share_of_transforms(architecture, MESHES[mesh], reference.cost.fft_flops)
+        others = found.cost.fft_flops / share
+    else:
+        others = over_share("transcendentals")
     return Cell(
         loss=abs(found.loss - reference.loss) / abs(reference.loss),
         gradient=float(np.max(differences)),
         products=over_share("matmul_flops"),
-        others=max(0.0 if makes_kernels else over_share("transcendentals"), over_share("fft_flops")),
+        others=others,
         unknown_loops=len(found.cost.unknown_loops),
         traffic=traffic_bytes(found.cost.collective_bytes) / least_bytes(run_of(architecture), MESHES[mesh]),
         replications=found.replications,
         most_gradient=ROUNDING.get(architecture, MOST_GRADIENT),
-        most_others=KERNEL_TRANSFORMS.get(architecture, MOST_OTHERS),
     )
+
+
+def _share_of_transforms(architecture: str, mesh: dict[str, int], whole: int) -> float:
+    """A device's FLOPs of transforms: of its sequences, and of the kernels of its channels, which it makes however few
+    sequences it has. Each channel of a sequence is transformed and back, and so is its gradient."""
+    run = run_of(architecture)
+    channels = CONVOLUTIONS[architecture] * run.model.depth * run.model.width
+    of_sequences = BATCH * channels * 4 * fft_flops(2 * LENGTH)
+    assert 0 < whole - of_sequences < of_sequences / 8, "each kernel is made once for all sequences"
+    split = mesh.get("tensor", 1) * mesh.get("sequence", 1)  # a convolution takes whole sequences: channels are split
+    return of_sequences / math.prod(mesh.values()) + (whole - of_sequences) / split
 
 
 def outcome(architecture: str, mesh: str) -> Cell | str:

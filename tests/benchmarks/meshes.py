@@ -6,8 +6,9 @@ On virtual CPU devices, as many as a mesh needs, one table: width 64, 2 layers, 
 cell is what a device executes over its share of what one device alone does, matrix products / transcendental functions
 or transforms, then the MiB of its collectives in one step. It is set in bold and explained below the table unless the
 loss is within 1e-6 of one device's, every entry of every gradient within 1e-5 of its leaf's largest, the shares below
-1.1 and 1.25, and XLA replicated no array for want of a way between shardings (tests/mesh_cells.py). "refused" is our
-own error, which says why; any other is a fault. Nothing here says how fast a mesh is.
+1.1 and 1.25 (of convolutions by transform, over the closed form of a device's transforms), and XLA replicated no array
+for want of a way between shardings (tests/mesh_cells.py). "refused" is our own error, which says why; any other is a
+fault. Nothing here says how fast a mesh is.
 """
 
 import argparse
