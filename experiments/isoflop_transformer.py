@@ -34,6 +34,7 @@ Result      `make demo`, one seed, jax 0.10.2, the corpus of the locked packages
 """
 
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     CheckpointConfig,
     DataConfig,
@@ -41,7 +42,6 @@ from research.config import (
     LoggingConfig,
     MlpConfig,
     ModelConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )
@@ -59,7 +59,7 @@ EXPERIMENT = IsoFlop(
             tied_embeddings=True,
         ),
         data=DataConfig(vocab_size=272, train_tokens=16_000_000),
-        optimizer=OptimizerConfig(learning_rate=6.5e-3),
+        optimizer=AdamWConfig(learning_rate=6.5e-3),
         training=TrainingConfig(batch_size=4, sequence_length=128),
         evaluation=EvaluationConfig(tokens=65_536, batch_size=64),
         checkpoint=CheckpointConfig(every=500),

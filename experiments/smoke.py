@@ -7,12 +7,12 @@ Command     isoflop run experiments/smoke.py
 """
 
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     DataConfig,
     EvaluationConfig,
     MlpConfig,
     ModelConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )
@@ -24,7 +24,7 @@ EXPERIMENT = IsoFlop(
     base=RunConfig(
         model=ModelConfig(width=16, depth=2, attention=AttentionConfig(2, 2, 8), mlp=MlpConfig(hidden=40)),
         data=DataConfig(train_tokens=500_000, validation_tokens=8_192),
-        optimizer=OptimizerConfig(learning_rate=1e-2),
+        optimizer=AdamWConfig(learning_rate=1e-2),
         training=TrainingConfig(batch_size=8, sequence_length=32),
         evaluation=EvaluationConfig(tokens=2_048),
     ),

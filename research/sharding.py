@@ -156,6 +156,40 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda leaf: isinstance(leaf, AxisMetadata))
 
 
+def moment_shardings(moments: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
+    """NamedSharding for each leaf of an optimizer's state, of abstract arrays like `params` and their `shardings`.
+
+    What an optimizer keeps of a parameter lies in its state under the parameter's path. Of the parameter's shape it is
+    split like it; of another (factored moments, preconditioners), each dimension is split like the first of the
+    parameter's that has its size and splits no other; the rest, counters for one, is whole on every device.
+    """
+    of = {
+        path: (param.shape, sharding.spec)
+        for (path, param), sharding in zip(
+            jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings), strict=True
+        )
+    }
+
+    def one(path: Any, moment: Any) -> NamedSharding:
+        found = [of[path[first:]] for first in range(len(path)) if path[first:] in of]
+        return NamedSharding(mesh, _like(moment.shape, *found[0]) if found else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(one, moments)
+
+
+def _like(shape: tuple[int, ...], of: tuple[int, ...], spec: PartitionSpec) -> PartitionSpec:
+    if shape == of:
+        return spec
+    left = list(zip(of, spec, strict=True))
+    entries = []
+    for size in shape:
+        match = next((pair for pair in left if pair[0] == size), None)
+        entries.append(match[1] if match else None)
+        if match:
+            left.remove(match)
+    return PartitionSpec(*entries)
+
+
 def check_batches(config: RunConfig, mesh: Mesh) -> None:
     """Raise ConfigError unless every batch of the run divides over the mesh, in rows and in length."""
     training, encoder = config.training, config.model.encoder

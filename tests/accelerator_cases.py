@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     DataConfig,
     MeshConfig,
     MlpConfig,
     ModelConfig,
     MoeConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )
@@ -139,7 +139,7 @@ def _train_step(model: ModelConfig, length: int, tokens: int) -> tuple[Callable[
     config = RunConfig(
         model=model,
         data=DataConfig(vocab_size=model.vocab_size, tokenizer="sentencepiece"),
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant"),
+        optimizer=AdamWConfig(learning_rate=1e-3, schedule="constant"),
         training=TrainingConfig(steps=1, batch_size=batch, sequence_length=length),
     )
     mesh = make_mesh(MeshConfig(1, 1, 1, 1, 1), jax.devices()[:1])
@@ -148,11 +148,11 @@ def _train_step(model: ModelConfig, length: int, tokens: int) -> tuple[Callable[
     stream = np.random.default_rng(0).integers(0, model.vocab_size, (batch, length + 1)).astype(np.int32)
     arrays = {"inputs": stream[:, :-1], "targets": stream[:, 1:], "weights": np.ones((batch, length), np.float32)}
     arrays = jax.device_put(arrays, program.batch_sharding)
-    step = program.train.lower(state, arrays).compile()
+    step = program.train.lower(state, arrays, program.numbers).compile()
 
     def run() -> None:
         nonlocal state
-        state, metrics = step(state, arrays)
+        state, metrics = step(state, arrays, program.numbers)
         if not math.isfinite(metrics["loss_nats"]):  # which waits for the step
             raise ArithmeticError(f"the loss became {metrics['loss_nats']}")
         jax.block_until_ready(state)

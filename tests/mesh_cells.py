@@ -12,6 +12,7 @@ from mesh_traffic import least_bytes, traffic_bytes
 from synthetic_tokens import VOCAB, synthetic_examples, tiny_run
 
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     ConfigError,
     EvaluationConfig,
@@ -23,7 +24,6 @@ from research.config import (
     MlpConfig,
     ModelConfig,
     MoeConfig,
-    OptimizerConfig,
     RunConfig,
     Rwkv7Config,
     S4Config,
@@ -145,7 +145,7 @@ def run_of(architecture: str) -> RunConfig:
     """The run whose first step is compared. Without momentum and clipping, AdamW's first moment is the gradient."""
     base = tiny_run(steps=2, batch_size=BATCH, sequence_length=LENGTH)
     changed = ARCHITECTURES[architecture]
-    optimizer = OptimizerConfig(beta1=0.0, clip_norm=None)
+    optimizer = AdamWConfig(beta1=0.0, clip_norm=None)
     if "->" not in changed["pattern"]:
         return replace(base, model=replace(MODEL, **changed), optimizer=optimizer)
     task = TaskConfig("copy", lengths=(8, LENGTH - 1), evaluated=(8,))
@@ -228,7 +228,7 @@ def _first_step(architecture: str, mesh_config: MeshConfig, start: object) -> _S
         program = make_program(config, mesh, language_modelling(config))
         if start is None:
             start = jax.device_get(program.init())
-        step = compiled(program.train.lower(program.abstract_state, batch))
+        step = compiled(program.train.lower(program.abstract_state, batch, program.numbers))
         placed = jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, program.abstract_state))
         state, metrics = step.executable(placed, batch)
         gradient = jax.device_get(optax.tree.get(state.moments, "mu"))

@@ -35,7 +35,7 @@ def _step(config, mesh):
     """(arguments, the compiled training step)"""
     with jax.set_mesh(mesh):
         program = make_program(config, mesh, language_modelling(config))
-        arguments = (program.abstract_state, _abstract_batch(config))
+        arguments = (program.abstract_state, _abstract_batch(config), program.numbers)
         return arguments, compiled(program.train.lower(*arguments))
 
 
@@ -57,9 +57,10 @@ def test_a_device_executes_and_holds_its_part(mesh):
     config = tiny_run(steps=1)
     arguments, step = _step(config, make_mesh(EIGHT[mesh]))
     assert 8 * step.cost.matmul_flops == executed_cost(config, "cpu").executed_flops
-    parts = jax.tree.map(lambda a, s: a.dtype.itemsize * math.prod(s.shard_shape(a.shape)), arguments,
-                         step.executable.input_shardings[0])  # fmt: skip
-    assert step.arguments_bytes == sum(jax.tree.leaves(parts))
+    parts = jax.tree.map(lambda a, s: a.dtype.itemsize * math.prod(s.shard_shape(a.shape)), arguments[:2],
+                         step.executable.input_shardings[0][:2])  # fmt: skip
+    scalars = 4 * len(arguments[2])  # of the optimizer's numbers, those that the program reads
+    assert 0 < step.arguments_bytes - sum(jax.tree.leaves(parts)) <= scalars
     assert step.peak_bytes > step.arguments_bytes
 
 

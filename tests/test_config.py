@@ -7,6 +7,7 @@ from typing import Literal, get_origin, get_type_hints
 import pytest
 
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     CheckpointConfig,
     ConfigError,
@@ -15,7 +16,6 @@ from research.config import (
     MeshConfig,
     MlpConfig,
     ModelConfig,
-    OptimizerConfig,
     RunConfig,
     SourceConfig,
     TaskConfig,
@@ -123,7 +123,7 @@ def test_bad_overrides_name_field_value_and_rule(assignment, message):
         (lambda: DataConfig((SourceConfig("a", "x", final_rate=0),)), r"must have a positive final rate among them"),
         (lambda: DataConfig(tokenizer_sources=(SourceConfig("a", "x"),)), r"nothing to teach the tokenizer 'bytes'"),
         (lambda: DataConfig(shift_fraction=0), r"shift_fraction = 0: must be above zero"),
-        (lambda: OptimizerConfig(schedule="wsd", warmup_fraction=0.9), r"must not exceed 1"),
+        (lambda: AdamWConfig(schedule="wsd", warmup_fraction=0.9), r"must not exceed 1"),
         (lambda: TrainingConfig(batch_size=8, microbatches=3), r"microbatches = 3: must divide batch_size = 8"),
         (lambda: TrainingConfig(accumulation_dtype="bfloat16"), r"is of sums over microbatches, and microbatches is 1"),
         (lambda: EvaluationConfig(every=0), r"evaluation.every"),
@@ -163,7 +163,7 @@ def test_a_choice_that_is_none_is_refused_however_a_config_is_made():
         with pytest.raises(ConfigError, match=rf"\b{name} = 'nonsense': must be one of '"):
             replace(config, **{name: "nonsense"})
     with pytest.raises(ConfigError, match=r"optimizer.schedule = 'cosin': must be .* Fix: write cosine\."):
-        OptimizerConfig(schedule="cosin")
+        AdamWConfig(schedule="cosin")
     with pytest.raises(ConfigError, match=r"model.attention.positions = 'rotray': must be .* Fix: write rotary\."):
         override(BASE, ["model.attention.positions=rotray"])
 

@@ -7,6 +7,7 @@ import pytest
 
 from research.command import cli
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     ConfigError,
     DataConfig,
@@ -14,7 +15,6 @@ from research.config import (
     MlpConfig,
     ModelConfig,
     MoeConfig,
-    OptimizerConfig,
     ParametrisationConfig,
     RunConfig,
     TaskConfig,
@@ -45,7 +45,7 @@ def _run(architecture, parametrisation, **task):
     )
     training = TrainingConfig(steps=STEPS, batch_size=4, sequence_length=32)
     return RunConfig(
-        model=model, data=DataConfig(vocab_size=260), training=training, optimizer=OptimizerConfig(3e-3), **task
+        model=model, data=DataConfig(vocab_size=260), training=training, optimizer=AdamWConfig(3e-3), **task
     )
 
 

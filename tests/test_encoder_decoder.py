@@ -11,12 +11,12 @@ import pytest
 from random_configs import perturbed
 
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     ConfigError,
     EvaluationConfig,
     MlpConfig,
     ModelConfig,
-    OptimizerConfig,
     RunConfig,
     TaskConfig,
     TrainingConfig,
@@ -140,7 +140,7 @@ def _run(model: ModelConfig, **training) -> RunConfig:
     return RunConfig(
         model=model,
         task=task,
-        optimizer=OptimizerConfig(learning_rate=1e-2),
+        optimizer=AdamWConfig(learning_rate=1e-2),
         training=TrainingConfig(**{"steps": 40, "batch_size": 4, "sequence_length": length, **training}),
         evaluation=EvaluationConfig(tokens=64, batch_size=8),
     )
@@ -154,7 +154,7 @@ def test_training_lowers_the_loss_and_measures_every_length(pattern):
         program = make_program(config, mesh, language_modelling(config))
         state, losses = program.init(), []
         for step in range(config.training.steps):
-            state, measured = program.train(state, examples.batch(step, 0, 1))
+            state, measured = program.train(state, examples.batch(step, 0, 1), program.numbers)
             losses.append(float(measured["loss_nats"]))
         measures = held_out_measures(program, state.params, examples)
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1

@@ -11,6 +11,7 @@ import pytest
 
 from research.config import (
     SECTION_MIXERS,
+    AdamWConfig,
     AttentionConfig,
     CheckpointConfig,
     EvaluationConfig,
@@ -22,7 +23,6 @@ from research.config import (
     MlpConfig,
     ModelConfig,
     MoeConfig,
-    OptimizerConfig,
     RopeScaling,
     RunConfig,
     Rwkv7Config,
@@ -92,7 +92,7 @@ FROZEN = {
     "grid": (
         RunConfig(
             experiment="grid", family="wide", budget_flops=3e18,
-            optimizer=OptimizerConfig(learning_rate=6.5e-3, schedule="wsd"), training=TrainingConfig(seed=3),
+            optimizer=AdamWConfig(learning_rate=6.5e-3, schedule="wsd"), training=TrainingConfig(seed=3),
             evaluation=EvaluationConfig(tokens=65_536),
         ),
         "11314d56fa3e",

@@ -91,10 +91,11 @@ def test_a_step_moves_the_bias_against_the_load_and_nothing_else_does():
         batch = global_batch(config, examples, 0, program.batch_sharding)
         _, _, routing = language_model.hidden(config.model, state.params, batch["inputs"])
         load = np.asarray(routing["period1"]["layer0_channel"]["statistics"].load_BE.sum(axis=0))
-        state, _ = program.train(state, batch)
+        state, _ = program.train(state, batch, program.numbers)
         bias = np.asarray(state.params["period1"]["layer0_channel"]["bias"])
         np.testing.assert_allclose(bias, 0.01 * np.sign(load.mean() - load), rtol=1e-6)
-        _, measured = program.train(state, global_batch(config, examples, 1, program.batch_sharding))
+        batch = global_batch(config, examples, 1, program.batch_sharding)
+        _, measured = program.train(state, batch, program.numbers)
     total = float(measured["loss_nats"] + measured["auxiliary_loss"])
     assert float(measured["objective_nats"]) == pytest.approx(total, rel=1e-6)
     assert measured["router_dead_experts"] == 0

@@ -30,7 +30,8 @@ with jax.set_mesh(mesh):
     program = make_program(config, mesh, language_modelling(config))
     state = program.init()
     for step in range(20):
-        state, measured = program.train(state, global_batch(config, examples, step, program.batch_sharding))
+        batch = global_batch(config, examples, step, program.batch_sharding)
+        state, measured = program.train(state, batch, program.numbers)
         if index == 0:
             print("loss", float(measured["loss_nats"]).hex(), flush=True)
 """

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 # from an earlier one.
 IMPORT_ORDER = (
     "analysis.cores",
+    "research.optim.soap",  # what a library would bring: configs name it as they name optax
     "research.config",
     "research.presets",
     "research.paths",

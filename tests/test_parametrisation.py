@@ -13,9 +13,9 @@ import optax
 import pytest
 
 from research.config import (
+    AdamWConfig,
     ConfigError,
     ModelConfig,
-    OptimizerConfig,
     ParametrisationConfig,
     RunConfig,
     fingerprint,
@@ -127,7 +127,7 @@ def _trained(model, optimizer, steps=4):
     """Losses of a few steps on one batch of random tokens."""
     tokens = jax.random.randint(jax.random.key(1), (2, 12), 0, 50)
     boxed = language_model.abstract(model)
-    transformation = make_optimizer(optimizer, boxed, 100)
+    transformation = make_optimizer(optimizer, boxed, optimizer.numbers(100))
 
     def loss(params):
         logits_BLV = language_model.logits(model, params, tokens[:, :-1])
@@ -153,7 +153,7 @@ def test_mean_field_trains_as_mup_does(architecture):
 
     Required: 1e-4, float32's rounding over 4 steps (5e-6 is what it is); standard differs in the second digit.
     """
-    optimizer = OptimizerConfig(3e-3, clip_norm=None, epsilon=1e-4, weight_decay=1.0, warmup_fraction=0)
+    optimizer = AdamWConfig(3e-3, clip_norm=None, epsilon=1e-4, weight_decay=1.0, warmup_fraction=0)
     losses = {
         name: _trained(parametrised(ARCHITECTURES[architecture], name, WIDTH // 4), optimizer)
         for name in ("mup", "mean_field", "standard")
@@ -167,13 +167,11 @@ def test_mean_field_trains_as_mup_does(architecture):
 def test_a_step_has_the_rate_decay_and_epsilon_of_each_parameter(decay):
     """Adam's first step in numpy: g / (|g| + epsilon) times the rate, and the decay times that or held."""
     model = parametrised(ARCHITECTURES["transformer"], "completep", WIDTH // 4, DEPTH // 2, decay=decay)
-    config = OptimizerConfig(
-        0.1, schedule="constant", warmup_fraction=0, clip_norm=None, weight_decay=0.3, epsilon=1e-2
-    )
+    config = AdamWConfig(0.1, schedule="constant", warmup_fraction=0, clip_norm=None, weight_decay=0.3, epsilon=1e-2)
     boxed = language_model.abstract(model)
     params = language_model.init(model, jax.random.key(0))
     grads = jax.tree.map(lambda p: 1e-2 * jnp.sin(7 * p + 1), params)
-    optimizer = make_optimizer(config, boxed, 10)
+    optimizer = make_optimizer(config, boxed, config.numbers(10))
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
 
     def check(path, box, update, grad, param, is_decayed):

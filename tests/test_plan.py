@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     ConfigError,
     H3Config,
@@ -12,7 +13,6 @@ from research.config import (
     MlpConfig,
     ModelConfig,
     MoeConfig,
-    OptimizerConfig,
     RunConfig,
     Rwkv7Config,
     TrainingConfig,
@@ -23,7 +23,7 @@ from research.presets import PRESETS, preset
 
 BASE = RunConfig(
     model=ModelConfig(width=64, depth=4, attention=AttentionConfig(4, 2, 16), mlp=MlpConfig(168)),
-    optimizer=OptimizerConfig(learning_rate=1e-2),
+    optimizer=AdamWConfig(learning_rate=1e-2),
     training=TrainingConfig(batch_size=8, sequence_length=64),
 )
 GRID = IsoFlop(

@@ -12,11 +12,11 @@ import pytest
 
 from analysis.files import write_atomically
 from research.config import (
+    AdamWConfig,
     ConfigError,
     DataConfig,
     MeshConfig,
     ModelConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
     fingerprint,
@@ -50,7 +50,7 @@ def hold_claim(path, held):
 
 def test_name_is_readable_and_unique():
     assert run_name(CONFIG) == f"transformer-1.2e11-w64-d4-seed0-{fingerprint(CONFIG)}"
-    other = replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e-2))
+    other = replace(CONFIG, optimizer=AdamWConfig(learning_rate=1e-2))
     assert run_label(other) == run_label(CONFIG)
     assert run_name(other) != run_name(CONFIG)
     assert run_label(replace(CONFIG, family="a/b c", budget_flops=None)) == "a_b_c-w64-d4-seed0"

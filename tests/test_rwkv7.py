@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from research.config import ConfigError, ModelConfig, OptimizerConfig, RunConfig, Rwkv7Config, TrainingConfig
+from research.config import AdamWConfig, ConfigError, ModelConfig, RunConfig, Rwkv7Config, TrainingConfig
 from research.models import language_model
 from research.models.recurrent import delta_rule, rwkv7
 from research.optim.optimizer import decayed
@@ -165,4 +165,4 @@ def test_a_chunk_longer_than_the_sequence_or_than_float32_allows_is_refused():
 
 def _run_of_length_8(algorithm):
     model = replace(MODEL, vocab_size=259, rwkv7=Rwkv7Config(8, algorithm=algorithm))
-    return RunConfig(model=model, optimizer=OptimizerConfig(), training=TrainingConfig(sequence_length=8))
+    return RunConfig(model=model, optimizer=AdamWConfig(), training=TrainingConfig(sequence_length=8))

@@ -53,7 +53,8 @@ def _losses(mesh_config, config):
         start = jax.device_get(state.params)
         losses = []
         for step in range(STEPS):
-            state, measured = program.train(state, global_batch(config, examples, step, program.batch_sharding))
+            batch = global_batch(config, examples, step, program.batch_sharding)
+            state, measured = program.train(state, batch, program.numbers)
             losses.append(float(measured["loss_nats"]))
     return start, np.array(losses)
 
@@ -228,7 +229,8 @@ def test_heads_must_divide_over_the_axes_that_a_scan_spreads_them_over(config):
         pytest.raises(ConfigError, match="'spread' of 2 must divide over the 4 devices of mesh ax"),
     ):
         program = make_program(config, mesh, language_modelling(config))
-        program.train(program.init(), global_batch(config, synthetic_examples(config), 0, program.batch_sharding))
+        batch = global_batch(config, synthetic_examples(config), 0, program.batch_sharding)
+        program.train(program.init(), batch, program.numbers)
 
 
 def test_mesh_must_cover_the_devices():

@@ -9,7 +9,7 @@ import optax
 import pytest
 from synthetic_tokens import synthetic_examples, tiny_run
 
-from research.config import H3Config, MeshConfig, MlpConfig, ModelConfig, OptimizerConfig, S4Config
+from research.config import AdamWConfig, H3Config, MeshConfig, MlpConfig, ModelConfig, S4Config
 from research.models import language_model
 from research.optim.optimizer import decayed, make_optimizer
 from research.sharding import make_mesh
@@ -31,11 +31,9 @@ def test_dynamics_are_never_decayed():
 def test_dynamics_learn_at_a_capped_rate(rate, share):
     """Adam's first step is the learning rate for every parameter, whatever its gradient."""
     model = ModelConfig(width=4, depth=2, pattern="s4, h3")
-    config = OptimizerConfig(
-        learning_rate=rate, schedule="constant", warmup_fraction=0.0, weight_decay=0.0, clip_norm=None
-    )
+    config = AdamWConfig(learning_rate=rate, schedule="constant", warmup_fraction=0.0, weight_decay=0.0, clip_norm=None)
     boxed = language_model.abstract(model)
-    optimizer = make_optimizer(config, boxed, 10)
+    optimizer = make_optimizer(config, boxed, config.numbers(10))
     params = language_model.init(model, jax.random.key(0))
     updates, _ = jax.jit(optimizer.update)(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
     capped = ("log_damping", "frequency", "log_dt", "low_rank", "input", "shift_input")
@@ -58,7 +56,8 @@ def test_a_run_is_the_same_on_a_mesh(pattern, capfd):
             program = make_program(config, mesh, language_modelling(config))
             state, found = program.init(), []
             for step in range(5):
-                state, measured = program.train(state, global_batch(config, examples, step, program.batch_sharding))
+                batch = global_batch(config, examples, step, program.batch_sharding)
+                state, measured = program.train(state, batch, program.numbers)
                 found.append(float(measured["loss_nats"]))
         return np.array(found)
 
@@ -84,7 +83,8 @@ def test_h3_learns_associative_recall():
         vocab_size=8, width=32, depth=2, pattern="h3:mlp", h3=H3Config(1, 16), mlp=MlpConfig(64, "gelu"), norm="layer"
     )
     steps = 600
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=5e-3), language_model.abstract(model), steps)
+    adamw = AdamWConfig(learning_rate=5e-3)
+    optimizer = make_optimizer(adamw, language_model.abstract(model), adamw.numbers(steps))
 
     def loss(params, tokens, answers):
         logits_BV = language_model.logits(model, params, tokens)[:, -1]

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from research.command.tables import plan_table, status_table
 from research.command.text_table import Column, TextTable, print_table
-from research.config import ModelConfig, OptimizerConfig, RunConfig, TrainingConfig, distinct_labels, run_name
+from research.config import AdamWConfig, ModelConfig, RunConfig, TrainingConfig, distinct_labels, run_name
 from research.plan import select
 from research.runs import open_run
 
@@ -15,7 +15,7 @@ BASE = RunConfig(experiment="exp", model=ModelConfig(width=64, depth=1, pattern=
 
 
 def rates(*values: float) -> list[RunConfig]:
-    return [replace(BASE, optimizer=OptimizerConfig(learning_rate=value)) for value in values]
+    return [replace(BASE, optimizer=AdamWConfig(learning_rate=value)) for value in values]
 
 
 def printed(table: TextTable, **console: object) -> str:
@@ -50,7 +50,7 @@ def test_status_prints_labels_that_only_takes(tmp_path):
 
 
 def test_plan_adds_the_fields_that_tell_rows_apart():
-    decays = [replace(BASE, optimizer=OptimizerConfig(weight_decay=value)) for value in (0.1, 0.2)]
+    decays = [replace(BASE, optimizer=AdamWConfig(weight_decay=value)) for value in (0.1, 0.2)]
     lines = printed(plan_table(decays, "title", 1e10)).splitlines()
     assert lines[1].endswith("cost") and lines[2].endswith("FLOPs  weight_decay")
     assert [line.split()[-1] for line in lines[4:6]] == ["0.1", "0.2"]

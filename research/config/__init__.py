@@ -18,6 +18,16 @@ from research.config.identity import fingerprint, identity, not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
 from research.config.model import GATED_ACTIVATIONS, SECTION_MIXERS, Layer, MlpConfig, ModelConfig
 from research.config.naming import distinct_labels, run_label, run_name, short_number, short_values, varying_fields
+from research.config.optimizers import (
+    AdafactorConfig,
+    AdamWConfig,
+    LionConfig,
+    MuonConfig,
+    OptimizerConfig,
+    ScheduleFreeConfig,
+    SgdConfig,
+    SoapConfig,
+)
 from research.config.parametrisation import ParametrisationConfig
 from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.config.run import (
@@ -25,7 +35,6 @@ from research.config.run import (
     EvaluationConfig,
     LoggingConfig,
     MeshConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )

@@ -11,40 +11,9 @@ from typing import Literal
 from research.config.data import DataConfig
 from research.config.identity import not_identity
 from research.config.model import ModelConfig
+from research.config.optimizers import AdamWConfig, OptimizerConfig
 from research.config.task import TaskConfig
 from research.config.validation import check, check_choices, check_positive, check_range
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW (Loshchilov 2019): decoupled decay on matrices only, global-norm clipping before the moments."""
-
-    learning_rate: float = 3e-3  # the schedule's peak
-    dynamics_learning_rate: float = 1e-3  # highest peak of what state spaces evolve by; same schedule (S4's `lr`)
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    weight_decay: float = 0.1  # multiplies the current learning rate, as in optax and torch
-    clip_norm: float | None = 1.0
-    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"  # of the mean of gradients; of squares: float32
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    warmup_fraction: float = 0.05  # of all steps, linear from zero
-    decay_fraction: float = 0.2  # wsd only: the last share of steps, linear (Haegele 2024)
-    final_fraction: float = 0.1  # learning rate at the end, relative to the peak
-
-    def __post_init__(self):
-        check_choices(self, "optimizer")
-        check_positive(self, "optimizer", "learning_rate dynamics_learning_rate epsilon clip_norm")
-        check_range(self, "optimizer", "beta1 beta2", 0, 0.999999)
-        check_range(self, "optimizer", "warmup_fraction decay_fraction final_fraction", 0, 1)
-        check_range(self, "optimizer", "weight_decay", 0)
-        check(
-            self.schedule != "wsd" or self.warmup_fraction + self.decay_fraction <= 1,
-            "optimizer.decay_fraction",
-            self.decay_fraction,
-            f"warmup_fraction = {self.warmup_fraction} + decay_fraction must not exceed 1",
-            "lower one",
-        )
 
 
 @dataclass(frozen=True)
@@ -175,7 +144,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     task: TaskConfig | None = None  # in place of the text of `data`
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     mesh: MeshConfig = not_identity(factory=MeshConfig)

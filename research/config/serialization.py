@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from research.config.validation import ConfigError, check, check_choice
 
 T = TypeVar("T")
+TAG = "name"  # the field that tells a union's dataclasses apart: each has its own default there
 
 
 def to_dict(value: Any) -> Any:
@@ -66,12 +67,14 @@ def override(config: T, assignments: typing.Sequence[str]) -> T:
     """Apply `a.b=value` strings to a dataclass, each value parsed by the field's declared type.
 
     Tuples are written as JSON (`budgets=[1e18,3e18]`) or with commas (`budgets=1e18,3e18`); None is `none`. All
-    assignments are applied before any is validated, so two fields that must agree can change together.
+    assignments are applied before any is validated, so two fields that must agree can change together. The name of a
+    section of several classes (`optimizer.name=lion`) comes first: the others are read as that class' fields, and what
+    nothing sets is its default, but for fields that both classes have and the old one had set.
 
     Raises ConfigError for an unknown key (naming the nearest ones) or a value that does not parse.
     """
     data = to_dict(config)
-    for assignment in assignments:
+    for assignment in sorted(assignments, key=lambda one: not one.partition("=")[0].strip().endswith(f".{TAG}")):
         key, separator, text = assignment.partition("=")
         check(bool(separator), "--set", assignment, "must be key=value", "write for example model.width=128")
         _assign(type(config), data, key.strip(), key.strip().split("."), text)
@@ -85,10 +88,35 @@ def _assign(cls: Any, data: dict, key: str, parts: list[str], text: str) -> None
     if len(parts) == 1:
         data[parts[0]] = to_dict(_parse(hint, text, key))
         return
-    inner = next((h for h in _alternatives(hint) if dataclasses.is_dataclass(h)), None)
-    check(inner is not None, key, text, f"{parts[0]} has no fields of its own", f"set {parts[0]} as a whole")
+    kinds = _dataclasses(hint)
+    check(bool(kinds), key, text, f"{parts[0]} has no fields of its own", f"set {parts[0]} as a whole")
     check(data[parts[0]] is not None, key, text, f"{parts[0]} is none here", f"set {parts[0]} as a JSON object")
-    _assign(inner, data[parts[0]], key, parts[1:], text)
+    inner = _tagged(kinds, data[parts[0]], ".".join(key.split(".")[: -len(parts) + 1]))
+    if len(kinds) > 1 and parts[1:] == [TAG]:
+        chosen = _tagged(kinds, {TAG: text}, ".".join(key.split(".")[:-1]))
+        data[parts[0]] = _as_another(inner, chosen, data[parts[0]])
+    else:
+        _assign(inner, data[parts[0]], key, parts[1:], text)
+
+
+def _dataclasses(hint: Any) -> tuple[type, ...]:
+    return tuple(kind for kind in _alternatives(hint) if dataclasses.is_dataclass(kind))
+
+
+def _tagged(kinds: tuple[type, ...], data: dict, path: str) -> type:
+    """Which of a union's dataclasses `data` describes: the one whose default of TAG it has; the first without a tag."""
+    if len(kinds) == 1 or TAG not in data:
+        return kinds[0]
+    names = {getattr(kind, TAG): kind for kind in kinds}
+    check_choice(f"{path}.{TAG}", data[TAG], list(names))
+    return names[data[TAG]]
+
+
+def _as_another(old: type, new: type, data: dict) -> dict:
+    """A section as another of its union's classes: what both have stays where it was not the old one's default."""
+    kept, before = to_dict(new()), to_dict(old())
+    shared = (kept.keys() & data.keys()) - {TAG}
+    return kept | {name: data[name] for name in shared if data[name] != before[name]}
 
 
 def _parse(hint: Any, text: str, key: str) -> Any:
@@ -116,11 +144,11 @@ def _json_or_text(text: str) -> Any:
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """`value` as the declared type, or ConfigError; the only silent conversions are int to float and 1e6 to int."""
+    if isinstance(value, dict) and (kinds := _dataclasses(hint)):
+        return from_dict(_tagged(kinds, value, key), value, key)
     for kind in _alternatives(hint):
         if kind is type(None) and value is None:
             return None
-        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-            return from_dict(kind, value, key)
         if typing.get_origin(kind) is typing.Literal and value in typing.get_args(kind):
             return value
         if typing.get_origin(kind) is tuple and isinstance(value, list):

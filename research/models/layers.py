@@ -23,6 +23,7 @@ import numpy as np
 from flax.core import meta
 
 from research.config import ModelConfig, check_choice
+from research.config.optimizers import Axes
 from research.models.initialisers import FanIn, Initializer, Normal, Orthogonal, ones, resolved, zeros
 from research.optim.parametrisation import ROLES, Role, Scaling, check_fans, scaling
 from research.per_device import exchanged, gathered, on_each_device, start_of, sum_over
@@ -64,7 +65,21 @@ class Parameter(flax.struct.PyTreeNode, meta.AxisMetadata):
     init: Initializer = flax.struct.field(pytree_node=False)
     layer: int = flax.struct.field(pytree_node=False, default=0)
     layer_step: int = flax.struct.field(pytree_node=False, default=0)
+    contracted: int = flax.struct.field(pytree_node=False, default=0)
     scaling: Scaling = flax.struct.field(pytree_node=False, default=Scaling())
+
+    @property
+    def matrix(self) -> Axes:
+        """Its dimensions as those of matrices, if its fan-in and its fan-out both grow with the width."""
+        dimensions, facts = tuple(range(len(self.axes))), ROLES[self.role]
+        first = sum(axis in (STACKED_AXIS, "experts") for axis in self.axes)
+        after = first + self.contracted
+        is_matrix = facts.contracted and facts.widens
+        return (
+            Axes(dimensions[:first], dimensions[first:after], dimensions[after:])
+            if is_matrix
+            else Axes(dimensions, (), ())
+        )
 
     def unbox(self) -> Any:
         return self.value
@@ -112,7 +127,9 @@ def parameter(
         scale = scale._replace(init=1.0)  # a fixed start is no size that could change with the model's
     start = resolved(init, fan, model, scale.init)
     zero = jnp.zeros(shape, jnp.float32)
-    weight = module.param(name, lambda key: Parameter(zero, names, role, start, layer, scaling=scale))
+    weight = module.param(
+        name, lambda key: Parameter(zero, names, role, start, layer, contracted=len(into), scaling=scale)
+    )
     return weight if scale.multiplier == 1 else weight * scale.multiplier
 
 

@@ -1,6 +1,6 @@
-"""The optimizer of a run as one optax transformation, configured by each parameter's role and scaling."""
+"""The optimizer of a run as one optax transformation: any optimizer's direction, between what all have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,42 +18,36 @@ def decayed(boxed: Any) -> Any:
     return _of_each(boxed, lambda box: ROLES[box.role].decayed)
 
 
-def make_optimizer(config: OptimizerConfig, boxed: Any, steps: int) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW with decoupled weight decay on `decayed(boxed)`.
+def make_optimizer(config: OptimizerConfig, boxed: Any, numbers: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Global-norm clipping, the optimizer's direction, decoupled weight decay on `decayed(boxed)`, and the rate.
 
-    Parameters of the role `dynamics` learn at no more than `dynamics_learning_rate`, on the same schedule. Rate, decay
-    and epsilon of each are multiplied with those of its scaling (parametrisation.py): gradients are divided by the last
-    before Adam sees them, which leaves its steps as they are and multiplies its epsilon.
+    numbers: config.numbers(steps), or the same traced: they decide no shape and no program. Parameters of the role
+    `dynamics` learn at no more than `dynamics_learning_rate`, on the same schedule. Rate, decay and epsilon of each are
+    multiplied with those of its scaling (parametrisation.py): gradients are divided by the last first, which leaves the
+    steps of an optimizer that ignores their size as they are and multiplies its epsilon; those that follow it (SGD) get
+    the rate that such a gradient asks for.
 
     `boxed` is the parameter tree of `language_model.abstract`; the transformation itself works on unboxed trees.
     """
-    parts = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
-    dtype = config.first_moment_dtype
-    # Steps over their decay's scale meet the decay, and both times it and the rate's are the update.
-    adamw = optax.chain(
+
+    def rate(step: jax.Array) -> jax.Array:
+        return learning_rate(config.schedule, numbers, step)
+
+    parts = [
         *_times(_of_each(boxed, lambda box: 1 / box.scaling.epsilon)),
-        optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=dtype),
+        config.direction(numbers, _of_each(boxed, lambda box: box.matrix)),
+        # Steps over their decay's scale meet the decay, and both times it and the rate's are the update.
         *_times(_of_each(boxed, lambda box: 1 / box.scaling.decay)),
-        optax.add_decayed_weights(config.weight_decay, decayed(boxed)),
+        optax.add_decayed_weights(numbers["weight_decay"], decayed(boxed)),
         *_times(_of_each(boxed, lambda box: box.scaling.decay * box.scaling.rate)),
-        optax.scale_by_learning_rate(lambda step: learning_rate(config, step, steps)),
-    )
-    parts.append(adamw if dtype == "float32" else _in_float32(adamw))
+        optax.scale_by_learning_rate(rate),
+    ]
     dynamics = _of_each(boxed, lambda box: box.role == "dynamics")
-    share = min(1.0, config.dynamics_learning_rate / config.learning_rate)
-    if share < 1 and any(jax.tree.leaves(dynamics)):
+    if any(jax.tree.leaves(dynamics)):
+        share = jnp.minimum(1.0, numbers["dynamics_learning_rate"] / numbers["learning_rate"])
         parts.append(optax.masked(optax.scale(share), dynamics))
-    return parts[0] if len(parts) == 1 else optax.chain(*parts)
-
-
-def _in_float32(adamw: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same of a first moment that is kept in another dtype: optax alone would round beta1 to it, .95 to .949."""
-
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        first = optax.tree.cast(optax.tree.get(state, "mu"), jnp.float32)
-        return adamw.update(grads, optax.tree.set(state, mu=first), params)
-
-    return optax.GradientTransformation(adamw.init, update)
+    update = config.wrapped(optax.chain(*parts), numbers, rate)
+    return update if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(numbers["clip_norm"]), update)
 
 
 def _times(factors: Any) -> list[optax.GradientTransformation]:

@@ -4,7 +4,7 @@ An experiment file's EXPERIMENT is one of these dataclasses (IsoFlop, Grid, Runs
 with a frozen dataclass that has what `experiment.Experiment` names; parameters and FLOPs are counted in `cost` alone.
 """
 
-from research.plan.cost import decode_state_bytes, executed_cost, model_cost, run_cost, train_state_bytes
+from research.plan.cost import decode_state_bytes, executed_cost, model_cost, run_cost, train_state_bytes, update_flops
 from research.plan.experiment import Experiment
 from research.plan.experiment_file import load, select
 from research.plan.grid import Family, Grid

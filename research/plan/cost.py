@@ -12,7 +12,7 @@ last two counts depend on the program that computes the model. Each mixer's file
 - `flops_6nd`: 6 * params * tokens (Kaplan 2020), with all parameters.
 - `executed_flops`: the matrix products of the program that trains, for utilisation: they depend on the algorithm and so
   on the backend. Equal to a walk over the jaxpr of the training step; what is computed again for a gradient (by
-  `model.remat`, chunked attention or a kernel) is left out.
+  `model.remat`, chunked attention or a kernel) is left out. Products of the optimizer's update are in it.
 - `elementwise_flops`: what recurrences, convolutions and FFTs execute outside of matrix products, counted forward and
   taken three times.
 
@@ -22,12 +22,15 @@ Embedding look-ups, norms, softmax and other elementwise work count nothing unde
 from dataclasses import dataclass, replace
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig, RunConfig
+from research.config.optimizers import Axes, Optimizer
+from research.models import language_model
 from research.models.algorithms import resolved
 from research.models.attention.attention import distance_table_params
-from research.models.layers import norm_params
+from research.models.layers import is_boxed, norm_params
 from research.models.mixers import Mixer, mixers_of
 
 TRAINING_OVER_FORWARD = 3  # backward: one product for the inputs' gradient, one for the weights'
@@ -152,7 +155,8 @@ def executed_cost(config: RunConfig, backend: str) -> ExecutedCost:
     sequences = config.training.steps * config.training.batch_size
     work = model_cost(model, length).training_flops_per_sequence
     return ExecutedCost(
-        executed_flops=sequences * (work + TRAINING_OVER_FORWARD * beyond),
+        executed_flops=sequences * (work + TRAINING_OVER_FORWARD * beyond)
+        + round(config.training.steps * update_flops(config)),
         elementwise_flops=sequences * TRAINING_OVER_FORWARD * elementwise,
     )
 
@@ -165,10 +169,23 @@ def _executed(model: ModelConfig, length: int) -> tuple[int, int]:
 
 
 def train_state_bytes(config: RunConfig) -> int:
-    """Parameters, both AdamW moments and gradients over all devices, float32 but for a first moment that is not;
-    activations come on top."""
-    each = 3 * 4 + jnp.dtype(config.optimizer.first_moment_dtype).itemsize
-    return each * model_cost(config.model, config.training.sequence_length).params
+    """Parameters, gradients and what the optimizer keeps, over all devices; activations come on top."""
+    kept = sum(config.optimizer.kept_bytes(shape, axes) for shape, axes in _parameters(config.model))
+    return kept + 2 * 4 * model_cost(config.model, config.training.sequence_length).params
+
+
+def update_flops(config: RunConfig) -> float:
+    """FLOPs of the matrix products of one update of all parameters, which the optimizer's own formula needs."""
+    if type(config.optimizer).update_flops is Optimizer.update_flops:
+        return 0.0
+    return sum(config.optimizer.update_flops(shape, axes) for shape, axes in _parameters(config.model))
+
+
+@cache
+def _parameters(model: ModelConfig) -> tuple[tuple[tuple[int, ...], Axes], ...]:
+    """Shape and matrix axes of each parameter; the model is traced, for no closed form has its shapes."""
+    boxes = jax.tree.leaves(language_model.abstract(model), is_leaf=is_boxed)
+    return tuple((box.value.shape, box.matrix) for box in boxes)
 
 
 @cache

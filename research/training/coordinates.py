@@ -101,7 +101,8 @@ def _changes(config: RunConfig, steps: int, seed: int) -> dict[tuple[str, int], 
 
 
 def _update(config: RunConfig) -> Callable[[Any, Any, Batch], tuple[Any, Any]]:
-    optimizer = make_optimizer(config.optimizer, language_model.abstract(config.model), steps=1)
+    boxed = language_model.abstract(config.model)
+    optimizer = make_optimizer(config.optimizer, boxed, config.optimizer.numbers(steps=1))
     objective = language_modelling(config)
 
     @jax.jit

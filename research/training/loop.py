@@ -15,7 +15,7 @@ from research.data.batches import Examples
 from research.models.algorithms import names
 from research.plan.cost import executed_cost
 from research.runs import PHASES, RunFolder, Status
-from research.sharding import make_mesh, platform
+from research.sharding import make_mesh, platform, replicated
 from research.training import metrics
 from research.training.checkpoint import Checkpoints
 from research.training.feed import global_batch
@@ -32,6 +32,7 @@ class _Session:
 
     config: RunConfig
     program: Program
+    numbers: dict[str, jax.Array]
     examples: Examples
     evaluate: Evaluate
     checkpoints: Checkpoints
@@ -69,7 +70,8 @@ def train(
         with metrics.MetricsLog(folder.metrics_path, first, tensorboard) as log:
             log.add("session", first, _machine(config))
             seconds["start_seconds"] += time.perf_counter() - began
-            session = _Session(config, program, examples, evaluate, checkpoints, log, seconds)
+            numbers = jax.device_put(program.numbers, replicated(mesh))  # once, and not in every step
+            session = _Session(config, program, numbers, examples, evaluate, checkpoints, log, seconds)
             try:
                 state, step = _steps(session, state, first, on_progress, should_stop)
                 finished = step == config.training.steps
@@ -120,7 +122,7 @@ def _steps(
         with _timed(seconds, "data_seconds"):
             placed = global_batch(config, session.examples, step, program.batch_sharding)
         with _timed(seconds, "compile_seconds") if step == first else contextlib.nullcontext():
-            state, measured = program.train(state, placed)
+            state, measured = program.train(state, placed, session.numbers)
             if step == first:  # the first call compiles; waiting for it here keeps that time apart from the steps'
                 jax.block_until_ready(measured)
         step += 1
@@ -145,7 +147,7 @@ def _evaluate(session: _Session, state: TrainState, step: int) -> dict[str, floa
     """
     session.log.flush()  # waits for the steps before, whose time is not evaluation's
     with _timed(session.seconds, "evaluation_seconds"):
-        measured = session.evaluate(session.program, state.params, session.examples)
+        measured = session.evaluate(session.program, session.program.evaluated(state), session.examples)
     session.log.add("evaluation", step, measured)
     session.log.flush()
     return measured

@@ -13,7 +13,7 @@ from research.models import language_model
 from research.models.layers import draw
 from research.optim.optimizer import make_optimizer
 from research.optim.schedules import learning_rate
-from research.sharding import batch_sharding, check_batches, parameter_shardings, replicated
+from research.sharding import batch_sharding, check_batches, moment_shardings, parameter_shardings, replicated
 from research.training.objective import Batch, Objective, Terms
 
 
@@ -28,13 +28,16 @@ class TrainState(flax.struct.PyTreeNode):
 class Program(NamedTuple):
     """The pure functions of a run, compiled for a mesh.
 
-    `init()` -> state; `train(state, batch)` -> (state, metrics), consuming the state; `evaluate(params, batch)` -> the
-    objective's sums over a held-out batch. A batch holds the arrays that the objective names.
+    `init()` -> state; `train(state, batch, numbers)` -> (state, metrics), consuming the state; `evaluated(state)` ->
+    the parameters whose losses count; `evaluate(params, batch)` -> the objective's sums over a held-out batch. A batch
+    holds the arrays that the objective names; numbers are the optimizer's: `numbers`, or others of its config's kind.
     """
 
     init: Any
     train: Any
+    evaluated: Any
     evaluate: Any
+    numbers: dict[str, float]
     abstract_state: TrainState  # shapes, dtypes and shardings
     batch_sharding: Any
 
@@ -76,14 +79,16 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
     """
     check_batches(config, mesh)
     boxed = language_model.abstract(config.model)
-    optimizer = make_optimizer(config.optimizer, boxed, config.training.steps)
+    numbers = config.optimizer.numbers(config.training.steps)
+    optimizer = make_optimizer(config.optimizer, boxed, numbers)
 
     abstract_params = language_model.unbox(boxed)
     abstract_state = TrainState(
         abstract_params, jax.eval_shape(optimizer.init, abstract_params), jax.ShapeDtypeStruct((), jnp.int32)
     )
     params_sharding = parameter_shardings(boxed, mesh)
-    state_sharding = _state_shardings(optimizer, abstract_state, params_sharding, mesh)
+    moments_sharding = moment_shardings(abstract_state.moments, abstract_params, params_sharding, mesh)
+    state_sharding = TrainState(params_sharding, moments_sharding, replicated(mesh))
     rest = replicated(mesh)
 
     def init() -> TrainState:
@@ -91,14 +96,17 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
         moments = jax.jit(optimizer.init, out_shardings=state_sharding.moments)(params)
         return TrainState(params, moments, jax.device_put(jnp.zeros((), jnp.int32), rest))
 
-    def train(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train(
+        state: TrainState, batch: dict[str, jax.Array], numbers: dict[str, jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        optimizer = make_optimizer(config.optimizer, boxed, numbers)
         grads, terms, weight = gradients(objective, config.training, state.params, batch)
         updates, moments = optimizer.update(grads, state.moments, state.params)
         params = objective.after_update(optax.apply_updates(state.params, updates), terms.sums)
         metrics = {
             **objective.metrics(terms.sums, weight, terms.penalty),
             "gradient_norm": optax.tree.norm(grads),
-            "learning_rate": learning_rate(config.optimizer, state.step, config.training.steps),
+            "learning_rate": learning_rate(config.optimizer.schedule, numbers, state.step),
         }
         return TrainState(params, moments, state.step + 1), metrics
 
@@ -107,15 +115,21 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
         init=init,
         train=jax.jit(
             train,
-            in_shardings=(state_sharding, batch_shardings),
+            in_shardings=(state_sharding, batch_shardings, rest),
             out_shardings=(state_sharding, rest),
             donate_argnums=0,
+        ),
+        evaluated=jax.jit(
+            lambda state: config.optimizer.evaluated(state.moments, state.params),
+            in_shardings=(state_sharding,),
+            out_shardings=params_sharding,
         ),
         evaluate=jax.jit(
             objective.evaluate,
             in_shardings=(params_sharding, batch_shardings),
             out_shardings=rest,
         ),
+        numbers=numbers,
         abstract_state=jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             abstract_state,
@@ -123,16 +137,3 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
         ),
         batch_sharding=batch_sharding(mesh),
     )
-
-
-def _state_shardings(optimizer: Any, state: TrainState, params_sharding: Any, mesh: Mesh) -> TrainState:
-    """Moments are split like the parameters they belong to; factored ones, of another shape, and counters are whole."""
-    moments = optax.tree.map_params(
-        optimizer,
-        lambda moment, param, sharding: sharding if moment.shape == param.shape else replicated(mesh),
-        state.moments,
-        state.params,
-        params_sharding,
-        transform_non_params=lambda _: replicated(mesh),
-    )
-    return TrainState(params_sharding, moments, replicated(mesh))

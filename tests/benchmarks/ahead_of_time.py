@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from research.config import DataConfig, EvaluationConfig, MeshConfig, OptimizerConfig, RunConfig, TrainingConfig
+from research.config import AdamWConfig, DataConfig, EvaluationConfig, MeshConfig, RunConfig, TrainingConfig
 from research.plan import executed_cost
 from research.presets import preset
 from research.sharding import make_mesh
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     batch: int
     length: int = 4096
     remat: str = "full"
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: AdamWConfig = AdamWConfig()
     microbatches: int = 1
     accumulation_dtype: str = "float32"
 
@@ -100,7 +100,7 @@ def compiled_step(row: Row) -> CompiledProgram:
         for name in objective.arrays
     }
     with jax.set_mesh(mesh):
-        return compiled(program.train.lower(program.abstract_state, batch))
+        return compiled(program.train.lower(program.abstract_state, batch, program.numbers))
 
 
 def cells(row: Row) -> list[str]:

@@ -12,9 +12,9 @@ import importlib.util
 
 from ahead_of_time import Row, cells  # before jax is imported: it says for what
 
-from research.config import MeshConfig, OptimizerConfig
+from research.config import AdamWConfig, MeshConfig
 
-SHORT_MOMENT = OptimizerConfig(first_moment_dtype="bfloat16")
+SHORT_MOMENT = AdamWConfig(first_moment_dtype="bfloat16")
 CASES = {
     "none": {"remat": "none"},
     "dots": {"remat": "dots"},

@@ -21,11 +21,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from research.config import (
+    AdamWConfig,
     AttentionConfig,
     DataConfig,
     MlpConfig,
     ModelConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )
@@ -52,7 +52,7 @@ def ours(vocab_size: int):
             mlp=MlpConfig(HIDDEN),
         ),
         data=DataConfig(vocab_size=vocab_size, tokenizer="sentencepiece"),
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", clip_norm=None),
+        optimizer=AdamWConfig(learning_rate=1e-3, schedule="constant", clip_norm=None),
         training=TrainingConfig(steps=1, batch_size=BATCH, sequence_length=LENGTH),
     )
     program = make_program(config, make_mesh(config.mesh), language_modelling(config))
@@ -62,7 +62,7 @@ def ours(vocab_size: int):
 
     def step() -> None:
         nonlocal state
-        state, metrics = program.train(state, batch)
+        state, metrics = program.train(state, batch, program.numbers)
         jax.block_until_ready(metrics)
 
     return step, run_cost(config).flops_per_step

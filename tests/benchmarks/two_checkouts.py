@@ -52,9 +52,10 @@ def side(checkout: str, patterns: list[str]) -> None:
         weights = np.ones((BATCH, LENGTH), np.float32)
         batch = {"inputs": stream[:, :-1], "targets": stream[:, 1:], "weights": weights}
         kept = [program.init()]
+        numbers = (program.numbers,) if hasattr(program, "numbers") else ()  # an earlier checkout's step has none
 
         def step() -> None:
-            kept[0], metrics = program.train(kept[0], batch)
+            kept[0], metrics = program.train(kept[0], batch, *numbers)
             jax.block_until_ready(metrics)
 
         return step
