@@ -121,6 +121,20 @@ def gathered(x: jax.Array, axes: str, dimension: int = 0) -> jax.Array:
     return jax.lax.all_gather(x, names, axis=dimension, tiled=True) if names else x
 
 
+def whole(x: jax.Array, axes: str) -> jax.Array:
+    """The array of which x is this device's part, `axes` naming its dimensions: one all-gather of all that are split.
+
+    One after the other would send the earlier ones' parts again. The gradient is summed and scattered, in one step too.
+    """
+    split = [_apart(name) for name in axes.split()]
+    if not any(split):
+        return x
+    parts = jax.lax.all_gather(x, tuple(name for names in split for name in names))
+    devices = [math.prod(map(jax.lax.axis_size, names)) for names in split]
+    order = [axis for pair in zip(range(x.ndim), range(x.ndim, 2 * x.ndim)) for axis in pair]
+    return parts.reshape(*devices, *x.shape).transpose(order).reshape([n * m for n, m in zip(devices, x.shape)])
+
+
 def summed_part(x: jax.Array, axes: str, part: str, dimension: int = 0) -> jax.Array:
     """The sum of x over the devices that split `axes`: of it this device's part, `part` being split on `dimension`."""
     kept = tuple(name for name in _apart(part) if name in _inside(axes))

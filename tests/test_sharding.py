@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from synthetic_tokens import synthetic_examples, tiny_run
 
 from research.config import (
@@ -24,9 +24,10 @@ from research.data.synthetic import task_examples
 from research.models import language_model
 from research.models.initialisers import Normal, Uniform
 from research.models.layers import STACKED_AXIS, Parameter, draw
-from research.per_device import on_each_device
+from research.per_device import on_each_device, whole
 from research.sharding import RULES, make_mesh, parameter_shardings, partition_spec
 from research.training.feed import global_batch
+from research.training.hlo_cost import hlo_cost
 from research.training.objective import language_modelling
 from research.training.step import gradients, make_program
 
@@ -259,3 +260,29 @@ def test_a_length_that_does_not_divide_is_refused_in_words():
         pytest.raises(ConfigError, match="dimension 'length' of 1 must divide over the 4 devices of mesh ax"),
     ):
         on_each_device(jnp.exp, ("batch steps spread",), "batch steps spread")(jnp.zeros((2, 1, 8)))
+
+
+def test_a_weight_is_gathered_in_one_step_and_its_gradient_scattered_in_one():
+    axes = "width gates hidden"  # split on two dimensions, over three axes of the mesh
+    x_BD, weight_DnP, to_product_BnP = (  # whole numbers, whose sums are exact
+        jnp.arange(float(np.prod(shape))).reshape(shape) % 7 for shape in ((16, 8), (8, 3, 4), (16, 3, 4))
+    )
+
+    def product(weight_DnP, x_BD):
+        return jnp.einsum("bd,dnp->bnp", x_BD, whole(weight_DnP, axes))
+
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2, expert=2))
+    with jax.set_mesh(mesh):
+        split = on_each_device(product, (axes, "rows"), "rows")
+
+        def product_and_gradient(weight_DnP, x_BD):
+            product_BnP, pull_back = jax.vjp(lambda weight_DnP: split(weight_DnP, x_BD), weight_DnP)
+            return product_BnP, pull_back(to_product_BnP)[0]
+
+        placements = tuple(NamedSharding(mesh, partition_spec(names.split())) for names in (axes, "rows"))
+        given = jax.device_put((weight_DnP, x_BD), placements)
+        program = jax.jit(product_and_gradient, out_shardings=placements[::-1]).lower(*given).compile()
+        found = program(*given)
+    np.testing.assert_array_equal(found[0], product(weight_DnP, x_BD))
+    np.testing.assert_array_equal(found[1], jnp.einsum("bd,bnp->dnp", x_BD, to_product_BnP))
+    assert hlo_cost(program.as_text()).collectives == {"all-gather": 1, "reduce-scatter": 1}

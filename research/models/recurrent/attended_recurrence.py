@@ -9,7 +9,6 @@ Both start from the final state of the encoder's layer at the same place, as the
 (Sutskever 2014), whose mixers are `lstm` and `gru`.
 """
 
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -18,12 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.initialisers import NORMAL, UNIFORM, zeros
+from research.models.initialisers import NORMAL, UNIFORM, FanIn, Initializer, zeros
 from research.models.kernels.attention_mask import MASKED_SCORE
 from research.models.layers import Shared, at_least_float32, parameter, project
-from research.models.recurrent.lstm_gru import Cell, step
-from research.optim.parametrisation import product_multiplier
-from research.per_device import on_each_device
+from research.models.recurrent.lstm_gru import Cell, on_rows, step
+from research.optim.parametrisation import Role, product_multiplier
 
 Score = Literal["additive", "multiplicative"]
 
@@ -44,9 +42,9 @@ class Weights(NamedTuple):
     recurrent_PnP: jax.Array
     bias_nP: jax.Array
     fed_PnP: jax.Array
-    query_PP: jax.Array | None
-    vector_P: jax.Array | None
     out_PD: jax.Array
+    query_PP: jax.Array | None = None
+    vector_P: jax.Array | None = None
 
 
 class AttendedRecurrence(nn.Module):
@@ -63,11 +61,8 @@ class AttendedRecurrence(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, state: Any, shared: Shared) -> tuple[jax.Array, AttendedState, Shared]:
-        D, n = self.config.width, self.gates
-        input_DnP = parameter(self, "input", (D, n, D), "width gates hidden", UNIFORM, "hidden")
-        input_bias_nP = parameter(self, "input_bias", (n, D), "gates hidden", zeros, "vector")
+        D = self.config.width
         key_DP = parameter(self, "key", (D, D), "width hidden", NORMAL, "hidden")
-        weights = self._weights()
         if shared.source_BSD is not None:
             source_BSD, fed_BP = shared.source_BSD, jnp.zeros_like(x_BLD[:, 0])
             keys_BSP = project(source_BSD, key_DP)
@@ -76,31 +71,41 @@ class AttendedRecurrence(nn.Module):
             state = AttendedState(state, fed_BP, source_BSD, keys_BSP, shared.source_mask_BS)
 
         def run(
-            weights: Weights, input_weights: tuple, x_BLD: jax.Array, state: AttendedState, mask_BL: jax.Array | None
+            x_BLD: jax.Array,
+            state: AttendedState,
+            mask_BL: jax.Array | None,
+            input_DnP: jax.Array,
+            input_bias_nP: jax.Array,
+            **of_step: jax.Array,
         ) -> tuple[jax.Array, AttendedState]:
-            input_DnP, input_bias_nP = input_weights
             input_BLnP = project(x_BLD, input_DnP) + input_bias_nP.astype(x_BLD.dtype)[None, None]
-            return _run(self.cell, self.score, weights, input_BLnP, state, mask_BL)
+            return _run(self.cell, self.score, Weights(**of_step), input_BLnP, state, mask_BL)
 
-        # Rows of the batch are all that is split. Split over channels, devices would speak to each other at every
-        # token; and XLA (jax 0.10), left to split this loop, sums some gradients wrongly, by a tenth and more.
-        on_rows = on_each_device(run, ("", "", "rows steps", "rows", "rows steps"), ("rows steps", "rows"))
-        y_BLD, state = on_rows(weights, (input_DnP, input_bias_nP), x_BLD, state, shared.mask_BL)
+        # XLA (jax 0.10), left to split this loop, sums some gradients wrongly, by a tenth and more.
+        y_BLD, state = on_rows(run, x_BLD, state, shared.mask_BL, self._weights())
         return y_BLD, state, shared
 
-    def _weights(self) -> Weights:
-        """The weights of a step."""
+    def _weights(self) -> dict[str, tuple[jax.Array, str]]:
+        """The weights of the input and those of a step, each with the names of its dimensions."""
         D, n = self.config.width, self.gates
-        own = partial(parameter, self)
-        additive = self.score == "additive"
-        return Weights(
-            recurrent_PnP=own("recurrent", (D, n, D), "width gates hidden", UNIFORM, "hidden"),
-            bias_nP=own("recurrent_bias", (n, D), "gates hidden", zeros, "vector"),
-            fed_PnP=own("fed", (D, n, D), "width gates hidden", UNIFORM, "hidden"),
-            query_PP=own("query", (D, D), "width hidden", NORMAL, "hidden") if additive else None,
-            vector_P=own("vector", (D,), "hidden", NORMAL, "score") if additive else None,
-            out_PD=own("out", (2 * D, D), "width hidden", NORMAL, "hidden"),
-        )
+
+        def own(
+            name: str, shape: tuple[int, ...], axes: str, init: Initializer | FanIn, role: Role
+        ) -> tuple[jax.Array, str]:
+            return parameter(self, name, shape, axes, init, role), axes
+
+        weights = {
+            "input_DnP": own("input", (D, n, D), "width gates hidden", UNIFORM, "hidden"),
+            "input_bias_nP": own("input_bias", (n, D), "gates hidden", zeros, "vector"),
+            "recurrent_PnP": own("recurrent", (D, n, D), "width gates hidden", UNIFORM, "hidden"),
+            "bias_nP": own("recurrent_bias", (n, D), "gates hidden", zeros, "vector"),
+            "fed_PnP": own("fed", (D, n, D), "width gates hidden", UNIFORM, "hidden"),
+            "out_PD": own("out", (2 * D, D), "width hidden", NORMAL, "hidden"),
+        }
+        if self.score == "additive":
+            weights["query_PP"] = own("query", (D, D), "width hidden", NORMAL, "hidden")
+            weights["vector_P"] = own("vector", (D,), "hidden", NORMAL, "score")
+        return weights
 
 
 def _run(

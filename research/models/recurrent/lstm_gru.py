@@ -5,7 +5,7 @@ is left inside is the product with the previous hidden state. The gradient of th
 once for the whole sequence. Gates stand in torch's order: input, forget, cell, output; reset, update, new.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from research.config import ModelConfig
 from research.models.initialisers import UNIFORM, Initializer, zeros
 from research.models.layers import Shared, at_least_float32, parameter, project
-from research.per_device import on_each_device
+from research.per_device import on_each_device, whole
 
 
 class LstmState(flax.struct.PyTreeNode):
@@ -191,20 +191,43 @@ def _mix(
 ) -> tuple[jax.Array, Any]:
     """Declare the parameters in `module`, the matrices drawn as torch does, and run the cell over x."""
     n, D = gates, x_BLD.shape[-1]
-    input_DnP = parameter(module, "input", (D, n, D), "width gates hidden", UNIFORM, "hidden")
-    weight_PnP = parameter(module, "recurrent", (D, n, D), "width gates hidden", UNIFORM, "hidden")
-    input_bias_nP = parameter(module, "input_bias", (n, D), "gates hidden", bias_init, "vector")
-    bias_nP = parameter(module, "recurrent_bias", (n, D), "gates hidden", zeros, "vector")
+    matrix, bias = "width gates hidden", "gates hidden"
+    weights = {
+        "input_DnP": (parameter(module, "input", (D, n, D), matrix, UNIFORM, "hidden"), matrix),
+        "weight_PnP": (parameter(module, "recurrent", (D, n, D), matrix, UNIFORM, "hidden"), matrix),
+        "input_bias_nP": (parameter(module, "input_bias", (n, D), bias, bias_init, "vector"), bias),
+        "bias_nP": (parameter(module, "recurrent_bias", (n, D), bias, zeros, "vector"), bias),
+    }
 
-    def of_rows(x_BLD: jax.Array, state: Any, mask_BL: jax.Array | None, weights: tuple) -> tuple[jax.Array, Any]:
-        input_DnP, input_bias_nP, weight_PnP, bias_nP = weights
+    def of_rows(
+        x_BLD: jax.Array, state: Any, mask_BL: jax.Array | None, input_DnP: jax.Array, input_bias_nP: jax.Array, **own
+    ) -> tuple[jax.Array, Any]:
         input_BLnP = project(x_BLD, input_DnP) + input_bias_nP.astype(x_BLD.dtype)[None, None]
-        return run(cell, input_BLnP, state, weight_PnP, bias_nP, mask_BL)
+        return run(cell, input_BLnP, state, mask_BL=mask_BL, **own)
 
-    # Every token needs the whole hidden state: split over its channels, devices would speak to each other at each. They
-    # exchange x for rows, which is a gate's width and not n gates'.
-    on_rows = on_each_device(of_rows, ("rows steps", "rows", "rows steps", ""), ("rows steps", "rows"))
-    return on_rows(x_BLD, state, mask_BL, (input_DnP, input_bias_nP, weight_PnP, bias_nP))
+    return on_rows(of_rows, x_BLD, state, mask_BL, weights)
+
+
+def on_rows(
+    function: Callable,
+    x_BLD: jax.Array,
+    state: Any,
+    mask_BL: jax.Array | None,
+    weights: Mapping[str, tuple[jax.Array, str]],
+) -> tuple[jax.Array, Any]:
+    """function(x, state, mask, **weights): outputs (B, L, D) and the state after them, of each device's own rows.
+
+    weights: beside each the names of its dimensions. Every token needs the whole hidden state: split over its channels,
+    devices would speak to each other at each. They exchange x for rows of the batch, which is a gate's width and not n
+    gates', and gather the weights. Raises ConfigError if the rows do not divide over all devices.
+    """
+    arrays, axes = zip(*weights.values())
+
+    def of_rows(x_BLD: jax.Array, state: Any, mask_BL: jax.Array | None, *parts: jax.Array) -> tuple[jax.Array, Any]:
+        return function(x_BLD, state, mask_BL, **dict(zip(weights, map(whole, parts, axes))))
+
+    split = on_each_device(of_rows, ("rows steps", "rows", "rows steps", *axes), ("rows steps", "rows"))
+    return split(x_BLD, state, mask_BL, *arrays)
 
 
 def lstm_params(config: ModelConfig) -> int:
