@@ -27,7 +27,7 @@ from research.config.optimizers import Axes
 from research.models.initialisers import FanIn, Initializer, Normal, Orthogonal, ones, resolved, zeros
 from research.optim.parametrisation import ROLES, Role, Scaling, check_fans, scaling
 from research.per_device import exchanged, gathered, on_each_device, start_of, sum_over
-from research.sharding import RULES, ways
+from research.sharding import RULES, constrain, ways
 
 STACKED_AXIS = "layers"  # the leading axis of parameters in a scanned stack
 BRANCH = "layer"  # starts the names of modules in residual branches, and of no other
@@ -268,8 +268,7 @@ class RMSNorm(nn.Module):
         normed_BLD = (x32_BLD * scale_BL1).astype(x_BLD.dtype)
         if not self.learned:
             return normed_BLD
-        gain_D = parameter(self, "gain", x_BLD.shape[-1:], self.axis, ones, "vector")
-        return along_last(jnp.multiply, normed_BLD, gain_D)
+        return along_last(jnp.multiply, normed_BLD, _gain(self, x_BLD.shape[-1]))
 
 
 class LayerNorm(nn.Module):
@@ -281,7 +280,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        gain_D = parameter(self, "gain", x_BLD.shape[-1:], self.axis, ones, "vector")
+        gain_D = _gain(self, x_BLD.shape[-1])
         x32_BLD = at_least_float32(x_BLD)
         centred_BLD = x32_BLD - x32_BLD.mean(axis=-1, keepdims=True)
         scale_BL1 = jax.lax.rsqrt(jnp.mean(centred_BLD * centred_BLD, axis=-1, keepdims=True) + self.epsilon)
@@ -289,6 +288,13 @@ class LayerNorm(nn.Module):
         if not self.biased:
             return y_BLD
         return along_last(jnp.add, y_BLD, parameter(self, "bias", x_BLD.shape[-1:], self.axis, zeros, "vector"))
+
+
+def _gain(module: RMSNorm | LayerNorm, channels: int) -> jax.Array:
+    """The norm's gain, of whose channels a device has those of its activations: gathered once, and not for the gradient
+    again."""
+    gain_D = parameter(module, "gain", (channels,), module.axis, ones, "vector")
+    return constrain(gain_D, "activation" if module.axis == "width" else module.axis)
 
 
 def norm(config: ModelConfig, name: str | None = None) -> nn.Module:
