@@ -15,7 +15,7 @@ from flax.core import meta
 
 from research.config import Layer, ModelConfig, check
 from research.models import remat
-from research.models.attention.attention import distance_table
+from research.models.attention.attention import distance_tables
 from research.models.experts.router import ROUTING
 from research.models.initialisers import NORMAL, Normal, Uniform
 from research.models.layers import BRANCH, STACKED_AXIS, Shared, draw, look_up, norm, parameter
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
         cfg, batch = self.config, len(tokens_BS)
         x_BSD = embed(self, table_VD, tokens_BS, None, None)
         states = layer_states(cfg, lambda mixer: mixer.init_state(cfg, batch, 0) if mixer.start_from else None)
-        shared = Shared(mask_BL=mask_BS, distance_table_NH=distance_table(self))
+        shared = Shared(mask_BL=mask_BS, distance_tables_nNH=distance_tables(self))
         (x_BSD, _), states = stack(cfg, (x_BSD, shared), states)
         return norm(cfg, name="final_norm")(x_BSD), states
 
@@ -139,7 +139,7 @@ class LanguageModel(nn.Module):
         table_init = Uniform(SMALL_EMBEDDING) if cfg.embedding_norm else NORMAL
         table_VD = parameter(self, "embedding", (V, D), "vocab width", table_init, "embedding")
         inner = {"prefix": None, "periods": None} if states is None else states
-        shared = Shared(mask_BL=mask_BL, distance_table_NH=distance_table(self))
+        shared = Shared(mask_BL=mask_BL, distance_tables_nNH=distance_tables(self))
         if sources is not None:
             source_BSD, final = Encoder(cfg.encoder, name="encoder")(table_VD, *sources)
             shared = shared.replace(source_BSD=source_BSD, source_mask_BS=sources[1])

@@ -37,14 +37,15 @@ class Shared(flax.struct.PyTreeNode):
     """What all layers of one pass share, beside the residual stream.
 
     mask_BL: true at real tokens, false at padding, which must change nothing at real ones; None without padding.
-    distance_table_NH: scores of T5's buckets of distance for each head, one table for the stack.
+    distance_tables_nNH: scores of T5's N buckets of distance for each head, one table for the stack, and a copy of it
+    for each part of the batch that a device has (models/attention/attention.py).
     first_value_BLD: the first layer's values, which later layers of RWKV-7 mix in (value residual).
     source_BSD, source_mask_BS: what the encoder wrote, and true at its real tokens; None in a decoder-only model, and
     after the first step of decoding, when the mixers' states hold what they need of it.
     """
 
     mask_BL: jax.Array | None = None
-    distance_table_NH: jax.Array | None = None
+    distance_tables_nNH: jax.Array | None = None
     first_value_BLD: jax.Array | None = None
     source_BSD: jax.Array | None = None
     source_mask_BS: jax.Array | None = None

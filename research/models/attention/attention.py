@@ -33,7 +33,7 @@ from research.models.layers import (
     project_each,
 )
 from research.optim.parametrisation import Role
-from research.sharding import constrain
+from research.sharding import constrain, ways
 
 
 class AttentionState(flax.struct.PyTreeNode):
@@ -83,7 +83,7 @@ class Attention(nn.Module):
         if cfg.positions == "relative":
             q_BLHK, added = self._by_distance(q_BLHK, k_BLGK.shape[1])
         elif cfg.positions == "buckets":
-            added = AddedScores(partial(_by_bucket, cfg, shared.distance_table_NH))
+            added = AddedScores(partial(_by_bucket, cfg, shared.distance_tables_nNH))
         mixed_BLHK = attend(self.config, "attention", q_BLHK, k_BLGK, v_BLGK, mask, added, score_scale(self.config))
         out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", NORMAL_OUT, "hidden", contracted=2)
         y_BLD = project(mixed_BLHK, out_HKD, contracted=2)
@@ -157,11 +157,11 @@ def _of_distances(
 
 
 def _by_bucket(
-    config: AttentionConfig, table_NH: jax.Array, of_queries: None, positions_L: jax.Array, sources_S: jax.Array
+    config: AttentionConfig, tables_nNH: jax.Array, of_queries: None, positions_L: jax.Array, sources_S: jax.Array
 ) -> jax.Array:
-    """Scores (1, H, L, S) of the distances' buckets."""
+    """Scores (n, H, L, S) of the distances' buckets, of each table."""
     bucket_LS = distance_buckets(positions_L[:, None] - sources_S[None], config)
-    return jnp.moveaxis(table_NH[bucket_LS], 2, 0)[None]
+    return jnp.moveaxis(tables_nNH[:, bucket_LS], 3, 1)
 
 
 def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL: jax.Array | None) -> AttentionState:
@@ -175,12 +175,17 @@ def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL
     )
 
 
-def distance_table(module: nn.Module) -> jax.Array | None:
-    """T5's scores of distances (buckets, H), as a parameter of the stack that `module` is; None for other positions."""
+def distance_tables(module: nn.Module) -> jax.Array | None:
+    """T5's scores of distances (n, buckets, H), a parameter of the stack that `module` is; None for other positions.
+
+    There are n copies, one for each part of the batch that a device has: what they send back is summed over devices as
+    tables, and of one table it would be as scores, L x S a head.
+    """
     cfg = module.config.attention
     if not distance_table_params(module.config):
         return None
-    return parameter(module, "distances", (cfg.buckets, cfg.heads), "buckets heads", Normal(0.02), "vector")
+    table_NH = parameter(module, "distances", (cfg.buckets, cfg.heads), "buckets heads", Normal(0.02), "vector")
+    return constrain(jnp.broadcast_to(table_NH, (ways("batch"), *table_NH.shape)), "batch buckets heads")
 
 
 def distance_table_params(config: ModelConfig) -> int:

@@ -39,9 +39,9 @@ class Mask:
 class AddedScores:
     """Scores added to those of queries and keys, made for some queries at a time.
 
-    make(queries_BLHK, positions_L, sources_S) are those of queries at these positions, (B or 1, H, L, S). The sources
-    are positions in a row and reach at least as far as the queries. `queries_BLHK` is what `make` reads of each query,
-    cut as the queries are, if it reads anything.
+    make(queries_BLHK, positions_L, sources_S) are those of queries at these positions, (n, H, L, S), each for B / n
+    sequences in a row. The sources are positions in a row and reach at least as far as the queries. `queries_BLHK` is
+    what `make` reads of each query, cut as the queries are, if it reads anything.
     """
 
     make: Callable[[jax.Array | None, jax.Array, jax.Array], jax.Array]

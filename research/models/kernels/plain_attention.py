@@ -64,6 +64,8 @@ def _of_queries(
     if added is not None:
         added_BHLS = added.make(added.queries_BLHK, positions_L, first + jnp.arange(S))
         added_BGMS = added_BHLS.reshape(-1, G, group, L, S).transpose(0, 1, 3, 2, 4).reshape(-1, G, L * group, S)
+        if len(added_BGMS) > 1:  # one alone is added to every sequence as it is
+            added_BGMS = jnp.repeat(added_BGMS, B // len(added_BGMS), axis=0)
         scores_BGMS += added_BGMS.astype(scores_BGMS.dtype)
     mask_BMS = jnp.repeat(visible(mask, positions_L, first, S), group, axis=1)
     weights_BGMS = jax.nn.softmax(jnp.where(mask_BMS[:, None], scores_BGMS, MASKED_SCORE), axis=-1)
