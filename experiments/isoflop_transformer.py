@@ -45,7 +45,7 @@ from research.config import (
     RunConfig,
     TrainingConfig,
 )
-from research.plan import IsoFlop
+from research.plan import IsoFlop, Recipe
 
 EXPERIMENT = IsoFlop(
     name="isoflop_transformer",
@@ -81,6 +81,6 @@ EXPERIMENT = IsoFlop(
         (96, 5),
     ),
     tokens_per_param=(2.0, 150.0),
-    learning_rate_exponent=-1.0,
+    recipe=Recipe("width_power", constants=(("exponent", -1.0),)),
     held_out_factor=4.0,
 )

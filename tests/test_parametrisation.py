@@ -27,7 +27,7 @@ from research.models.layers import is_boxed, parameter
 from research.models.mixers import CHANNEL_MIXERS, SEQUENCE_MIXERS
 from research.optim.optimizer import decayed, make_optimizer
 from research.optim.parametrisation import ROLES, RULES, Role, Scaling
-from research.plan import IsoFlop
+from research.plan import IsoFlop, Recipe
 from tests.architectures import ARCHITECTURES, DEPTH, WIDTH
 
 NAMES = get_args(get_type_hints(ParametrisationConfig)["name"])
@@ -236,5 +236,6 @@ def test_a_base_that_is_needed_must_be_named(name, missing):
 
 def test_a_plan_does_not_scale_rates_twice():
     model = ModelConfig(parametrisation=ParametrisationConfig("mup", 256))
-    with pytest.raises(ConfigError, match="learning_rate_exponent = -0.5: must be 0 with model.parametrisation"):
-        IsoFlop("twice", "?", RunConfig(model=model), (1e12,), ((64, 2),), learning_rate_exponent=-0.5)
+    recipe = Recipe("width_power", (("exponent", -0.5),))
+    with pytest.raises(ConfigError, match="recipe.name = 'width_power': .* not scaled by model.parametrisation, and"):
+        IsoFlop("twice", "?", RunConfig(model=model), (1e12,), ((64, 2),), recipe=recipe)

@@ -18,7 +18,7 @@ from research.config import (
     TrainingConfig,
     fingerprint,
 )
-from research.plan import IsoFlop, Runs, run_cost, scaled
+from research.plan import IsoFlop, Recipe, Runs, run_cost, scaled
 from research.presets import PRESETS, preset
 
 BASE = RunConfig(
@@ -36,7 +36,7 @@ GRID = IsoFlop(
     min_sizes=3,
     min_steps=20,
     seeds=(0, 1),
-    learning_rate_exponent=-0.5,
+    recipe=Recipe("width_power", (("exponent", -0.5),)),
     held_out_factor=4.0,
 )
 

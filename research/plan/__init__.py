@@ -10,4 +10,5 @@ from research.plan.experiment_file import load, select
 from research.plan.grid import Family, Grid
 from research.plan.isoflop import IsoFlop
 from research.plan.listed import Runs
+from research.plan.recipe import Recipe, fitted_recipe
 from research.plan.scaling import scaled

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from research.config import RunConfig, check, not_identity, override
 from research.plan.cost import run_cost
+from research.plan.recipe import Recipe
 from research.plan.scaling import scaled, with_seed
 
 
@@ -26,6 +27,9 @@ class Grid:
 
     law: of analysis/laws, fitted to all families' runs at their best learning rates together; none: each family alone.
 
+    learning_rates: peaks to sweep; empty where `recipe` sets them, for all but the families that sweep their own.
+    recipe: what runs are trained with by their scale, relative to the family's base.
+
     budgets: training FLOPs of the model's work, whatever computes it (research/plan/cost.py); the steps follow. Empty:
     each run takes base.training.steps. sizes: (width, depth) at each budget, for all families; empty: the base's.
     """
@@ -38,6 +42,7 @@ class Grid:
     seeds: tuple[int, ...] = (0,)
     budgets: tuple[float, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    recipe: Recipe = Recipe()
     law: str | None = None
     min_steps: int = 20  # fewer optimizer steps than this say nothing about a family
 
@@ -48,7 +53,23 @@ class Grid:
         check(
             len(set(names)) == len(names) > 0, "families", names, "must be at least one, of different names", "rename"
         )
-        check(len(self.learning_rates) > 0, "learning_rates", (), "must not be empty", "give at least one")
+        if self.recipe_sets_rates:
+            check(
+                not self.learning_rates,
+                "learning_rates",
+                self.learning_rates,
+                f"must be empty, since recipe {self.recipe.name!r} sets them",
+                "drop them, or take learning_rate out of recipe.sets",
+            )
+        else:
+            check(len(self.learning_rates) > 0, "learning_rates", (), "must not be empty", "give at least one")
+        check(
+            "batch_tokens" not in self.recipe.sets or len(self.budgets) > 0,
+            "recipe.sets",
+            self.recipe.sets,
+            "has batch_tokens, which follows from the tokens of a budget, and budgets is empty",
+            "give budgets, or leave it out",
+        )
         check(len(self.seeds) > 0, "seeds", (), "must not be empty", "give at least one")
         check(
             len(self.sizes) in (0, len(self.budgets)),
@@ -62,12 +83,17 @@ class Grid:
         """By family, budget, learning rate, seed. Raises ConfigError for a budget too small for a family."""
         sizes = self.sizes or (None,) * max(1, len(self.budgets))
         return tuple(
-            with_seed(replace(run, optimizer=replace(run.optimizer, learning_rate=rate)), seed)
+            with_seed(run if rate is None else replace(run, optimizer=replace(run.optimizer, learning_rate=rate)), seed)
             for family in self.families
             for run in self._of_family(family, list(zip(self.budgets or (None,), sizes)))
-            for rate in family.learning_rates or self.learning_rates
+            for rate in family.learning_rates or self.learning_rates or (None,)
             for seed in self.seeds
         )
+
+    @property
+    def recipe_sets_rates(self) -> bool:
+        """Whether the recipe takes the place of a sweep of learning rates."""
+        return self.recipe.name != "base" and "learning_rate" in self.recipe.sets
 
     def held_out_run(self, optimum_params: float) -> None:
         """There is none."""
@@ -76,23 +102,27 @@ class Grid:
     def _of_family(
         self, family: Family, points: list[tuple[float | None, tuple[int, int] | None]]
     ) -> Iterator[RunConfig]:
-        """A run at each (budget, size), whose learning rate and seed are still the base's."""
+        """A run at each (budget, size); its seed is still the base's, and so is its learning rate without a recipe."""
         base = replace(override(self.base, family.changes), experiment=self.name, family=family.name)
+        self.recipe.check_fits(base)
         for budget, size in points:
             run = base if size is None else replace(base, model=scaled(base.model, *size))
-            yield self._at_budget(run, budget)
+            yield self.recipe.with_settings(self._at_budget(run, base, budget), base)
 
-    def _at_budget(self, run: RunConfig, budget: float | None) -> RunConfig:
-        steps = run.training.steps
-        if budget is not None:
-            per_step = run_cost(run).flops_per_step
-            steps = round(budget / per_step)
-            check(
-                steps >= self.min_steps,
-                "budgets",
-                budget,
-                f"is too small for family {run.family!r}: {steps} steps of {per_step:.3g} FLOPs, fewer than min_steps "
-                f"= {self.min_steps}",
-                "raise the budget, or shrink the batch or the size",
-            )
-        return replace(run, budget_flops=budget, training=replace(run.training, steps=steps))
+    def _at_budget(self, run: RunConfig, base: RunConfig, budget: float | None) -> RunConfig:
+        if budget is None:
+            return replace(run, budget_flops=None)
+        run = replace(run, budget_flops=budget, training=replace(run.training, steps=1))
+        one_step = run_cost(run)
+        run = self.recipe.with_batch(run, base, budget / one_step.flops * one_step.tokens)
+        per_step = run_cost(run).flops_per_step
+        steps = round(budget / per_step)
+        check(
+            steps >= self.min_steps,
+            "budgets",
+            budget,
+            f"is too small for family {run.family!r}: {steps} steps of {per_step:.3g} FLOPs, fewer than min_steps "
+            f"= {self.min_steps}",
+            "raise the budget, or shrink the batch or the size",
+        )
+        return replace(run, training=replace(run.training, steps=steps))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from research.config import ConfigError, RunConfig, check, not_identity
 from research.plan.cost import model_cost, run_cost
+from research.plan.recipe import Recipe
 from research.plan.scaling import scaled, with_seed
 
 
@@ -13,7 +14,7 @@ class IsoFlop:
     """Approach 2 of Hoffmann 2022: several compute budgets, several model sizes at each, tokens from the budget.
 
     `base` is the template; its model fixes the proportions (head width, hidden / width, query / key-value heads) of the
-    other sizes, and its learning rate belongs to its width.
+    other sizes, and its learning rate belongs to its width. `recipe` says what the others are trained with.
     """
 
     name: str
@@ -24,7 +25,7 @@ class IsoFlop:
     tokens_per_param: tuple[float, float] = (5.0, 100.0)  # a size is used at a budget if its ratio lies in here
     min_sizes: int = 5  # at each budget
     min_steps: int = 100  # fewer optimizer steps than this say nothing about the size
-    learning_rate_exponent: float = 0.0  # peak rate = base's * (width / base width)^exponent
+    recipe: Recipe = Recipe()
     seeds: tuple[int, ...] = (0,)
     held_out_factor: float | None = None  # one last run at this multiple of the largest budget, which no fit sees
 
@@ -47,14 +48,7 @@ class IsoFlop:
         )
         low, high = self.tokens_per_param
         check(0 < low < high, "tokens_per_param", self.tokens_per_param, "must be 0 < low < high", "order them")
-        check(
-            self.learning_rate_exponent == 0 or self.base.model.parametrisation.name == "standard",
-            "learning_rate_exponent",
-            self.learning_rate_exponent,
-            f"must be 0 with model.parametrisation.name = {self.base.model.parametrisation.name!r}, which says itself "
-            "how rates change with the width",
-            "set one of them to its default",
-        )
+        self.recipe.check_fits(self.base)
         check(len(self.seeds) > 0, "seeds", self.seeds, "must not be empty", "give at least one")
         check(
             self.held_out_factor is None or self.held_out_factor > 1,
@@ -102,8 +96,10 @@ class IsoFlop:
         return chosen
 
     def _run(self, budget: float, size: tuple[int, int]) -> RunConfig:
-        model = scaled(self.base.model, *size)
-        per_step = run_cost(replace(self.base, model=model, training=replace(self.base.training, steps=1))).flops
+        model, one_step = scaled(self.base.model, *size), replace(self.base.training, steps=1)
+        run = replace(self.base, experiment=self.name, budget_flops=budget, model=model, training=one_step)
+        run = self.recipe.with_batch(run, self.base, self._tokens_at(budget, size))
+        per_step = run_cost(run).flops_per_step
         steps = round(budget / per_step)
         check(
             steps >= self.min_steps,
@@ -113,15 +109,8 @@ class IsoFlop:
             f"min_steps = {self.min_steps}",
             "raise the budget, shrink the batch, or drop the size",
         )
-        rate = self.base.optimizer.learning_rate * (size[0] / self.base.model.width) ** self.learning_rate_exponent
-        return replace(
-            self.base,
-            experiment=self.name,
-            budget_flops=budget,
-            model=model,
-            optimizer=replace(self.base.optimizer, learning_rate=rate),
-            training=replace(self.base.training, steps=steps),
-        )
+        run = replace(run, training=replace(run.training, steps=steps))
+        return self.recipe.with_settings(run, self.base)
 
     def _params(self, size: tuple[int, int]) -> int:
         return model_cost(scaled(self.base.model, *size), self.base.training.sequence_length).params
