@@ -2,11 +2,13 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from research.command import cli
 from research.config import (
     AdamWConfig,
     AttentionConfig,
@@ -24,7 +26,7 @@ from research.config import (
 )
 from research.plan import Family, Grid, IsoFlop, Recipe, fitted_recipe, load, run_cost
 from research.plan.recipe import scale_of
-from research.plan.recipes import RULES, Scale
+from research.plan.recipes import RULES, Scale, Setting, Settings
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 BASE = RunConfig(
@@ -172,7 +174,7 @@ def test_a_grid_takes_its_rates_from_a_recipe_in_place_of_a_sweep():
         (lambda: Recipe("width_power"), r'must be values of exponent .* recipe.constants=\[\["exponent", 1.0\]\]'),
         (lambda: Recipe("kaplan", (("exponent", 1.0),)), r"empty for 'kaplan'. Fix: write recipe.constants=\[\]"),
         (lambda: Recipe("fitted"), "with a scale among them. Fix: read them from a file of isoflop bowls"),
-        (lambda: Recipe("kaplan", sets=()), "recipe.sets = .*must not be empty"),
+        (lambda: Recipe("kaplan", sets=()), "recipe.sets = .*must name one setting or more"),
         (lambda: replace(PLAN, recipe=Recipe("kaplan", sets=("beta2",))).runs(), "'kaplan' says nothing of it for"),
         (lambda: replace(PLAN, recipe=Recipe("mup_transfer")), "are scaled by .* 'standard' scales none"),
         (lambda: replace(PLAN, base=MUP, recipe=Recipe("step_law")), "use recipe mup_transfer, or the standard"),
@@ -182,6 +184,24 @@ def test_a_grid_takes_its_rates_from_a_recipe_in_place_of_a_sweep():
 def test_what_cannot_be_set_is_refused_with_the_fix(recipe, message):
     with pytest.raises(ConfigError, match=message):
         recipe()
+
+
+def test_a_plan_says_which_of_its_runs_lie_beyond_those_its_recipe_comes_from(tmp_path, capsys):
+    """Porian's sweep has models of 2.5e7 to 1.1e8 params."""
+    wide = replace(BASE, model=replace(BASE.model, width=1024, depth=8, mlp=MlpConfig(2816)))
+    assert Recipe("porian").beyond([BASE, wide]) == (
+        "recipe porian: 1 of 2 runs lie outside of those that it comes from (head_params 2.5e+07 to 1.1e+08)"
+    )
+    assert Recipe("porian").beyond([wide]) == Recipe().beyond([BASE]) == ""
+    arguments = ["plan", str(EXPERIMENTS / "smoke.py"), "--set", "recipe.name=deepseek"]
+    assert cli.main([*arguments, "--runs-dir", str(tmp_path)]) == 0
+    assert "recipe deepseek: 6 of 6 runs lie outside" in capsys.readouterr().out
+    assert cli.main([*arguments[:2], "--runs-dir", str(tmp_path)]) == 0
+    assert "lie outside" not in capsys.readouterr().out
+
+
+def test_a_plan_can_ask_for_whatever_a_recipe_says():
+    assert get_args(Setting) == tuple(field.name for field in fields(Settings))
 
 
 def test_recipes_can_be_named_on_the_command_line():

@@ -23,6 +23,7 @@ from analysis.studies.law_ranking import Ranking, rank_laws
 from analysis.studies.planned_design import PlannedDesign, judge, prior_of
 from analysis.studies.prediction import Prediction, PredictionError, Score, predict, score
 from analysis.studies.reach import reach
+from analysis.studies.recipe_scores import Condition, RecipeScores, Recommended, recipe_scores, swept_cells
 from analysis.studies.residual_checks import (
     Explained,
     LackOfFit,

@@ -1,7 +1,8 @@
 """The `isoflop` command. Every import of weight waits until a verb needs it.
 
 The verbs on an experiment (plan, run, status, report, coordinates, data) are here; those on anyone's table of runs
-(fit, predict, score, backtest) are `analysis.command` and need the analysis alone.
+(fit, predict, score, backtest) are `analysis.command` and need the analysis alone, but for `recipes`, which reads the
+plans' recipes, too.
 """
 
 import os
@@ -210,11 +211,12 @@ def _verbs() -> dict[str, Callable]:
     from analysis.command.laws import laws
     from analysis.command.predict import predict
     from analysis.command.score import score
+    from research.command.recipes import recipes
 
     experiment_verbs = {"plan": plan, "run": run, "status": status, "report": report}
     experiment_verbs |= {"coordinates": coordinates, "data": data}
     table_verbs = {"fit": fit, "predict": predict, "score": score, "backtest": backtest}
-    table_verbs |= {"laws": laws, "bowls": bowls, "compare": compare, "downstream": downstream}
+    table_verbs |= {"laws": laws, "bowls": bowls, "recipes": recipes, "compare": compare, "downstream": downstream}
     return {**experiment_verbs, **table_verbs}
 
 

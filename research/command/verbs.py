@@ -48,6 +48,9 @@ def plan(request: Request, console: Console, prior: str | None = None, noise_nat
     held_out_flops = planned.experiment.held_out_flops if request.only is None else None
     chosen = select(planned.configs, request.only)
     print_table(plan_table(chosen, _title(planned.experiment), held_out_flops), console)
+    recipe = getattr(planned.experiment, "recipe", None)  # a list of runs has none
+    if recipe is not None and (beyond := recipe.beyond(chosen)):
+        console.print(beyond, style="yellow", markup=False, highlight=False)
     if prior is not None:
         from research.command import planned_design  # brings jax and the analysis
 

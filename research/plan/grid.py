@@ -27,8 +27,8 @@ class Grid:
 
     law: of analysis/laws, fitted to all families' runs at their best learning rates together; none: each family alone.
 
-    learning_rates: peaks to sweep; empty where `recipe` sets them, for all but the families that sweep their own.
-    recipe: what runs are trained with by their scale, relative to the family's base.
+    learning_rates: peaks to sweep; empty where `recipe` sets them. recipe: what runs are trained with by their scale,
+    relative to their family's base; a family with learning_rates of its own sweeps them all the same.
 
     budgets: training FLOPs of the model's work, whatever computes it (research/plan/cost.py); the steps follow. Empty:
     each run takes base.training.steps. sizes: (width, depth) at each budget, for all families; empty: the base's.
@@ -42,9 +42,9 @@ class Grid:
     seeds: tuple[int, ...] = (0,)
     budgets: tuple[float, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
-    recipe: Recipe = Recipe()
     law: str | None = None
     min_steps: int = 20  # fewer optimizer steps than this say nothing about a family
+    recipe: Recipe = Recipe()
 
     held_out_flops = None
 

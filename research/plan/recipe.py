@@ -1,6 +1,7 @@
 """A recipe as a value: which rule sets a plan's runs, with its constants and what of it is followed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,13 @@ class Recipe:
 
     def __post_init__(self):
         check_choice("recipe.name", self.name, tuple(RULES))
-        check(bool(self.sets), "recipe.sets", self.sets, "must not be empty", "name learning_rate, or leave it out")
+        check(
+            len(set(self.sets)) == len(self.sets) > 0,
+            "recipe.sets",
+            self.sets,
+            "must name one setting or more, each once",
+            "write learning_rate, or leave it out",
+        )
         self._check_constants()
 
     def _check_constants(self) -> None:
@@ -100,6 +107,18 @@ class Recipe:
             elif setting != "batch_tokens":
                 changes[setting] = self._said(scale, setting)
         return replace(run, optimizer=_changed(run.optimizer, changes))
+
+    def beyond(self, runs: Sequence[RunConfig]) -> str:
+        """What to say of runs that lie outside of those that the rule comes from; nothing if none does."""
+        outside = [self.rule.outside(scale_of(run, run)) for run in runs]
+        quantities = dict.fromkeys(name for names in outside for name in names)
+        if not quantities:
+            return ""
+        ranges = ", ".join(map(self.rule.range_of, quantities))
+        return (
+            f"recipe {self.name}: {sum(map(bool, outside))} of {len(runs)} runs lie outside of those that it comes "
+            f"from ({ranges})"
+        )
 
     def _said(self, scale: Scale, setting: Setting) -> float:
         said = getattr(self(scale), setting)

@@ -64,9 +64,9 @@ class Rule:
 
     formula: with units, for people. settings: of a run's scale and of the recipe's constants, by name. constants: the
     names of those that a plan must give; None if the rule takes whatever it finds. ranges: (low, high) of the source's
-    own runs, by attribute of Scale. cells: (params, tokens) of the runs that it was fitted to, where known, in its own
-    count. parametrisations: those of the model under which its rate means what its source says: "scaled" is any but
-    the standard one. relative: whether its rate is the base run's, changed, so that it says nothing outside of a plan.
+    own runs, by attribute of Scale. cells: (params, tokens) of the sweeps that it has seen, where known, in its own
+    count. parametrisations: those of the model under which its rate means what its source says: "scaled" is any but the
+    standard one. relative: whether its rate is the base run's, changed, so that it says nothing outside of a plan.
     """
 
     formula: str
@@ -81,3 +81,8 @@ class Rule:
     def outside(self, scale: Scale) -> tuple[str, ...]:
         """Attributes of the scale that lie outside of the source's own runs."""
         return tuple(name for name, (low, high) in self.ranges.items() if not low <= getattr(scale, name) <= high)
+
+    def range_of(self, quantity: str) -> str:
+        """The source's own range of an attribute of the scale, for people."""
+        low, high = self.ranges[quantity]
+        return f"{quantity} {low:.3g} to {high:.3g}"

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from research.plan.recipes.definition import Rule, Scale, Settings
 
 WARMUP_STEPS = 2000
-# (non-embedding params, tokens) of the sweeps of dense models that the authors published (github.com/step-law/steplaw)
+# (non-embedding params, tokens) of the sweeps of dense models that the authors published (github.com/step-law/steplaw).
+# Which of them the law was fitted to they do not say with it: all are taken as seen.
 CELLS = (
     (214_663_680, 4.0e9), (214_663_680, 1.14e10), (214_663_680, 2.0e10), (214_663_680, 1.0e11),
     (268_304_384, 5.0e9), (268_304_384, 1.42e10), (268_304_384, 2.5e10), (268_304_384, 8.0e10),
