@@ -218,10 +218,19 @@ def test_the_laws_of_a_sweep_are_values_of_the_plan(tmp_path):
     recipe = fitted_recipe(path)
     assert recipe(Scale.of_counts(16, 81)).learning_rate == pytest.approx(2.0 / 4 * 3)
     assert recipe(Scale.of_counts(16, 81)).batch_tokens is None
-    path.write_text("{}")
-    for wrong in (path, tmp_path / "none.json"):
-        with pytest.raises(ConfigError, match="fitted = .*Fix: write the file by isoflop bowls"):
-            fitted_recipe(wrong)
+    for text in ("{}", "[1]", "no JSON", json.dumps({"laws": {}, "bowls": [{"cell": {}}]})):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="holds no fitted laws of a sweep. Fix: write the file by isoflop bowls"):
+            fitted_recipe(path)
+    path.write_text(json.dumps({"laws": {}, "bowls": bowls}))
+    with pytest.raises(ConfigError, match="has no law of learning_rate, batch_tokens, weight_decay. Fix: see what"):
+        fitted_recipe(path)
+    fit["values"]["experts_exponent"] = 1.0
+    path.write_text(json.dumps({"laws": {"learning_rate": {"fit": fit}}, "bowls": bowls}))
+    with pytest.raises(ConfigError, match="has learning_rate.experts_exponent, of no power law of params, tokens"):
+        fitted_recipe(path)
+    with pytest.raises(ConfigError, match="cannot be read .No such file or directory.. Fix: write the file by"):
+        fitted_recipe(tmp_path / "none.json")
 
 
 def test_a_recipe_is_part_of_what_a_plan_is_and_the_default_changes_no_name():

@@ -109,7 +109,8 @@ def _show_listing(
     caption = "params stand for every recipe's own count of them; compute is 6 FLOPs a param and token"
     print_table(TextTable(columns, rows, title, caption), console)
     for one in found:
-        console.print(f"{one['recipe']}: {one['formula']}. {one['source']}", markup=False, highlight=False)
+        line = f"{one['recipe']}: {one['formula']}. {one['source']}"
+        console.print(line, markup=False, soft_wrap=True, highlight=False)
     relative = ", ".join(name for name, rule in RULES.items() if rule.relative)
     console.print(f"{relative}: relative to the base run of a plan", markup=False, highlight=False)
     return found

@@ -50,7 +50,7 @@ def plan(request: Request, console: Console, prior: str | None = None, noise_nat
     print_table(plan_table(chosen, _title(planned.experiment), held_out_flops), console)
     recipe = getattr(planned.experiment, "recipe", None)  # a list of runs has none
     if recipe is not None and (beyond := recipe.beyond(chosen)):
-        console.print(beyond, style="yellow", markup=False, highlight=False)
+        console.print(beyond, style="yellow", markup=False, soft_wrap=True, highlight=False)
     if prior is not None:
         from research.command import planned_design  # brings jax and the analysis
 

@@ -44,19 +44,15 @@ def read(path: Path) -> FittedLaws:
         for axis, fit in laws.items():
             constants |= {f"{axis}.{name}": float(value) for name, value in fit["values"].items()}
             ranges |= {name: (low, high) for name, (low, high) in fit["ranges"].items() if name in INPUTS}
-        bowls = found["bowls"]
+        cells = tuple(map(_place, _usable(found["bowls"])))
     except OSError as error:
         raise ConfigError(f"fitted = {str(path)!r}: cannot be read ({error.strerror}). Fix: {AGAIN}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"fitted = {str(path)!r}: holds no fitted laws of a sweep. Fix: {AGAIN}.") from error
-    unknown = sorted(constants.keys() - set(CONSTANTS))
-    check(
-        not unknown, "fitted", str(path), f"has {unknown[:1]}, which is of no power law of {', '.join(INPUTS)}", AGAIN
-    )
-    check(
-        bool(laws), "fitted", str(path), f"has no law of {', '.join(AXES)}", "see what isoflop bowls says of each axis"
-    )
-    return FittedLaws(tuple(sorted(constants.items())), ranges, tuple(map(_place, _usable(bowls))))
+    unknown, inputs, axes = sorted(constants.keys() - set(CONSTANTS)), ", ".join(INPUTS), ", ".join(AXES)
+    check(not unknown, "fitted", str(path), f"has {', '.join(unknown)}, of no power law of {inputs}", AGAIN)
+    check(bool(laws), "fitted", str(path), f"has no law of {axes}", "see what isoflop bowls says of each axis")
+    return FittedLaws(tuple(sorted(constants.items())), ranges, cells)
 
 
 def _usable(bowls: list[dict[str, Any]]) -> list[dict[str, Any]]:
