@@ -4,11 +4,15 @@ Under a parametrisation that fits a model, an activation's typical change in a s
 2022, Tensor Programs V, appendix D.1): the slope of its logarithm against the size's is zero. A slope above zero is a
 layer that will blow up, one below a layer that will stop learning, and both are seen within seconds on small models.
 
-Logits are the exception: those of a head that starts at random under mup or mean_field change at first by what the
-starting weights make of the changing activations, which falls as width^-1/2 until what the head itself has learned
-outgrows it. They must not rise; their slope comes to zero with further steps and widths. So it is in depth under
-completep with the residual stream as long as it is not normed: branches start at random, and the mean of so many falls
-as depth^-1/2.
+Two things fall as width^-1/2 without being wrong:
+
+- What starts by a matrix whose products vanish with the width: logits under mup and mean_field, and likewise whatever
+  multi-query attention makes of its single values. It changes at first by what the starting weights make of changing
+  activations, until what the matrix itself has learned outgrows that. These must not rise; their slope comes to zero
+  with further steps and widths. So it is in depth under completep with the residual stream as long as it is not normed:
+  branches start at random, and the mean of so many falls as depth^-1/2.
+- What the steps of one token do to another's products. A batch of more tokens than the narrowest model has channels
+  shows little else, in mixers that start at zero most of all (RWKV's): check with fewer.
 """
 
 import math
@@ -70,7 +74,8 @@ def coordinates(
     for size in sorted(set(sizes)):
         shape = (size, model.depth) if by == "width" else (model.width, size)
         run = replace(config, model=scaled(model, *shape), optimizer=optimizer)
-        of_seeds = [_changes(run, steps, seed) for seed in seeds]
+        update, look = _update(run), jax.jit(_look(run))  # compiled once for all seeds
+        of_seeds = [_changes(run, update, look, steps, seed) for seed in seeds]
         changes[size] = {key: _geometric_mean([one[key] for one in of_seeds]) for key in of_seeds[0]}
     shown = [key for key in changes[max(changes)] if by == "width" or key[0] in WHOLE]
     return tuple(_coordinate(*key, {size: of_size[key] for size, of_size in changes.items()}) for key in shown)
@@ -86,10 +91,11 @@ def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
-def _changes(config: RunConfig, steps: int, seed: int) -> dict[tuple[str, int], float]:
+def _changes(
+    config: RunConfig, update: Callable, look: Callable, steps: int, seed: int
+) -> dict[tuple[str, int], float]:
     """The change of each activation after each step, by its name and the step's number, counted from 1."""
-    batch, update, look = _batch(config, seed), _update(config), jax.jit(_look(config))
-    params = language_model.init(config.model, jax.random.key(seed))
+    params, batch = language_model.init(config.model, jax.random.key(seed)), _batch(config, seed)
     moments, found = None, {}
     start = look(params, batch)
     for step in range(1, steps + 1):
