@@ -47,7 +47,6 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "state": (),
     "narrow": ("tensor",),  # channels that do not grow with the width
     "rank": (),
-    "thin_rank": (),  # RWKV-7's, which grows as the width's root
     "selected": (),  # Mamba's: a rank and two states
     "experts": ("expert",),
     "routes": (),  # the router's experts: every device scores all of them

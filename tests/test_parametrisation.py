@@ -15,14 +15,16 @@ import pytest
 from research.config import (
     AdamWConfig,
     ConfigError,
+    MambaConfig,
     ModelConfig,
     ParametrisationConfig,
     RunConfig,
+    Rwkv7Config,
     fingerprint,
     run_label,
 )
 from research.models import language_model
-from research.models.initialisers import NORMAL
+from research.models.initialisers import NORMAL, zeros
 from research.models.layers import is_boxed, parameter
 from research.models.mixers import CHANNEL_MIXERS, SEQUENCE_MIXERS
 from research.optim.optimizer import decayed, make_optimizer
@@ -111,16 +113,74 @@ def test_at_the_base_every_parametrisation_is_the_standard_one(architecture):
         assert {box.scaling for box in same.values()} == {Scaling()}
 
 
-def test_mean_field_is_mup_and_ntk_is_standard_with_rates_for_each_layer():
-    """Everett 2024, section 2: Adam's steps do not see a factor between a weight's multiplier, start and rate."""
-    for role, rule in RULES["mup"].items():
-        other = RULES["mean_field"][role]
-        assert rule.multiplier + rule.init == other.multiplier + other.init, role
-        assert rule.multiplier + rule.rate == other.multiplier + other.rate, role
-        assert rule.gradient == other.gradient, role
-    for role in ("hidden", "output"):  # start as 1 / sqrt(fan-in), learn as 1 / fan-in
-        rule = RULES["ntk"][role]
-        assert rule.multiplier + rule.init == 0 and rule.multiplier + rule.rate == -1
+def _maximal(role):
+    """(size of the start, of a step) of a weight as it is used, beside the named scale: Yang 2022, Table 3."""
+    facts = ROLES[role]
+    if not facts.contracted:  # nothing is summed: of one size at every width, though an embedding's scale would fall
+        return (0.5 if role == "embedding" else 0.0), 0.0
+    return (0.0 if facts.widens or role == "normed" else -0.5), -1.0
+
+
+def _with_rates_for_each_layer(role):
+    """The same of Everett 2024's standard with full alignment: every matrix starts as 1 / sqrt(fan-in)."""
+    start, step = _maximal(role)
+    return max(start, 0.0), step
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "gradient"),
+    [
+        ("mup", _maximal, -1.0),
+        ("mean_field", _maximal, -1.0),
+        ("completep", _maximal, -1.0),
+        ("ntk", _with_rates_for_each_layer, -0.5),  # the head's start, of 1 / sqrt(width), is what comes back
+    ],
+)
+def test_every_rule_is_its_model_up_to_a_factor_between_multiplier_start_and_rate(name, sizes, gradient):
+    """Everett 2024, section 2: Adam's steps do not see a factor that a multiplier takes from start and rate.
+
+    The gradient of a weight as it is used falls as its product's, if that has a channel for each of the width's.
+    """
+    for role, rule in RULES[name].items():
+        assert (rule.multiplier + rule.init, rule.multiplier + rule.rate) == sizes(role), role
+        of_width = role != "balance" and (ROLES[role].widens or not ROLES[role].contracted)
+        assert rule.gradient == (gradient if of_width else 0.0), role
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_parameter_is_mups_under_mean_field_up_to_that_factor(architecture):
+    """Of whatever rank, start and place: also no start that stays what it is has a multiplier, unless it is zero."""
+    mup, mean_field = (
+        boxes(parametrised(ARCHITECTURES[architecture], name, WIDTH // 4)) for name in ("mup", "mean_field")
+    )
+    moved = 0
+    for path, box in mean_field.items():
+        ours, theirs = box.scaling, mup[path].scaling
+        assert ours.multiplier * ours.rate == pytest.approx(theirs.multiplier * theirs.rate), path
+        assert ours.epsilon * theirs.multiplier == pytest.approx(theirs.epsilon * ours.multiplier), path
+        assert ours.rate * ours.decay == theirs.rate * theirs.decay == 1, path
+        size, other = (_size(one[path].init) * one[path].scaling.multiplier for one in (mean_field, mup))
+        assert size == pytest.approx(other), path
+        moved += ours.multiplier != theirs.multiplier
+    assert moved > 0
+
+
+def _size(init):
+    """What a multiplier changes of a start: its scale, or whether it is zero at all."""
+    scales = [getattr(init, name) for name in ("std", "bound", "gain") if hasattr(init, name)]
+    return scales[0] if scales else float(init is not zeros)
+
+
+def test_a_rank_grows_as_it_does_and_not_as_the_width():
+    """RWKV-7's ranks are multiples of 32, those of its gate grow faster; the published start is by the fan-out."""
+    assert Rwkv7Config().rank_ratios(1024, 64) == (2.0, 2.0, 1.0, 5.0)
+    assert Rwkv7Config(decay_rank=48).rank_ratios(128, 64).decay == 2.0
+    assert MambaConfig().rank_ratio(80, 32) == 2.5
+    wide = boxes(parametrised(replace(ARCHITECTURES["rwkv7"], width=1024), "mup", 64))
+    for name, rank in {"decay": 2.0, "rate": 2.0, "share": 1.0, "gate": 5.0}.items():
+        up, down = (wide[f"period0.layer0_mixer.{name}_{part}"].scaling for part in ("up", "down"))
+        assert (up.rate, up.init, up.epsilon) == pytest.approx((1 / rank, (16 / rank) ** 0.5, 1 / 16))
+        assert (down.rate, down.epsilon) == pytest.approx((1 / 16, 1 / rank))
 
 
 def _trained(model, optimizer, steps=4):

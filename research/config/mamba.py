@@ -53,6 +53,10 @@ class MambaConfig(Section):
         """Rank of the step's projection."""
         return self.dt_rank or math.ceil(width / 16)
 
+    def rank_ratio(self, width: int, base_width: int) -> float:
+        """How many times the rank at `base_width` that at `width` is."""
+        return self.rank(width) / self.scaled(Fraction(base_width, width)).rank(base_width)
+
     def check_length(self, length: int, field: str) -> None:
         """Raise ConfigError if a sequence is shorter than one chunk that was asked for."""
         if self.algorithm == "chunked":

@@ -45,7 +45,11 @@ class ParametrisationConfig:
 
     def width_ratio(self, width: int) -> float:
         """How many times as wide as the base a model is; 1 under the standard parametrisation."""
-        return 1.0 if self.name == "standard" else width / self.base_width
+        return width / self.base_of(width)
+
+    def base_of(self, width: int) -> int:
+        """The base's width, of a model this wide; its own under the standard parametrisation."""
+        return width if self.name == "standard" else self.base_width
 
     def depth_ratio(self, depth: int) -> float:
         """How many times as deep as the base; 1 where depth changes nothing."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from research.config.identity import not_identity
 from research.config.section import Section, check_chunk, scaled_rank
@@ -44,13 +44,16 @@ class Rwkv4Config(Section):
         return self.expand * width
 
 
-class Ranks(NamedTuple):
-    """Of RWKV-7's low-rank maps."""
+Number = TypeVar("Number", int, float)
 
-    decay: int
-    rate: int
-    value: int
-    gate: int
+
+class Ranks(NamedTuple, Generic[Number]):
+    """Of RWKV-7's low-rank maps, or one number for each."""
+
+    decay: Number
+    rate: Number
+    value: Number
+    gate: Number
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,17 @@ class Rwkv7Config(Section):
         """Hidden channels of the channel mix."""
         return self.expand * width
 
-    def ranks(self, width: int) -> Ranks:
+    def ranks(self, width: int) -> Ranks[int]:
         """Of the low-rank maps at this width."""
         decay = self.decay_rank or _rank(1.8 * width**0.5)
         rate = self.rate_rank or _rank(1.8 * width**0.5)
         value = self.value_rank or _rank(1.3 * width**0.5)
         return Ranks(decay, rate, value, self.gate_rank or _rank(0.6 * width**0.8))
+
+    def rank_ratios(self, width: int, base_width: int) -> Ranks[float]:
+        """How many times the ranks at `base_width` those at `width` are: 1 where both are rounded up to the same."""
+        base = self.scaled(Fraction(base_width, width)).ranks(base_width)
+        return Ranks(*(rank / of_base for rank, of_base in zip(self.ranks(width), base)))
 
 
 def _rank(size: float) -> int:

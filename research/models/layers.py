@@ -105,12 +105,14 @@ def parameter(
     init: Initializer | FanIn,
     role: Role,
     contracted: int = 1,
+    rank_ratio: float | None = None,
 ) -> jax.Array:
     """Declare (or read) a float32 parameter of `shape`; `axes` names its dimensions, separated by spaces.
 
     contracted: how many dimensions are summed over where it is used, as in `project`: its fan-in, if its role has one.
-    They are the first ones, but for that of the experts. A module with an attribute `layer` says by it which layer of
-    the stack it is, for initialisers that depend on it.
+    They are the first ones, but for that of the experts. rank_ratio: of a rank among the dimensions to the base
+    model's, where it need not grow as the width. A module with an attribute `layer` says by it which layer of the stack
+    it is, for initialisers that depend on it.
     """
     names, layer = tuple(axes.split()), getattr(module, "layer", 0)
     if len(names) != len(shape):
@@ -122,7 +124,7 @@ def parameter(
     into = names[first : first + contracted] if ROLES[role].contracted else ()
     check_fans(name, role, into, names[first + len(into) :])
     model, in_branch = _model(module), any(part.startswith(BRANCH) for part in module.path)
-    scale = Scaling() if model is None else scaling(model, role, into, in_branch)
+    scale = Scaling() if model is None else scaling(model, role, into, in_branch, rank_ratio)
     fan = math.prod(shape[first : first + contracted]) if into else shape[-1]  # an embedding's: the row's length
     if not isinstance(init, FanIn | Orthogonal):
         scale = scale._replace(init=1.0)  # a fixed start is no size that could change with the model's

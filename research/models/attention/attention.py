@@ -98,7 +98,7 @@ class Attention(nn.Module):
         weights = []
         for name, (number, axis) in heads.items():
             axes = f"width {axis} head_dim"
-            role = key_role(cfg) if axis == "kv_heads" else "hidden"
+            role = "hidden" if name == "query" else key_role(cfg) if name == "key" else value_role(cfg)
             weights.append((parameter(self, name, (D, number, cfg.head_dim), axes, NORMAL, role), axes))
         projected = list(project_each(x_BLD, *weights))
         projected[0] = constrain(projected[0], "batch length heads head_dim")
@@ -141,9 +141,14 @@ def score_scale(config: ModelConfig) -> float:
     return K**-0.5 * config.parametrisation.score_ratio(K)
 
 
-def key_role(config: AttentionConfig) -> Role:
-    """Of the matrices that make keys and values, of which multi-query attention has one head at every width."""
+def value_role(config: AttentionConfig) -> Role:
+    """Of matrices that make values, or keys without a norm: multi-query attention has one head at every width."""
     return "narrow" if config.kv_heads == 1 < config.heads else "hidden"
+
+
+def key_role(config: AttentionConfig) -> Role:
+    """Of the matrix that makes keys, which may be normed."""
+    return "normed" if value_role(config) == "narrow" and config.qk_norm != "none" else value_role(config)
 
 
 def _of_distances(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from research.config import ModelConfig
-from research.models.attention.attention import key_role, score_scale
+from research.models.attention.attention import score_scale, value_role
 from research.models.initialisers import NORMAL, NORMAL_OUT
 from research.models.kernels.attention import attend
 from research.models.kernels.attention_mask import Mask
@@ -46,8 +46,8 @@ class CrossAttention(nn.Module):
         cfg, D = self.config.attention, self.config.width
         H, G, K = cfg.heads, cfg.kv_heads, cfg.head_dim
         query_DHK = parameter(self, "query", (D, H, K), "width heads head_dim", NORMAL, "hidden")
-        key_DGK = parameter(self, "key", (D, G, K), "width kv_heads head_dim", NORMAL, key_role(cfg))
-        value_DGK = parameter(self, "value", (D, G, K), "width kv_heads head_dim", NORMAL, key_role(cfg))
+        key_DGK = parameter(self, "key", (D, G, K), "width kv_heads head_dim", NORMAL, value_role(cfg))
+        value_DGK = parameter(self, "value", (D, G, K), "width kv_heads head_dim", NORMAL, value_role(cfg))
         out_HKD = parameter(self, "out", (H, K, D), "heads head_dim width", NORMAL_OUT, "hidden", contracted=2)
         if shared.source_BSD is not None:
             axes = "width kv_heads head_dim"

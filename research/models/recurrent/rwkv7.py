@@ -150,8 +150,9 @@ class TimeMix(nn.Module):
             return share_D, parameter(self, name, (D, D // K, K), axes, init, "hidden"), axes
 
         def down(name: str, share_D: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, str]:
-            axes = "width hidden"
-            return share_D, parameter(self, f"{name}_down", (D, rank), axes, zeros, "low_rank"), axes
+            axes, ratio = "width hidden", self._rank_ratio(name)
+            down_DR = parameter(self, f"{name}_down", (D, rank), axes, zeros, "into_rank", rank_ratio=ratio)
+            return share_D, down_DR, axes
 
         value_share_D = share("value", 0.7)
         wide = (
@@ -174,12 +175,21 @@ class TimeMix(nn.Module):
         """x up + bias, split into heads; starts as the bias alone."""
         D, K, rank = self.config.width, self.config.rwkv7.head_dim, x_BLR.shape[-1]
         up_init = Orthogonal(0.1 * math.sqrt(max(1.0, rank / D)))
-        up_RHK = parameter(self, f"{name}_up", (rank, D // K, K), f"thin_rank {HEADS}", up_init, "low_rank")
+        ratio = self._rank_ratio(name)
+        up_RHK = parameter(
+            self, f"{name}_up", (rank, D // K, K), f"rank {HEADS}", up_init, "from_rank", rank_ratio=ratio
+        )
         y_BLHK = constrain(project(constrain(x_BLR, "batch length"), up_RHK), f"batch length {HEADS}")
         if bias is None:
             return y_BLHK
         y_BLHK = at_least_float32(y_BLHK)  # a decay's distance from 1 is lost in a type with fewer digits
         return y_BLHK + self._vector(f"{name}_bias", bias, y_BLHK)
+
+    def _rank_ratio(self, name: str) -> float:
+        """Of a low-rank map's rank to the base model's."""
+        base_width = self.config.parametrisation.base_of(self.config.width)
+        ratios = self.config.rwkv7.rank_ratios(self.config.width, base_width)
+        return ratios.value if name == "share" else getattr(ratios, name)
 
     def _vector(self, name: str, formula: Callable | Initializer, like_BLHK: jax.Array) -> jax.Array:
         """A parameter a channel, split into heads, ready to meet an activation in its dtype."""

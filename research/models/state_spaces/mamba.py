@@ -85,8 +85,11 @@ class Mamba(nn.Module):
         """(dt_BLP, B_BLN, C_BLN) of each token; dt is float32, and 0 at padding."""
         cfg = self.config.mamba
         N, P, R = cfg.state_size, convolved_BLP.shape[-1], cfg.rank(self.config.width)
-        selection_PR = parameter(self, "selection", (P, R + 2 * N), "inner selected", UNIFORM, "narrow")
-        dt_RP = parameter(self, "dt", (R, P), "rank inner", UNIFORM, "hidden")
+        base_width = self.config.parametrisation.base_of(self.config.width)
+        ratio = cfg.rank_ratio(self.config.width, base_width)
+        role = "narrow" if cfg.inner_norms == "none" else "normed"
+        selection_PR = parameter(self, "selection", (P, R + 2 * N), "inner selected", UNIFORM, role)
+        dt_RP = parameter(self, "dt", (R, P), "rank inner", UNIFORM, "hidden", rank_ratio=ratio)
         bias_P = parameter(self, "dt_bias", (P,), "inner", DtBias(), "vector")
         low_BLR, B_BLN, C_BLN = jnp.split(project(convolved_BLP, selection_PR), (R, R + N), axis=-1)
         if cfg.inner_norms != "none":
