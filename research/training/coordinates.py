@@ -6,11 +6,12 @@ layer that will blow up, one below a layer that will stop learning, and both are
 
 Two things fall as width^-1/2 without being wrong:
 
-- What starts by a matrix whose products vanish with the width: logits under mup and mean_field, and likewise whatever
-  multi-query attention makes of its single values. It changes at first by what the starting weights make of changing
-  activations, until what the matrix itself has learned outgrows that. These must not rise; their slope comes to zero
-  with further steps and widths. So it is in depth under completep with the residual stream as long as it is not normed:
-  branches start at random, and the mean of so many falls as depth^-1/2.
+- What starts by a matrix whose products vanish with the width, logits under mup and mean_field: they change at first by
+  what the starting weights make of changing activations, until what the matrix itself has learned outgrows that. They
+  must not rise; their slope comes to zero with further steps and widths. So it is in depth under completep with the
+  residual stream as long as it is not normed: branches start at random, and the mean of so many falls as depth^-1/2.
+  The single values of multi-query attention start so too, and move as far at every width; what their small start makes
+  of changing scores and weights falls, and with it most of the mixer's change in the first tens of steps.
 - What the steps of one token do to another's products. A batch of more tokens than the narrowest model has channels
   shows little else, in mixers that start at zero most of all (RWKV's): check with fewer.
 """
