@@ -110,15 +110,15 @@ $(VENV)/$(TRAIN_STAMP):
 	$(call build_venv,$(VENV),$(ANY_PYTHON))
 	@touch $@
 
-# torch is pinned by version and not by hash: its CPU and CUDA builds are different files of one version. Everything else
-# is $(VENV)'s, which this environment looks into.
+# torch is pinned by version and not by hash: its CPU and CUDA builds are different files of one version. What the lock does
+# not name is not installed, whatever the packages ask for. Everything else is $(VENV)'s, which this environment looks into.
 .venv-oracles/$(ORACLES_STAMP): $(VENV)/$(TRAIN_STAMP)
 	@echo "installing torch and transformers into .venv-oracles"
 	@rm -rf .venv-oracles && $(VENV)/bin/python -m venv .venv-oracles
 	@train=$$($(VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
 		own=$$(.venv-oracles/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
 		echo "import site; site.addsitedir('$$train')" > "$$own/train.pth"
-	@.venv-oracles/bin/python $(PIP_INSTALL) --no-compile -r requirements/oracles.lock
+	@.venv-oracles/bin/python $(PIP_INSTALL) --no-compile --no-deps -r requirements/oracles.lock
 	@touch $@
 
 # Built anew each time, because the newest jax and flax are looked up when it is built.
