@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from research.config import ModelConfig, OptimizerConfig, ParametrisationConfig
+from research.config import AdamWConfig, ModelConfig, ParametrisationConfig
 from research.models.initialisers import NORMAL, zeros
 from research.models.layers import parameter
 from research.optim.optimizer import make_optimizer
@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch", reason="needs the oracles extra")
 mup = pytest.importorskip("mup", reason="needs the oracles extra")
 
 BASE, WIDTHS, VOCAB, STEPS = 32, (32, 256), 24, 4
-OPTIMIZER = OptimizerConfig(
+OPTIMIZER = AdamWConfig(
     2**-8, schedule="constant", warmup_fraction=0, clip_norm=None, weight_decay=0.125, epsilon=1e-20
 )
 NAMES = {  # ours, and mup's, whose matrices are transposed
