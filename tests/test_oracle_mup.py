@@ -112,7 +112,7 @@ def _our_activations(width, theirs, tokens, targets):
     module, boxed = _ours(width)
     stored = dict(theirs.named_parameters())
     params = {name: jnp.asarray(stored[other].detach().numpy().T) for name, other in NAMES.items()}
-    optimizer = make_optimizer(OPTIMIZER, boxed, STEPS)
+    optimizer = make_optimizer(OPTIMIZER, boxed, OPTIMIZER.numbers(STEPS))
 
     def loss(params):
         logits_BV = module.apply({"params": params}, tokens)[-1]
