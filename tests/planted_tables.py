@@ -73,3 +73,27 @@ def planted_sweep():
                 rate, batch = best_rate(params, tokens) * np.exp(u), best_batch(tokens) * np.exp(v)
                 rows.append((params, tokens, rate, round(batch), loss))
     return pd.DataFrame(rows, columns=["params", "tokens", "learning_rate", "batch_tokens", "loss_nats"])
+
+
+TILTED = np.array([[0.02, -0.006], [-0.006, 0.016]])  # curvature of log loss by the logarithms of rate and batch
+FLATTENING = -0.2  # the exponent of that curvature in params
+
+
+def noisy_sweep(seed, noise, scatter=0.0, cells=SWEPT, side=7, flattening=FLATTENING, kept=None):
+    """`side` by `side` runs a cell, in steps of sqrt(2), off whose middle the best settings lie, in a tilted bowl.
+
+    noise: standard deviation of log loss. scatter: that of the logarithm of each best setting around its law, for each
+    cell anew. kept: runs drawn of each cell, if not all.
+    """
+    generator, rows = np.random.default_rng([side, seed]), []
+    for params, ratio in cells:
+        tokens = ratio * params
+        size = (params / 3e8) ** flattening
+        best = np.log([best_rate(params, tokens), best_batch(tokens)]) + scatter * generator.standard_normal(2)
+        steps = np.arange(side) - side // 2
+        grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) + generator.uniform(-0.5, 0.5, 2)
+        u = np.log(2) / 2 * (grid if kept is None else generator.permutation(grid)[:kept])
+        loss = 2.0 * np.exp(0.5 * size * np.sum(u @ TILTED * u, axis=1) + noise * generator.standard_normal(len(u)))
+        rows += [(params, tokens, *np.exp(best + step), value) for step, value in zip(u, loss, strict=True)]
+    table = pd.DataFrame(rows, columns=["params", "tokens", "learning_rate", "batch_tokens", "loss_nats"])
+    return table.assign(run=[f"run-{i}" for i in table.index])

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from planted_tables import BUDGETS, planted_table
+from planted_tables import BUDGETS, noisy_sweep, planted_table
 
 from analysis import figures, runs_table
 from analysis.drawing import log_ticks, saving, told_apart
@@ -19,7 +19,7 @@ from analysis.fit import FitError, select
 from analysis.intervals import Interval, profile
 from analysis.laws import CHINCHILLA, find
 from analysis.sampling import Sampling
-from analysis.studies import backtest, collapse, compare, fit_bowls, fit_table, predict, sweep_rows
+from analysis.studies import backtest, collapse, compare, fit_bowls, fit_table, predict, sweep_laws, sweep_rows
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,7 @@ def drawn(table, study):
         two.assign(learning_rate=1e-3, exact_match_copy_5=0.9, exact_match_copy_9=0.4), sampling=Sampling(20)
     )
     on_top = collapse(curves(), floor=2.0)
+    followed = sweep_laws(noisy_sweep(0, 1e-3))
     moved = [
         SimpleNamespace(activation=f"period0.layer{i}_mixer", step=step, sizes=(64, 128), changes=(0.1, 0.2), slope=1.0)
         for i in range(5)
@@ -105,6 +106,7 @@ def drawn(table, study):
         "backtest_errors": lambda c: figures.backtest_errors(past, c),
         "coordinate_changes": lambda c: figures.coordinate_changes(moved, "width", c),
         "hyperparameter_bowls": lambda c: figures.hyperparameter_bowls(*swept(), c),
+        "optima_against_laws": lambda c: figures.optima_against_laws(followed, c),
         "loss_by_family": lambda c: figures.loss_by_family(families, c),
         "measure_by_length": lambda c: figures.measure_by_length(families, columns=c),
         "learning_curve_collapse": lambda c: figures.learning_curve_collapse(on_top, c, label="width"),
@@ -164,6 +166,17 @@ def test_a_bowl_is_drawn_as_it_was_fitted():
             assert abs(curve[:, 1].min() - star[1]) < 1e-3
             by_hand = {"learning_rate": 0.02, "batch_tokens": 0.01}[axis] * np.log(curve[:, 0] / star[0]) ** 2
             np.testing.assert_allclose(curve[:, 1] - star[1], by_hand, atol=0.1 * by_hand.max())
+
+
+def test_optima_stand_with_their_intervals_over_what_the_other_cells_say():
+    found = sweep_laws(noisy_sweep(0, 1e-3))
+    for panel, axis in zip(figures.optima_against_laws(found).axes, found.axes, strict=True):
+        points = [line.get_xydata()[0] for line in panel.lines if line.get_marker() == "o" and len(line.get_xydata())]
+        bars = [bar.get_segments()[0][:, 1] for bar in panel.collections if len(bar.get_segments())]
+        assert len(points) == len(bars) == len(found.bowls)
+        for bowl, one, point, bar in zip(found.bowls, found.followed, points, bars, strict=True):
+            assert tuple(point) == (one.recommended[axis], bowl.optimum[axis])
+            assert sorted(bar) == pytest.approx([bowl.intervals[axis].low, bowl.intervals[axis].high])
 
 
 def test_the_bottom_of_a_bowl_between_two_runs_is_in_the_panel():

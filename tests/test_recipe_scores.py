@@ -107,7 +107,7 @@ def test_laws_of_smaller_cells_are_scored_where_they_saw_none(tmp_path, capsys):
     sweep = planted_sweep()
     sweep.to_csv(tmp_path / "sweep.csv", index=False)
     laws, out = tmp_path / "small.json", tmp_path / "scores.json"
-    run(bowls, tmp_path / "sweep.csv", "--where", "params=1e8", "params=3e8", "--json", laws, "--bootstraps", "20")
+    run(bowls, tmp_path / "sweep.csv", "--where", "params=1e8", "params=3e8", "--json", laws)
     run(recipes, tmp_path / "sweep.csv", "--fitted", laws, "--unseen", "params>=1e9", "--json", out)
     shown = capsys.readouterr().out
     assert "Counted are 2 of 6 cells: those with params >= 1e+09." in shown and "no test of it" not in shown

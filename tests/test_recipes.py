@@ -212,21 +212,23 @@ def test_recipes_can_be_named_on_the_command_line():
 
 def test_the_laws_of_a_sweep_are_values_of_the_plan(tmp_path):
     path = tmp_path / "bowls.json"
-    fit = {"values": {"scale": 2.0, "params_exponent": -0.5, "tokens_exponent": 0.25}, "ranges": {"params": [1, 9]}}
-    bowls = [{"cell": {"params": 16.0, "tokens": 81.0}, "reason": ""}]
-    path.write_text(json.dumps({"laws": {"learning_rate": {"fit": fit}}, "bowls": bowls}))
+    constants = {"scale": 2.0, "params_exponent": -0.5, "tokens_exponent": 0.25}
+    law = {"intervals": {name: {"value": value} for name, value in constants.items()}, "ranges": {"params": [1, 9]}}
+    law["cells"] = [0]
+    bowls = [{"cell": {"params": 16.0, "tokens": 81.0}}]
+    path.write_text(json.dumps({"joint": {"laws": {"learning_rate": law}}, "bowls": bowls}))
     recipe = fitted_recipe(path)
     assert recipe(Scale.of_counts(16, 81)).learning_rate == pytest.approx(2.0 / 4 * 3)
     assert recipe(Scale.of_counts(16, 81)).batch_tokens is None
-    for text in ("{}", "[1]", "no JSON", json.dumps({"laws": {}, "bowls": [{"cell": {}}]})):
+    for text in ("{}", "[1]", "no JSON", json.dumps({"joint": {"laws": {"learning_rate": law}}, "bowls": []})):
         path.write_text(text)
         with pytest.raises(ConfigError, match="holds no fitted laws of a sweep. Fix: write the file by isoflop bowls"):
             fitted_recipe(path)
-    path.write_text(json.dumps({"laws": {}, "bowls": bowls}))
+    path.write_text(json.dumps({"joint": None, "bowls": bowls}))
     with pytest.raises(ConfigError, match="has no law of learning_rate, batch_tokens, weight_decay. Fix: see what"):
         fitted_recipe(path)
-    fit["values"]["experts_exponent"] = 1.0
-    path.write_text(json.dumps({"laws": {"learning_rate": {"fit": fit}}, "bowls": bowls}))
+    law["intervals"]["experts_exponent"] = {"value": 1.0}
+    path.write_text(json.dumps({"joint": {"laws": {"learning_rate": law}}, "bowls": bowls}))
     with pytest.raises(ConfigError, match="has learning_rate.experts_exponent, of no power law of params, tokens"):
         fitted_recipe(path)
     with pytest.raises(ConfigError, match="cannot be read .No such file or directory.. Fix: write the file by"):

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from analysis.command.outputs import announce, check_file, check_folder, standard_output, write_json, writing
-from analysis.command.request import Assignments, Merged, Request, Source, numbers
-from analysis.sampling import ONE_FIT, Sampling
+from analysis.command.request import Assignments, Merged, Source, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,17 +35,14 @@ class Wanted:
     by default each axis' power law of what varies of params, tokens and flops in the cell."""
     at: Annotated[Assignments, tyro.conf.arg(metavar="INPUT=VALUE")] = ()
     """Inputs of the laws, as params=7e9 tokens=1.4e11, at which they are read."""
-    objective: str = "least_squares"
-    """Loss of a law's residual: least_squares, huber or huber_likelihood."""
 
     def settings(self) -> "dict[str, Any]":
-        """The same for `sweep_laws`. Raises LawError for an unknown law, FitError for an unknown objective."""
+        """The same for `sweep_laws`. Raises LawError for an unknown law."""
         from analysis.laws import load
 
         return {
             "laws": [load(name) for name in self.law],
             "at": numbers("--at", self.at) or None,
-            "objective": Request(objective=self.objective).chosen_objective(),
         }
 
 
@@ -58,10 +54,10 @@ def bowls(
     out: Path | None = None,
     json: Path | None = None,
     figures: Path | None = None,
-    sampling: Annotated[Sampling, Merged] = ONE_FIT,
+    level: float = 0.9,
     far_factor: float = 10.0,
 ) -> None:
-    """Find the best hyperparameters in each cell of a sweep, fit laws to them, and see what following the laws costs.
+    """Find the best hyperparameters in each cell of a sweep, fit laws through all, and see what following those costs.
 
     A cell holds the runs that differ in hyperparameters alone. The table of best settings (--out) is one that `isoflop
     fit` reads, for its laws, and for --hyperparameters.
@@ -72,8 +68,8 @@ def bowls(
         wanted: the laws.
         out: file (.csv) for the best settings, one row per cell.
         json: file that gets everything that was found, as JSON.
-        figures: folder that gets the figure of the bowls, as PNG and PDF.
-        sampling: the resamples, of the cells.
+        figures: folder that gets figures of the bowls, and of their optima against the laws, as PNG and PDF.
+        level: share of the distribution inside each interval.
         far_factor: what lies further than this many times beyond the fitted cells is flagged.
     """
     from analysis import backend
@@ -87,7 +83,7 @@ def bowls(
     check_folder("--figures", figures)
     table = source.read((*swept.cell, *swept.axes, "loss_nats"))
     asked = {**vars(swept), **wanted.settings()}
-    found = sweep_laws(table, sampling=sampling, far_factor=far_factor, **asked)
+    found = sweep_laws(table, level=level, far_factor=far_factor, **asked)
     show(console, *sweep_sections(found))
     write_json(console, json, found)
     if out is not None:
@@ -107,10 +103,12 @@ def _write_optima(console: "Console", out: Path, found: "SweepLaws") -> None:
 
 
 def _draw(console: "Console", folder: Path, table: "pd.DataFrame", found: "SweepLaws") -> None:
-    from analysis.figures import hyperparameter_bowls, save  # brings matplotlib
+    from analysis.figures import hyperparameter_bowls, optima_against_laws, save  # brings matplotlib
     from analysis.studies import sweep_rows
 
     rows, _ = sweep_rows(table, found.cell, found.axes)
     with writing("--figures", folder):
         paths = save(hyperparameter_bowls(rows, found.bowls), folder / "bowls")
+        if any(not (bowl.reason or one.reason) for bowl, one in zip(found.bowls, found.followed)):
+            paths += save(optima_against_laws(found), folder / "optima")
     announce(console, paths)

@@ -10,7 +10,7 @@ from analysis.figures.families import loss_by_family, measure_by_length
 from analysis.figures.frontier import isoflop_valleys, loss_against_compute, optimal_allocation
 from analysis.figures.law import loss_surface
 from analysis.figures.residuals import prediction_against_measurement, residuals
-from analysis.figures.runs import hyperparameter_bowls, learning_curve_collapse
+from analysis.figures.runs import hyperparameter_bowls, learning_curve_collapse, optima_against_laws
 from analysis.figures.uncertainty import bootstrap_cloud, exponents_compared, profile_likelihoods
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "loss_by_family",
     "loss_surface",
     "measure_by_length",
+    "optima_against_laws",
     "optimal_allocation",
     "prediction_against_measurement",
     "profile_likelihoods",

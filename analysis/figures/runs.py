@@ -13,13 +13,14 @@ from analysis.drawing import (
     MARKERS,
     STAR,
     Columns,
+    arms,
     canvas,
     legend_above,
     log_ticks,
     power_of_ten,
     shade,
 )
-from analysis.studies import Bowl, Collapse, cells_of
+from analysis.studies import Bowl, Collapse, SweepLaws, cells_of
 
 AXES = {
     "learning_rate": "peak learning rate",
@@ -86,6 +87,32 @@ def _draw_bowl(panel: Axes, bowl: Bowl, group: pd.DataFrame, axis: str, top: flo
         linewidth=0.8,
     )
     panel.plot(best, lift, **STAR)
+
+
+def optima_against_laws(found: SweepLaws, columns: Columns = "two") -> Figure:
+    """The best settings of each cell, with intervals, against what the laws fitted to the other cells say of it.
+
+    One panel for each axis. A cell without an optimum, or one that was not followed, is left out.
+    """
+    shape = (1, len(found.axes)) if columns == "two" else (len(found.axes), 1)
+    cells = [(b, one) for b, one in zip(found.bowls, found.followed, strict=True) if not (b.reason or one.reason)]
+    with canvas(columns, 2.6 if columns == "two" else 2.4 * len(found.axes), shape) as (figure, panels):
+        for panel, axis in zip(panels.flat, found.axes):
+            for i, (bowl, one) in enumerate(cells):
+                best = bowl.intervals[axis]
+                bar = {"color": shade(i, len(cells)), "marker": "o", "markersize": 2.5, "linewidth": 0.8}
+                height = arms(best) if np.isfinite(best.high) else None
+                panel.errorbar([one.recommended[axis]], [best.value], yerr=height, **bar)
+            ends = [f(one.recommended[axis] for _, one in cells) for f in (min, max)]
+            panel.plot(ends, ends, "--", color="0.45", linewidth=0.8, label="equal")
+            name = AXES.get(axis, axis)
+            panel.set(xscale="log", yscale="log", xlabel=f"{name}, by the other cells", ylabel=f"best {name}")
+            for ticks in (panel.xaxis, panel.yaxis):
+                log_ticks(ticks)
+        bar = f"a cell's best, with its {found.level:.0%} interval"
+        panels.flat[0].errorbar([], [], yerr=[], color=DARK, marker="o", markersize=2.5, linewidth=0.8, label=bar)
+        legend_above(figure, panels.flat[0])
+    return figure
 
 
 def learning_curve_collapse(collapse: Collapse, columns: Columns = "two", label: str = "size") -> Figure:

@@ -8,12 +8,14 @@ from analysis.intervals.bootstrap import (
     Estimate,
     Predictive,
     bootstrapped,
+    check_level,
     check_sampling,
     estimate,
     estimate_rows,
     predictive,
     predictive_interval,
     predictive_intervals,
+    wide_constants,
     with_intervals,
 )
 from analysis.intervals.interval import AT_BOUND, NOT_DETERMINED, Interval, bca_interval, percentile_interval

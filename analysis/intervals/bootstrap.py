@@ -199,22 +199,29 @@ def with_intervals(
     return Estimate(result, intervals, _weak(result, intervals, level), method, draws, jackknife)
 
 
-def _weak(result: Fit, intervals: Mapping[str, Interval], level: float) -> dict[str, str]:
-    """For each constant that the points do not pin down, a sentence that says why."""
-    weak = {}
-    for parameter in result.law.parameters:
+def wide_constants(law: Law, intervals: Mapping[str, Interval], level: float) -> dict[str, str]:
+    """For each constant that lies at its bound, or whose interval is wide for a positive number, a clause on it."""
+    wide = {}
+    for parameter in law.parameters:
         interval = intervals[parameter.name]
         if interval.note == AT_BOUND:
             text = f"below {interval.high:.3g}" if np.isfinite(interval.high) else "and nothing bounds it above"
-            weak[parameter.name] = f"it is 0 (at its bound), {text}"
+            wide[parameter.name] = f"it is 0 (at its bound), {text}"
         elif parameter.low >= 0 and interval.high > WEAK_RATIO * interval.low:
             low = "0 (its bound)" if interval.low <= interval.zero else f"{interval.low:.3g}"
             high = f"{interval.high:.3g}" if np.isfinite(interval.high) else "no end"
             text = f"its {level:.0%} interval, {low} to {high}, spans more than a factor of {WEAK_RATIO:g}"
-            weak[parameter.name] = text
-        elif result.condition_number > WEAK_CONDITION:
-            weak[parameter.name] = f"the fit is near singular (condition number {result.condition_number:.1e})"
-    return weak
+            wide[parameter.name] = text
+    return wide
+
+
+def _weak(result: Fit, intervals: Mapping[str, Interval], level: float) -> dict[str, str]:
+    """For each constant that the points do not pin down, a sentence that says why."""
+    wide = wide_constants(result.law, intervals, level)
+    if result.condition_number <= WEAK_CONDITION:
+        return wide
+    singular = f"the fit is near singular (condition number {result.condition_number:.1e})"
+    return {name: wide.get(name, singular) for name in result.law.names}
 
 
 def predictive(result: Fit, points: Points, sampling: Sampling = ONE_FIT) -> Predictive:
@@ -296,14 +303,19 @@ def predictive_interval(
 
 def check_sampling(sampling: Sampling) -> None:
     """Raise FitError unless the level lies inside (0, 1), there are 20 bootstraps, and the seed is not negative."""
-    if not 0 < sampling.level < 1:
-        raise FitError(f"level = {sampling.level:g}: must lie between 0 and 1. Fix: use 0.9 for 90 % intervals.")
+    check_level(sampling.level)
     if sampling.bootstraps < 20:
         raise FitError(
             f"bootstraps = {sampling.bootstraps}: must be at least 20 for an interval to have ends. Fix: use 1000."
         )
     if sampling.seed < 0:
         raise FitError(f"seed = {sampling.seed}: must not be negative. Fix: use 0.")
+
+
+def check_level(level: float) -> None:
+    """Raise FitError unless the level lies inside (0, 1)."""
+    if not 0 < level < 1:
+        raise FitError(f"level = {level:g}: must lie between 0 and 1. Fix: use 0.9 for 90 % intervals.")
 
 
 def _refit(law: Law, result: Fit, inputs: dict, outputs: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ def _joint(comparison: Comparison) -> list[Section]:
             title,
             (
                 Paragraph((Code(law.formula), f" ({law.citation}), by {joint.fit.objective}.")),
-                constants_table(joint, comparison.level),
+                constants_table(law, joint.intervals, comparison.level),
                 Paragraph(("Residual scale ", Number(joint.fit.residual_scale, ".2%"), ".")),
                 *weakly_identified(joint.weakly_identified),
             ),

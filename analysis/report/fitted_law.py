@@ -1,8 +1,11 @@
 """The section on the parametric law: its constants (approach 3), and how well the runs determine them."""
 
+from collections.abc import Mapping
+
 from analysis.fit import Fit
 from analysis.intervals import Estimate, Interval
 from analysis.intervals.interval import NOT_DETERMINED, NOTES, OPEN_ABOVE, OPEN_BELOW
+from analysis.laws import Law
 from analysis.report.document import (
     Bullets,
     Code,
@@ -29,7 +32,7 @@ def law_section(study: Study) -> Section:
         "The parametric law (approach 3)" if law.name == "chinchilla" else "The parametric law",
         (
             Paragraph((Code(law.formula), f" ({law.citation})")),
-            constants_table(study.law, study.level),
+            constants_table(law, study.law.intervals, study.level),
             *notes_on(study.law.intervals.values()),
             Paragraph(fit_quality(study.law)),
             *([Bullets(tuple(Strong(f"{caveat}.") for caveat in study.caveats))] if study.caveats else []),
@@ -38,13 +41,13 @@ def law_section(study: Study) -> Section:
     )
 
 
-def constants_table(estimate: Estimate, level: float) -> Table:
+def constants_table(law: Law, intervals: Mapping[str, Interval], level: float) -> Table:
     """The law's constants, fitted and held."""
     rows: list[tuple[Content, ...]] = []
-    for parameter in estimate.fit.law.parameters:
-        interval = estimate.intervals[parameter.name]
+    for parameter in law.parameters:
+        interval = intervals[parameter.name]
         rows.append((parameter.name, _value(interval), ends(interval), parameter.unit, parameter.meaning))
-    rows += [(name, Number(value, ".5g"), "held", "", "") for name, value in estimate.fit.law.fixed]
+    rows += [(name, Number(value, ".5g"), "held", "", "") for name, value in law.fixed]
     return Table(("constant", "value", (Number(level, ".0%"), " interval"), "unit", "meaning"), tuple(rows))
 
 

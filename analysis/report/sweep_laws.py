@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from analysis.compute import Reach
-from analysis.quantities import QUANTITY, with_unit
+from analysis.intervals import wide_constants
+from analysis.quantities import QUANTITY, counted, with_unit
 from analysis.report.document import (
     Block,
     Bullets,
@@ -21,15 +22,15 @@ from analysis.report.document import (
     notes_on,
     span,
 )
-from analysis.report.fitted_law import constants_table, fit_quality, weak_constants, weakly_identified
+from analysis.report.fitted_law import constants_table, weakly_identified
 from analysis.report.table_notes import left_out_section, notes_block
 from analysis.runs_table import unit_of
-from analysis.studies.sweep_laws import Advice, Followed, SweepLaws
+from analysis.studies.sweep_laws import WAYS, Advice, Followed, SweepLaws
 
 
 def sweep_sections(found: SweepLaws) -> tuple[Section, ...]:
     """All that `isoflop bowls` prints."""
-    laws = (_law(found, axis) for axis in found.axes)
+    laws = (*(_law(found, axis) for axis in found.axes), *_shape(found))
     advice = [_advice(found.advice, found.level)] if found.advice else []
     notes, left_out = notes_block(found.table_notes), left_out_section(found.left_out)
     return (*notes, _optima(found), *laws, _followed(found), *advice, *left_out)
@@ -39,34 +40,69 @@ def _optima(found: SweepLaws) -> Section:
     columns = (
         *found.cell,
         "runs",
-        *(f"best {with_unit(axis)}" for axis in found.axes),
+        *(
+            part
+            for axis in found.axes
+            for part in (f"best {with_unit(axis)}", (Number(found.level, ".0%"), " interval"))
+        ),
         f"loss there ({unit_of('loss_nats')})",
         "why there is none",
     )
     rows = []
     for bowl in found.bowls:
-        best = [Number(bowl.optimum[axis]) for axis in found.axes] if not bowl.reason else ["none"] * len(found.axes)
+        best: list[Content] = ["none", ""] * len(found.axes)
+        if not bowl.reason:
+            best = [part for axis in found.axes for part in (Number(bowl.optimum[axis]), ends(bowl.intervals[axis]))]
         loss: Content = "" if bowl.reason else Number(bowl.loss_nats, QUANTITY)
         rows.append((*_cell(bowl.cell), Number(bowl.runs, "d"), *best, loss, bowl.reason))
-    text = "A quadratic of log loss in the logarithms of the hyperparameters, weighted towards the lowest run."
-    return Section("The best settings of each cell", (Paragraph(text), Table(columns, tuple(rows))))
+    text = (
+        "By each cell's own runs: a quadratic of log loss in the logarithms of the hyperparameters, weighted towards "
+        "the lowest run. The intervals hold the noise of those runs around it."
+    )
+    notes = notes_on(interval for bowl in found.bowls if not bowl.reason for interval in bowl.intervals.values())
+    return Section("The best settings of each cell", (Paragraph(text), Table(columns, tuple(rows)), *notes))
 
 
 def _law(found: SweepLaws, axis: str) -> Section:
     title = f"The law of {axis}"
-    if axis not in found.laws:
+    if axis in found.law_notes or found.joint is None:
         return Section(title, (Paragraph(f"There is none: {found.law_notes[axis]}"),))
-    law = found.laws[axis]
+    own = found.joint.laws[axis]
     return Section(
         title,
         (
-            Paragraph(
-                (Code(law.fit.law.formula), f" ({law.fit.law.citation}); isoflop fit calls it {law.fit.law.name}")
+            Paragraph((Code(own.law.formula), f" ({own.law.citation}); isoflop fit calls it {own.law.name}")),
+            constants_table(own.law, own.intervals, found.level),
+            *notes_on(own.intervals.values()),
+            *weakly_identified(wide_constants(own.law, own.intervals, found.level)),
+        ),
+    )
+
+
+def _shape(found: SweepLaws) -> tuple[Section, ...]:
+    """The bowl that all cells share, and how the laws through it were fitted."""
+    if found.joint is None:
+        return ()
+    joint = found.joint
+    at = tuple(part for name, value in joint.centre.items() for part in (", ", f"{name} ", Number(value)))[1:]
+    curved = tuple((axis, *map(Number, row)) for axis, row in zip(found.axes, joint.curvature, strict=True))
+    powers = tuple((name, span(power).value, ends(power)) for name, power in joint.exponents.items())
+    text = (
+        "The laws are fitted to the runs of all cells, cells without an optimum of their own among them: near what the "
+        "laws say, log loss is a quadratic of one shape, whose size is a power of the laws' inputs. Standard deviation "
+        "of log loss around it ", Number(joint.noise, ".2e"), f". Intervals: {joint.method}.",
+    )  # fmt: skip
+    size = Table(("input", "exponent of the curvature", (Number(found.level, ".0%"), " interval")), powers)
+    return (
+        Section(
+            "The bowl of all cells",
+            (
+                Paragraph(text),
+                Paragraph(("Curvature of log loss by the logarithms of two settings, at ", *at, ":")),
+                Table(("", *found.axes), curved),
+                size,
+                *notes_on(joint.exponents.values()),
             ),
-            constants_table(law, found.level),
-            *notes_on(law.intervals.values()),
-            Paragraph(fit_quality(law)),
-            *weakly_identified(weak_constants(law)),
         ),
     )
 
@@ -95,17 +131,18 @@ def _followed(found: SweepLaws) -> Section:
     reasons = tuple(dict.fromkeys(one.reason for one in found.followed if one.reason))
     if reasons:
         blocks.append(Bullets(tuple(f"A cell is not followed: {reason}" for reason in reasons)))
-    if len(found.excess):
-        blocks.append(
-            Paragraph(
-                (
-                    "Excess loss over ", Number(len(found.excess), "d"), " cells: mean ",
-                    Number(float(np.mean(found.excess)), ".3g"), ", median ",
-                    Number(float(np.median(found.excess)), ".3g"), ", worst ",
-                    Number(float(np.max(found.excess)), ".3g"), " of the best run's loss.",
-                )
-            )
-        )  # fmt: skip
+    known = found.excess
+    if known:
+        ways = tuple(
+            (way, *(Number(float(of(excess)), ".3g") for of in (np.mean, np.median, np.max)))
+            for way, excess in known.items()
+        )
+        count = counted(len(next(iter(known.values()))), "cell")
+        blocks.append(Paragraph(f"Excess loss over {count}, relative, by what of the other cells is followed:"))
+        blocks.append(Table(("followed", "mean", "median", "worst"), ways))
+        # Neighbours there always are, and joint laws where cells are followed at all.
+        if len(known) < len(WAYS):
+            blocks.append(Paragraph("Laws of the cells' optima are not followed: too few other cells have one."))
     return Section(title, tuple(blocks))
 
 

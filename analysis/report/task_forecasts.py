@@ -21,7 +21,7 @@ def forecast_sections(found: TaskForecasts) -> tuple[Section, ...]:
 def _step(number: int, law: Estimate, level: float) -> Section:
     blocks = (
         Paragraph((Code(law.fit.law.formula), f" ({law.fit.law.citation})")),
-        constants_table(law, level),
+        constants_table(law.fit.law, law.intervals, level),
         *notes_on(law.intervals.values()),
         Paragraph(fit_quality(law)),
         *weakly_identified(weak_constants(law)),

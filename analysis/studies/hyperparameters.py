@@ -4,7 +4,8 @@ A cell holds the runs that differ in hyperparameters alone (say one size and len
 sizes); columns of any kind tell cells apart, numbers, zero among them, or names. Near its bottom the loss is fitted as
 a quadratic in the logarithms of the hyperparameters, by least squares weighted towards the bottom (local regression:
 Cleveland and Devlin 1988): that asks for no shape far away, where the bowl is steeper on one side than on the other.
-`optima_table` then has one row per cell, and any law of `laws/hyperparameters.py` fits it with intervals:
+This is what a cell says by itself, whatever the others say and whatever law they follow; `joint_bowls` fits laws
+through the runs of all cells. `optima_table` has one row per cell, and any law of `laws/hyperparameters.py` fits it:
 
     optima = optima_table(fit_bowls(table))
     estimate(find("learning_rate_params_tokens"), optima, objective=LEAST_SQUARES)
@@ -16,8 +17,10 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
+import scipy.special
 
 from analysis.fit import FitError, LeftOut, left_out, missing_reason, reasons_left_out, those_left_out
+from analysis.intervals import NOT_DETERMINED, Interval, check_level
 from analysis.runs_table import complete
 from analysis.tables.columns import some_of
 from analysis.tables.files import words_of
@@ -31,8 +34,9 @@ MOST_STEPS = 200
 class Bowl:
     """One cell: log(loss) near its bottom is log(loss_nats) + u C u / 2 with u = log(hyperparameter / optimum).
 
-    optimum: the best hyperparameters; curvature: C as (axes, axes); best_run and best_loss_nats: the lowest loss that
-    was measured. reason is empty for a usable optimum; else it says why there is none.
+    optimum: the best hyperparameters, intervals: where they may lie for the noise of the cell's own runs around the
+    bowl; curvature: C as (axes, axes); best_run and best_loss_nats: the lowest loss that was measured. reason is empty
+    for a usable optimum; else it says why there is none.
     """
 
     cell: dict[str, float | str]
@@ -40,23 +44,31 @@ class Bowl:
     best_run: str
     best_loss_nats: float
     optimum: dict[str, float]
+    intervals: dict[str, Interval]
     loss_nats: float
     curvature: tuple[tuple[float, ...], ...]
     reason: str
 
 
 def fit_bowls(
-    table: pd.DataFrame, *, cell: Sequence[str] = CELL, axes: Sequence[str] = AXES, bandwidth: float = 1.0
+    table: pd.DataFrame,
+    *,
+    cell: Sequence[str] = CELL,
+    axes: Sequence[str] = AXES,
+    bandwidth: float = 1.0,
+    level: float = 0.9,
 ) -> tuple[Bowl, ...]:
     """The bowl of every cell, in the order of the cells' values; of the rows that `sweep_rows` keeps.
 
     bandwidth: standard deviation of the weights, in steps of each axis's grid (the median ratio between neighbours).
-    Raises FitError for a missing column, or a bandwidth that is not positive.
+    level: of the intervals, which hold the noise of a cell's runs around its bowl, and no bias by its true shape.
+    Raises FitError for a missing column, a bandwidth that is not positive, or a level outside (0, 1).
     """
     rows, _ = sweep_rows(table, cell, axes)
     if not bandwidth > 0:
         raise FitError(f"bandwidth = {bandwidth:g}: must be positive. Fix: use 1, one step of the grid.")
-    return tuple(_bowl(at, group, list(axes), bandwidth) for at, group in cells_of(rows, cell))
+    check_level(level)
+    return tuple(_bowl(at, group, list(axes), bandwidth, level) for at, group in cells_of(rows, cell))
 
 
 def optima_table(bowls: Sequence[Bowl]) -> pd.DataFrame:
@@ -102,7 +114,7 @@ def excess_loss(
 def nearest_run(group: pd.DataFrame, wanted: Mapping[str, float]) -> tuple[pd.Series, float]:
     """The run of a cell that is nearest to the hyperparameters `wanted`, and its loss over the cell's best, minus 1."""
     axes = list(wanted)
-    steps = (np.log(group[axes].to_numpy(np.float64)) - np.log(list(wanted.values()))) / _spacing(group, axes)
+    steps = (np.log(group[axes].to_numpy(np.float64)) - np.log(list(wanted.values()))) / grid_steps(group, axes)
     nearest = group.iloc[int(np.argmin(np.sum(steps**2, axis=1)))]
     return nearest, float(nearest["loss_nats"] / group["loss_nats"].min() - 1)
 
@@ -141,6 +153,12 @@ def cells_of(rows: pd.DataFrame, cell: Sequence[str]) -> Iterator[tuple[dict[str
         yield {name: _value(value) for name, value in zip(cell, key, strict=True)}, group
 
 
+def grid_steps(group: pd.DataFrame, axes: Sequence[str]) -> np.ndarray:
+    """The median ratio between neighbouring values of each axis in a cell, as a logarithm: (axes,); 1 for one value."""
+    gaps = [np.diff(np.log(np.unique(group[name].to_numpy(np.float64)))) for name in axes]
+    return np.array([np.median(gap) if gap.size else 1.0 for gap in gaps])
+
+
 def cell_name(cell: Mapping[str, float | str]) -> str:
     """A cell for people, and its row's name among the optima: cell params=1e+08 tokens=2e+09."""
     return "cell " + " ".join(f"{name}={v if isinstance(v, str) else format(v, '.4g')}" for name, v in cell.items())
@@ -150,18 +168,13 @@ def _value(value: object) -> float | str:
     return float(value) if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) else str(value)
 
 
-def _spacing(group: pd.DataFrame, axes: list[str]) -> np.ndarray:
-    """Median ratio between neighbouring values of each axis, as a logarithm; 1 where an axis has one value."""
-    gaps = [np.diff(np.log(np.unique(group[name].to_numpy(np.float64)))) for name in axes]
-    return np.array([np.median(gap) if gap.size else 1.0 for gap in gaps])
-
-
-def _bowl(cell: dict[str, float | str], group: pd.DataFrame, axes: list[str], bandwidth: float) -> Bowl:
+def _bowl(cell: dict[str, float | str], group: pd.DataFrame, axes: list[str], bandwidth: float, level: float) -> Bowl:
     logs = np.log(group[axes].to_numpy(np.float64))
     log_loss = np.log(group["loss_nats"].to_numpy(np.float64))
     lowest = int(np.argmin(log_loss))
-    width = bandwidth * _spacing(group, axes)
+    width = bandwidth * grid_steps(group, axes)
     place, value, curvature, reason = _descend(logs / width, log_loss, logs[lowest] / width)
+    spread = [np.inf] * len(axes) if reason else width * _reach(logs / width, log_loss, place, level)
     outside = (place * width < logs.min(axis=0)) | (place * width > logs.max(axis=0))
     if not reason and outside.any():
         name = axes[int(np.argmax(outside))]
@@ -172,6 +185,9 @@ def _bowl(cell: dict[str, float | str], group: pd.DataFrame, axes: list[str], ba
         best_run=str(group["run"].iloc[lowest]),
         best_loss_nats=float(np.exp(log_loss[lowest])),
         optimum=dict(zip(axes, map(float, np.exp(place * width)), strict=True)),
+        intervals={
+            name: _interval(centre, reach) for name, centre, reach in zip(axes, place * width, spread, strict=True)
+        },
         loss_nats=float(np.exp(value)),
         curvature=tuple(map(tuple, (curvature / np.outer(width, width)).tolist())),
         reason=reason,
@@ -185,20 +201,15 @@ def _descend(x_NA: np.ndarray, y_N: np.ndarray, place_A: np.ndarray) -> tuple[np
     a minimum ("" when it is).
     """
     axes = x_NA.shape[1]
-    pairs = [(i, j) for i in range(axes) for j in range(i, axes)]
     value, curvature = float(y_N.min()), np.zeros((axes, axes))
     for _ in range(MOST_STEPS):
-        u = x_NA - place_A
-        root_weight = np.exp(-0.25 * np.sum(u**2, axis=1))
-        basis = np.column_stack([np.ones(len(u)), u, *(u[:, i] * u[:, j] for i, j in pairs)])
-        coefficients, _, rank, _ = np.linalg.lstsq(basis * root_weight[:, None], y_N * root_weight, rcond=1e-8)
+        basis, weight = _quadratic(x_NA - place_A)
+        root = np.sqrt(weight)
+        coefficients, _, rank, _ = np.linalg.lstsq(basis * root[:, None], y_N * root, rcond=1e-8)
         if rank < basis.shape[1]:
             return place_A, value, curvature, f"too few runs near the lowest loss for a quadratic in {axes} directions"
         value, slope = float(coefficients[0]), coefficients[1 : 1 + axes]
-        curvature = np.zeros((axes, axes))
-        for (i, j), c in zip(pairs, coefficients[1 + axes :], strict=True):
-            curvature[i, j] += c
-            curvature[j, i] += c
+        curvature = _curvature(coefficients, axes)
         if np.linalg.eigvalsh(curvature)[0] <= 0:
             return place_A, value, curvature, "the loss near the lowest one is not convex: no minimum"
         move = -np.linalg.solve(curvature, slope)
@@ -209,3 +220,52 @@ def _descend(x_NA: np.ndarray, y_N: np.ndarray, place_A: np.ndarray) -> tuple[np
         if (np.abs(place_A - np.clip(place_A, x_NA.min(axis=0) - 1, x_NA.max(axis=0) + 1)) > 0).any():
             return place_A, value, curvature, "the loss still falls at the edge of the values that were run"
     return place_A, value, curvature, "the search for the minimum does not settle"
+
+
+def _quadratic(u_NA: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The basis of a quadratic (points, coefficients) in u: constant, slopes, products; and the points' weights."""
+    pairs = [u_NA[:, i] * u_NA[:, j] for i, j in _pairs(u_NA.shape[1])]
+    return np.column_stack([np.ones(len(u_NA)), u_NA, *pairs]), np.exp(-0.5 * np.sum(u_NA**2, axis=1))
+
+
+def _curvature(coefficients: np.ndarray, axes: int) -> np.ndarray:
+    """The matrix (axes, axes) of a quadratic's second derivatives."""
+    curvature = np.zeros((axes, axes))
+    for (i, j), c in zip(_pairs(axes), coefficients[1 + axes :], strict=True):
+        curvature[i, j] += c
+        curvature[j, i] += c
+    return curvature
+
+
+def _pairs(axes: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(axes) for j in range(i, axes)]
+
+
+def _reach(x_NA: np.ndarray, y_N: np.ndarray, place_A: np.ndarray, level: float) -> np.ndarray:
+    """How far to either side of the minimum each axis' interval reaches, infinite where no noise can be estimated.
+
+    By the delta method: at the minimum, where the slope is zero, the place errs by the slope's error over the
+    curvature. The noise and its degrees of freedom are those of local regression (Cleveland and Devlin 1988).
+    """
+    axes = x_NA.shape[1]
+    basis, weight = _quadratic(x_NA - place_A)
+    inverse = np.linalg.inv(basis.T @ (weight[:, None] * basis))
+    twice, thrice = (inverse @ basis.T @ (weight[:, None] ** power * basis) for power in (2, 3))
+    coefficients = inverse @ basis.T @ (weight * y_N)
+    first = np.sum(weight) - np.trace(twice)  # expected sum of weighted squared residuals over the variance
+    second = np.sum(weight**2) - 2 * np.trace(thrice) + np.trace(twice @ twice)
+    if first < 1e-6 * np.sum(weight):
+        return np.full(axes, np.inf)
+    variance = np.sum(weight * (y_N - basis @ coefficients) ** 2) / first
+    slope = 1 + np.arange(axes)
+    of_slope = variance * (twice @ inverse)[np.ix_(slope, slope)]
+    step = np.linalg.inv(_curvature(coefficients, axes))
+    error = np.sqrt(np.diag(step @ of_slope @ step))
+    return scipy.special.stdtrit(first**2 / second, (1 + level) / 2) * error
+
+
+def _interval(centre: float, reach: float) -> Interval:
+    """exp of centre +- reach, not determined where the reach is not finite."""
+    with np.errstate(over="ignore"):
+        ends = [float(np.exp(end)) for end in (centre, centre - reach, centre + reach)]
+    return Interval(*ends) if np.isfinite(reach) else Interval(ends[0], 0.0, np.inf, NOT_DETERMINED)

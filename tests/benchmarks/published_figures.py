@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import pandas as pd
 import test_published_chinchilla as chinchilla
 import test_published_data_constrained as constrained
@@ -19,7 +20,11 @@ import test_published_hyperparameters as hyperparameters
 from analysis.datasets import SETTING, load
 from analysis.fit import LEAST_SQUARES, fit, select
 from analysis.intervals import Estimate, profile
-from analysis.studies import excess_loss, fit_bowls, optima_table
+from analysis.laws import find
+from analysis.runs_table import complete
+from analysis.studies import cells_of, excess_loss, fit_bowls, optima_table
+from analysis.studies.hyperparameters import AXES, CELL, nearest_run
+from analysis.studies.joint_bowls import fit_joint
 
 
 def show_chinchilla() -> None:
@@ -77,6 +82,21 @@ def show_hyperparameters() -> None:
     best = pd.DataFrame({"run": [bowl.best_run for bowl in fit_bowls(table)]}).merge(table, on="run")
     _show_step_law("the best run", *hyperparameters.laws_of(best), table)
     print(f"  published: {100 * excess_loss(table, hyperparameters.PUBLISHED)['excess'].mean():.4f} %")
+    print("  the laws through all bowls, in cells that were left out, by bandwidth:")
+    for bandwidth in (0.8, 1.0, 1.25, 1.5, 2.0):
+        print(f"  {bandwidth}: {100 * _left_out_excess(table, bandwidth):.4f} %")
+
+
+def _left_out_excess(table: pd.DataFrame, bandwidth: float) -> float:
+    """Mean excess loss of the joint laws in cells that they were not fitted to."""
+    groups, bowls = [group for _, group in cells_of(table, CELL)], fit_bowls(table)
+    laws = {axis: find(f"{axis}_params_tokens") for axis in AXES}
+    joint = fit_joint(groups, bowls, complete(optima_table(bowls)), laws, bandwidth=bandwidth)
+    excess = [
+        nearest_run(group, {axis: float(law.followed(bowl.cell)[1 + i]) for axis, law in joint.laws.items()})[1]
+        for i, (group, bowl) in enumerate(zip(groups, bowls, strict=True))
+    ]
+    return float(np.mean(excess))
 
 
 def _show_step_law(name: str, rate: Estimate, batch: Estimate, table: pd.DataFrame) -> None:

@@ -1,7 +1,7 @@
 """Power laws of one's own, as `isoflop bowls` fits them to a sweep."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,17 @@ def read(path: Path) -> FittedLaws:
     """The laws in a JSON file of `isoflop bowls`. Raises ConfigError for a file that is none, or that has no law."""
     try:
         found = json.loads(path.read_text())
-        laws = {axis: law["fit"] for axis, law in found["laws"].items() if axis in AXES}
-        constants, ranges = {}, {}
-        for axis, fit in laws.items():
-            constants |= {f"{axis}.{name}": float(value) for name, value in fit["values"].items()}
-            ranges |= {name: (low, high) for name, (low, high) in fit["ranges"].items() if name in INPUTS}
-        cells = tuple(map(_place, _usable(found["bowls"])))
+        joint = found["joint"] or {"laws": {}}  # none where no axis has a law
+        laws = {axis: law for axis, law in joint["laws"].items() if axis in AXES}
+        constants, ranges, rows = {}, {}, set()
+        for axis, law in laws.items():
+            constants |= {f"{axis}.{name}": float(one["value"]) for name, one in law["intervals"].items()}
+            ranges |= {name: (low, high) for name, (low, high) in law["ranges"].items() if name in INPUTS}
+            rows |= set(law["cells"])
+        cells = tuple(map(_place, _located(found["bowls"][row]["cell"] for row in sorted(rows))))
     except OSError as error:
         raise ConfigError(f"fitted = {str(path)!r}: cannot be read ({error.strerror}). Fix: {AGAIN}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"fitted = {str(path)!r}: holds no fitted laws of a sweep. Fix: {AGAIN}.") from error
     unknown, inputs, axes = sorted(constants.keys() - set(CONSTANTS)), ", ".join(INPUTS), ", ".join(AXES)
     check(not unknown, "fitted", str(path), f"has {', '.join(unknown)}, of no power law of {inputs}", AGAIN)
@@ -55,9 +57,9 @@ def read(path: Path) -> FittedLaws:
     return FittedLaws(tuple(sorted(constants.items())), ranges, cells)
 
 
-def _usable(bowls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The cells that the laws are fitted to, where params and tokens tell which."""
-    return [bowl["cell"] for bowl in bowls if not bowl["reason"] and {"params", "tokens"} <= bowl["cell"].keys()]
+def _located(cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of which params and tokens tell which they are."""
+    return [cell for cell in cells if {"params", "tokens"} <= cell.keys()]
 
 
 def _place(cell: Mapping[str, float]) -> tuple[float, float]:
