@@ -55,6 +55,8 @@ def _planned(config: RunConfig) -> dict[str, Any]:
         "sequence_length": config.training.sequence_length,
         "batch_tokens": config.training.batch_tokens,
         "steps": config.training.steps,
+        "optimizer": config.optimizer.name,
+        "parametrisation": config.model.parametrisation.name,
         "learning_rate": config.optimizer.learning_rate,
         "weight_decay": config.optimizer.weight_decay,
         **_experts(config.model),
