@@ -230,7 +230,7 @@ def _first_step(architecture: str, mesh_config: MeshConfig, start: object) -> _S
             start = jax.device_get(program.init())
         step = compiled(program.train.lower(program.abstract_state, batch, program.numbers))
         placed = jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, program.abstract_state))
-        state, metrics = step.executable(placed, batch)
+        state, metrics = step.executable(placed, batch, program.numbers)
         gradient = jax.device_get(optax.tree.get(state.moments, "mu"))
         return _Step(start, float(metrics["loss_nats"]), gradient, step.cost, step.replications)
 
