@@ -53,7 +53,8 @@ MODEL = ModelConfig(
     moe=MoeConfig(4, 2, 64, algorithm="dense"),
     scan_layers=True,
 )
-TOKENS = np.arange(8 * 17).reshape(8, 17) % 7
+# Of many kinds: the gradients of a few repeated tokens have few directions, and the bases of the rest are rounding's.
+TOKENS = np.random.default_rng(0).integers(0, 260, (8, 17))
 BATCH = {"inputs": TOKENS[:, :-1], "targets": TOKENS[:, 1:], "weights": np.ones((8, 16), np.float32)}
 
 
@@ -121,8 +122,14 @@ def _products(jaxpr, share):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_each_trains_to_the_same_losses_on_a_mesh(name):
-    """Rounding differs, as gradients are summed in another order: 1e-6 a step, which SOAP's bases multiply."""
-    run = _run(_small(name))
+    """Rounding differs, as gradients are summed in another order: 1e-6 a step.
+
+    What SOAP makes of it is bounded here: its bases are of square gradients, since a side longer than the other has
+    directions that rounding alone chooses; and its epsilon is of the size of a gradient, since without one the first
+    step in a direction is 1 or -1 however near to zero its gradient is.
+    """
+    optimizer = replace(_small(name), largest=32, epsilon=1e-2) if name == "soap" else _small(name)
+    run = _run(optimizer, attention=AttentionConfig(4, 4, 8))
     alone, _, evaluated = _losses(run, MeshConfig(data=1))
     split, state, same = _losses(run, MeshConfig(data=1, fsdp=2, tensor=2, expert=2))
     np.testing.assert_allclose(split, alone, rtol=1e-4 if name in ("soap", "muon") else 2e-6)

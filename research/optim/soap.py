@@ -5,11 +5,14 @@ preconditioners' eigenvectors are the first bases. A later basis is a power iter
 columns, and Adam's squares with them, in the order of the eigenvalues.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from research.sharding import constrain
 
 Number = float | jax.Array
 KEPT, FIRST, NEXT = 0, 1, 2  # what a step does with the bases
@@ -105,15 +108,27 @@ def _basis(now_KMM: Any, old_KMM: Any, due: jax.Array) -> tuple[Any, Any]:
         return now_KMM, None
     same = jnp.broadcast_to(jnp.arange(now_KMM.shape[-1]), now_KMM.shape[:2])
 
+    def whole(x_KMM: jax.Array) -> jax.Array:  # no partitioner splits a decomposition
+        return constrain(x_KMM, "layers activation activation")
+
     def first() -> tuple[jax.Array, jax.Array]:
-        return jnp.linalg.eigh(now_KMM)[1][:, :, ::-1], same
+        return _each(lambda now_MM: jnp.linalg.eigh(now_MM)[1][:, ::-1], whole(now_KMM)), same
 
     def following() -> tuple[jax.Array, jax.Array]:
-        values_KM = jnp.einsum("kmp,kmq,kqp->kp", old_KMM, now_KMM, old_KMM)
-        order_KM = jnp.argsort(-values_KM, axis=1)
-        return jnp.linalg.qr(now_KMM @ jnp.take_along_axis(old_KMM, order_KM[:, None, :], axis=2))[0], order_KM
+        now, old = whole(now_KMM), whole(old_KMM)
+        order_KM = jnp.argsort(-jnp.einsum("kmp,kmq,kqp->kp", old, now, old), axis=1)
+        iterated_KMM = now @ jnp.take_along_axis(old, order_KM[:, None, :], axis=2)
+        return _each(lambda x_MM: jnp.linalg.qr(x_MM)[0], iterated_KMM), order_KM
 
     return jax.lax.switch(due, (lambda: (old_KMM, same), first, following))
+
+
+def _each(decompose: Callable[[jax.Array], jax.Array], x_KMM: jax.Array) -> jax.Array:
+    """`decompose` of every matrix: all at once, but on CPUs one by one. There jaxlib hands a batch's matrices to the
+    threads that execute the program; when as many devices decompose as there are threads, all wait for one."""
+    return jax.lax.platform_dependent(
+        x_KMM, cpu=lambda x_KMM: jax.lax.map(decompose, x_KMM), default=jax.vmap(decompose)
+    )
 
 
 def _into(x_KMN: jax.Array, left: Any, right: Any) -> jax.Array:
