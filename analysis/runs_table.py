@@ -88,6 +88,7 @@ COLUMNS = (
     Column("backend", "string", "", "cpu, gpu or tpu"),
     Column("algorithms", "string", "", "which of equal programs ran, as attention dense, moe ragged"),
     Column("devices", "integer", "devices", "devices the run used"),
+    Column("trained_together", "integer", "runs", "runs that one program stepped together, this one among them"),
     Column("failure_step", "integer", "step", "step at which a failed run stopped"),
     Column("failure_reason", "string", "", "why a failed run stopped"),
 )

@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from research.config import DataConfig, RunConfig
@@ -23,13 +24,23 @@ from research.runs import RunFolder, Status
 STEP_SECONDS = 0.004
 
 
+def each(train_one: Callable) -> Callable:
+    """A worker's trainer that takes the runs of a job one after the other: on_progress is then of one run, and an
+    exception of the job."""
+
+    def train_runs(runs: Sequence, on_progress: Callable, should_stop: Callable) -> list[Status]:
+        return [train_one(config, folder, partial(on_progress, folder), should_stop) for config, folder in runs]
+
+    return train_runs
+
+
 def planted_loss(config: RunConfig) -> float:
     """Falls with size and tokens as losses do; the size is a rough one, since an exact one takes importing jax."""
     params = 12 * config.model.depth * config.model.width**2
     return 1.5 + 20 / params**0.3 + 100 / config.training.tokens**0.35
 
 
-def train(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
+def _train(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
     """Steps that sleep; the loss is a law's, so that a sweep of such runs can be fitted."""
     loss = planted_loss(config)
     step = folder.checkpoint_step()
@@ -67,6 +78,9 @@ def train(config: RunConfig, folder: RunFolder, on_progress: Callable, should_st
     return Status.DONE
 
 
+train = each(_train)
+
+
 def _comes_up(config: RunConfig, folder: RunFolder) -> bool:
     """Whether it goes wrong: every time, or for a family "... once" the first time."""
     seen = folder.path / "seen"
@@ -75,6 +89,7 @@ def _comes_up(config: RunConfig, folder: RunFolder) -> bool:
     return not again or not config.family.endswith("once")
 
 
+@each
 def train_or_fail(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
     """What goes wrong is written in the run's family; one that "meets" waits for a second worker."""
     if config.family == "raises":
@@ -96,19 +111,21 @@ def train_or_fail(config: RunConfig, folder: RunFolder, on_progress: Callable, s
         time.sleep(1000)
     if config.family == "disk_full":
         raise RuntimeError("could not save") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return train(config, folder, on_progress, should_stop)
+    return _train(config, folder, on_progress, should_stop)
 
 
+@each
 def train_unless_broken(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
     """Raises while there is a file `broken` beside the runs."""
     if (folder.path.parent / "broken").exists():
         raise ValueError("broken")
-    return train(config, folder, on_progress, should_stop)
+    return _train(config, folder, on_progress, should_stop)
 
 
+@each
 def train_stubbornly(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
     """Never looks whether it should stop."""
-    return train(config, folder, on_progress, lambda: False)
+    return _train(config, folder, on_progress, lambda: False)
 
 
 def drive_three(runs_dir: Path, steps: int) -> None:

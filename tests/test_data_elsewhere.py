@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 from research.data.prepare import prepare
-from research.execution.trainer import train_run
+from research.execution.trainer import train_runs
 from research.plan import load, run_cost
 from research.runs import open_run
 
@@ -31,7 +31,7 @@ for name, assignments in json.loads(sys.argv[1]).items():
     config = min(runs, key=lambda config: run_cost(config).params)
     prepare(config.data, report=lambda line: None)
     folder = open_run(Path(sys.argv[2]), config)
-    assert train_run(config, folder, lambda step, loss: None, lambda: False) == "done"
+    assert train_runs([(config, folder)], lambda folder, step, loss: None, lambda: False) == ["done"]
     print(folder.path, folder.result()["loss_nats"])
 """
 

@@ -29,13 +29,13 @@ def make_configs(*families: str, steps: int = 5) -> list[RunConfig]:
     return [replace(BASE, family=family, training=replace(training, seed=i)) for i, family in enumerate(families)]
 
 
-def engine(runs_dir, runs, trainer="train_or_fail", workers=None) -> local.LocalEngine:
-    return local.LocalEngine(runs_dir / "exp", runs, workers, trainer=f"fake_trainers:{trainer}")
+def engine(runs_dir, runs, trainer="train_or_fail", workers=None, together=1) -> local.LocalEngine:
+    return local.LocalEngine(runs_dir / "exp", runs, workers, together, trainer=f"fake_trainers:{trainer}")
 
 
-def run_all(configs, runs_dir, trainer="train_or_fail", workers=None) -> tuple[Outcome, list]:
+def run_all(configs, runs_dir, trainer="train_or_fail", workers=None, together=1) -> tuple[Outcome, list]:
     events = []
-    outcome = drive(engine(runs_dir, len(configs), trainer, workers), configs, runs_dir, events.append)
+    outcome = drive(engine(runs_dir, len(configs), trainer, workers, together), configs, runs_dir, events.append)
     return outcome, [event for event in events if not isinstance(event, Tick)]
 
 
@@ -98,6 +98,30 @@ def test_one_bad_run_loses_no_other(tmp_path):
     assert diverges.result()["failure_step"] == 3
     reasons = {event.run: event.reason for event in events if isinstance(event, Ended)}
     assert reasons[diverges.name] == "loss_nats = nan at step 3"
+
+
+def test_runs_of_one_program_are_one_job_and_one_bad_run_of_it_fails_alone(tmp_path):
+    """Four seeds in a job: one raises, by which the job ends; each is then taken up by itself."""
+    configs = make_configs("ok", "raises", "ok", "diverges")
+    outcome, events = run_all(configs, tmp_path, workers=1, together=4)
+    assert statuses(configs, tmp_path) == [Status.DONE, Status.FAILED, Status.DONE, Status.FAILED]
+    assert list(outcome.errors) == [run_name(configs[1])] and not outcome.fault
+    kinds = [type(event) for event in events if isinstance(event, Started | Ended)]
+    assert kinds[:8] == [Started] * 4 + [Ended] * 4 and kinds.count(Ended) == 8
+    assert {event.cause for event in events if isinstance(event, Ended)} == {Cause.SHARED, Cause.ERROR, None}
+    first = folder_of(tmp_path, configs[0])
+    log = folder_of(tmp_path, configs[2]).log_path.read_text()
+    assert f"trained together with {first.name}" in log
+
+
+def test_a_job_of_several_runs_that_is_lost_is_tried_again_run_by_run(tmp_path):
+    configs = make_configs("ok", "killed once", "ok")
+    outcome, events = run_all(configs, tmp_path, workers=1, together=8)
+    assert statuses(configs, tmp_path) == [Status.DONE] * 3 and not outcome.errors
+    lost = [event for event in events if isinstance(event, Ended) and event.cause == Cause.LOST]
+    assert {event.run for event in lost} <= set(map(run_name, configs)) and run_name(configs[1]) in {
+        e.run for e in lost
+    }
 
 
 def once(happening):

@@ -10,7 +10,7 @@ from research.config import DataConfig, RunConfig
 from research.execution.drive import Books, settle
 from research.execution.events import Cause, Ended
 from research.execution.faults import MachineError, machine_fault
-from research.execution.trainer import train_run
+from research.execution.trainer import train_runs
 from research.runs import Status
 
 
@@ -90,4 +90,4 @@ def test_a_worker_in_a_program_of_several_processes_refuses(monkeypatch, tmp_pat
     monkeypatch.setattr("research.training.runtime.configure", lambda: None)
     config = RunConfig(data=DataConfig(train_tokens=1_000_000))
     with pytest.raises(MachineError, match=r"jax.process_count\(\) = 2.*Fix: start isoflop outside"):
-        train_run(config, None, None, None)
+        train_runs([(config, None)], None, None)

@@ -55,6 +55,13 @@ def test_without_budgets_runs_take_the_base_steps():
     assert {(run.budget_flops, run.training.steps) for run in runs} == {(None, BASE.training.steps)}
 
 
+def test_without_budgets_every_size_is_trained_for_the_base_steps():
+    runs = replace(GRID, budgets=(), sizes=((16, 2), (32, 2), (64, 2))).runs()
+    assert {run.model.width for run in runs} == {16, 32, 64} and {run.training.steps for run in runs} == {
+        BASE.training.steps
+    }
+
+
 def test_fields_can_be_set_from_the_command_line():
     assert override(GRID, ["seeds=5", "base.optimizer.weight_decay=0"]).runs()[0].training.seed == 5
 

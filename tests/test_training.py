@@ -30,22 +30,20 @@ from research.training.checkpoint import (
     _checksums,
     reads_end_before_their_loop,
 )
-from research.training.loop import train
+from research.training.loop import Run, train
 from research.training.objective import language_modelling
 from research.training.step import gradients, make_program
 
 
-def _train(config: RunConfig, runs_dir, stop_at=None, objective=None):
+def _train(config: RunConfig, runs_dir, stop_at=None, objective=language_modelling):
     """Train in `runs_dir`, asking to stop once `stop_at` steps have been reported."""
     folder = open_run(runs_dir, config)
     seen = [0]
-    status = train(
-        config,
-        folder,
-        objective=objective or language_modelling(config),
-        examples=synthetic_examples(config),
+    (status,) = train(
+        [Run(config, folder, synthetic_examples(config))],
+        objective=objective,
         evaluate=held_out_measures,
-        on_progress=lambda step, _: seen.append(step),
+        on_progress=lambda _, step, loss: seen.append(step),
         should_stop=lambda: stop_at is not None and seen[-1] >= stop_at,
     )
     return folder, status
@@ -115,13 +113,13 @@ from synthetic_tokens import synthetic_examples
 from research.config import RunConfig, from_json
 from research.runs import open_run
 from research.evaluation.held_out import held_out_measures
-from research.training.loop import train
+from research.training.loop import Run, train
 from research.training.objective import language_modelling
 config = from_json(RunConfig, open({config!r}).read())
 folder = open_run({runs!r}, config)
 train(
-    config, folder, objective=language_modelling(config), examples=synthetic_examples(config),
-    evaluate=held_out_measures, on_progress=lambda step, loss: print(step, flush=True), should_stop=lambda: False,
+    [Run(config, folder, synthetic_examples(config))], objective=language_modelling, evaluate=held_out_measures,
+    on_progress=lambda folder, step, loss: print(step, flush=True), should_stop=lambda: False,
 )
 """
 
@@ -195,9 +193,12 @@ def test_a_loss_that_is_not_finite_fails_the_run_with_its_step(tmp_path):
 def test_parameters_that_the_last_update_spoiled_fail_the_run(tmp_path):
     """Each training loss is of the parameters before the step's update: only the evaluation sees the last ones."""
     config = tiny_run(steps=1)
-    spoiled = language_modelling(config)._replace(
-        after_update=lambda params, sums: jax.tree.map(lambda array: array * np.nan, params)
-    )
+
+    def spoiled(config):
+        return language_modelling(config)._replace(
+            after_update=lambda params, sums: jax.tree.map(lambda array: array * np.nan, params)
+        )
+
     folder, status = _train(config, tmp_path, objective=spoiled)
     assert status == Status.FAILED == folder.status()
     assert folder.result()["failure_reason"] == "held-out loss_nats = nan at step 1"

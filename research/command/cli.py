@@ -71,6 +71,7 @@ def plan(
 def run(
     request: AskedFor,
     workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    together: Annotated[int, tyro.conf.arg(metavar="N")] = 1,
     retry_failed: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Train what is not done, fit the law, predict the held-out run, train it, report.
@@ -78,6 +79,8 @@ def run(
     Args:
         workers: Worker processes, which share the cores; one per core if not given, one where an accelerator is. A run
             that is resumed with another number differs in its last bits from one that was not interrupted.
+        together: Runs that differ in no more than seed and the optimizer's numbers, as those of a learning-rate sweep,
+            train as one program, up to N of them in a worker: small models sooner, with other last bits.
         retry_failed: Train failed runs again, each from its newest checkpoint.
     """
     from research.command import verbs
@@ -85,7 +88,9 @@ def run(
     from research.execution import local
 
     check(workers is None or workers >= 1, "--workers", workers, "must be at least 1", "leave it out for one per core")
-    return verbs.run(request, standard_output(), partial(local.LocalEngine, workers=workers), retry_failed)
+    check(together >= 1, "--together", together, "must be at least 1", "leave it out to train each run alone")
+    engine = partial(local.LocalEngine, workers=workers, together=together)
+    return verbs.run(request, standard_output(), engine, retry_failed)
 
 
 def status(request: AskedFor) -> int:

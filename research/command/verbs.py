@@ -164,7 +164,7 @@ def _train(
         phase(planned.timings_path, phase_name) as notes,
         show(console, new_sweep(configs, todo, runs_dir, engine.workers)) as watch,
     ):
-        notes.update(workers=engine.workers, runs=[run_name(config) for config in todo])
+        notes.update(workers=engine.workers, together=engine.together, runs=[run_name(config) for config in todo])
         outcome = drive(engine, todo, runs_dir, watch)
         notes["worker_start_seconds"] = outcome.worker_start_seconds
     if outcome.is_disk_full:

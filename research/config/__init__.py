@@ -47,6 +47,7 @@ from research.config.serialization import (
     to_dict,
     to_json,
 )
+from research.config.shared_program import program_of
 from research.config.state_spaces import Eigenvalues, H3Config, S4Config
 from research.config.task import TASK_CONTROL_IDS, TaskConfig
 from research.config.validation import ConfigError, check, check_choice, check_positive, check_range

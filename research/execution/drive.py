@@ -10,9 +10,10 @@ from pathlib import Path
 from research.config import RunConfig, run_name
 from research.execution.engine import Engine
 from research.execution.events import Cause, Ended, Event, Following, Outcome, Ready, Stopping, Tick, ended_as_filed
+from research.execution.jobs import together
 from research.runs import Status, folder_of, open_run
 
-TRIED_AGAIN = (Cause.MACHINE, Cause.LOST, Cause.STOPPED)  # once for each run
+TRIED_AGAIN = (Cause.MACHINE, Cause.LOST, Cause.STOPPED, Cause.SHARED)  # once for each run, which is alone then
 FOLLOW_SECONDS = 1.0  # between two looks at the runs that other processes train
 
 
@@ -35,8 +36,9 @@ def drive(engine: Engine, configs: Sequence[RunConfig], runs_dir: Path, watch: C
     configs : taken up in this order: put the longest first, and the sweep ends soonest.
     watch : called with every event as it comes.
 
-    A run whose worker was lost or stopped, or that met a fault of the machine, is tried once more; its second fault of
-    the machine, or a full disk, stops the sweep. A run that another process is training is left to it at once; when
+    Runs of one program train together, as many as the engine says. A run whose worker was lost or stopped, or that met
+    a fault of the machine or of one trained together with it, is tried once more, alone; its second fault of the
+    machine, or a full disk, stops the sweep. A run that another process is training is left to it at once; when
     nothing else is left, such runs are followed until they are done, and taken over if they are let go unfinished.
 
     SIGINT or SIGTERM stops the runs at their next step with a checkpoint saved; a second one raises KeyboardInterrupt,
@@ -50,8 +52,8 @@ def drive(engine: Engine, configs: Sequence[RunConfig], runs_dir: Path, watch: C
     followed: frozenset[str] = frozenset()
     worker_start_seconds = 0.0
     with _signal_count() as signals, engine:
-        for config in by_name.values():
-            engine.submit(config)
+        for job in together(list(by_name.values()), engine.together, engine.workers):
+            engine.submit(job)
         while books.at_work or (books.held and not books.stopping):
             if not books.at_work and followed != books.held:
                 followed = books.held
@@ -62,7 +64,7 @@ def drive(engine: Engine, configs: Sequence[RunConfig], runs_dir: Path, watch: C
                 if isinstance(event, Ended):
                     books, is_tried_again = settle(books, event)
                     if is_tried_again:
-                        engine.submit(by_name[event.run])
+                        engine.submit((by_name[event.run],))
                         event = replace(event, reason="; ".join(filter(None, [event.reason, "tried again"])))
                 watch(event)
             if (signals() or books.fault) and not books.stopping:

@@ -16,13 +16,16 @@ class Engine(Protocol):
     """
 
     workers: int
-    """Runs that are trained at the same time."""
+    """Jobs that are trained at the same time."""
 
-    def submit(self, config: RunConfig) -> None:
-        """Queue a run whose folder exists.
+    together: int
+    """Runs of one program that a worker trains as one job, at most."""
 
-        Runs are taken up in the order submitted, but one that is submitted again goes first. Each submission ends in
-        one Ended event.
+    def submit(self, job: Sequence[RunConfig]) -> None:
+        """Queue runs whose folders exist, and that train together if they are several.
+
+        Jobs are taken up in the order submitted, but one whose run was submitted before goes first. Each run of a
+        submission ends in one Ended event.
         """
         ...
 

@@ -16,11 +16,12 @@ class Cause(enum.StrEnum):
     LOST = "lost"  # its worker was killed or did nothing any more
     STOPPED = "stopped"  # told to: by this process or by a signal to its worker
     HELD = "held"  # another process is training it
+    SHARED = "shared"  # an exception while it trained together with others, of which any may be to blame
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker asks for a run; getting ready, for its first the import of the training libraries, took `seconds`."""
+    """A worker asks for a job; getting ready, for its first the import of the training libraries, took `seconds`."""
 
     seconds: float
 

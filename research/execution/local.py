@@ -9,7 +9,7 @@ this process is killed, or leaves by an error, their sockets close, and they sto
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -20,10 +20,11 @@ from analysis.cores import usable_cores
 from research.config import RunConfig
 from research.execution.engine import WorkerError
 from research.execution.events import Cause, Ended, Event, Ready
+from research.execution.jobs import Job
 from research.execution.process import WorkerProcess
-from research.runs import RunFolder, folder_of
+from research.runs import folder_of
 
-TRAINER = "research.execution.trainer:train_run"
+TRAINER = "research.execution.trainer:train_runs"
 TICK_SECONDS = 0.25
 EXIT_SECONDS = 10.0  # for a worker without a run
 ACCELERATORS = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "vfio/[0-9]*")  # /dev of NVIDIA, AMD, TPU v2 to v4, TPU v5 on
@@ -54,27 +55,31 @@ class LocalEngine:
         their number depends on nothing else, so that a run that is resumed has as many cores as when it began: with
         another number its last bits would differ.
     workers : processes asked for; `default_workers()` if None.
-    trainer : "module:function" with the signature of trainer.train_run, imported by the workers.
+    together : runs of one program that a worker trains as one, at most.
+    trainer : "module:function" with the signature of trainer.train_runs, imported by the workers.
     """
 
-    def __init__(self, experiment_dir: Path, runs: int, workers: int | None = None, trainer: str = TRAINER):
+    def __init__(
+        self, experiment_dir: Path, runs: int, workers: int | None = None, together: int = 1, trainer: str = TRAINER
+    ):
         self._experiment_dir = experiment_dir
         self._trainer = trainer
         self._shares = share_cores(max(1, min(workers or default_workers(), runs)))
         self.workers = len(self._shares)
-        self._queue: deque[tuple[RunConfig, RunFolder]] = deque()
+        self.together = together
+        self._queue: deque[list[Job]] = deque()
         self._submitted: set[RunConfig] = set()
         self._pool: dict[int, WorkerProcess] = {}  # by share
         self._broken: dict[int, str] = {}  # shares whose worker ended while it started: the next would end too
         self._cancelled = False
 
-    def submit(self, config: RunConfig) -> None:
-        job = config, folder_of(self._experiment_dir.parent, config)
-        if config in self._submitted:
-            self._queue.appendleft(job)
+    def submit(self, job: Sequence[RunConfig]) -> None:
+        placed = [(config, folder_of(self._experiment_dir.parent, config)) for config in job]
+        if self._submitted.intersection(job):
+            self._queue.appendleft(placed)
         else:
-            self._queue.append(job)
-        self._submitted.add(config)
+            self._queue.append(placed)
+        self._submitted.update(job)
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -83,7 +88,7 @@ class LocalEngine:
 
     def poll(self) -> list[Event]:
         if self._cancelled:
-            dropped = [folder for _, folder in self._queue]
+            dropped = [folder for job in self._queue for _, folder in job]
             self._queue.clear()
             if dropped:
                 return [Ended(folder.name, folder.status(), cause=Cause.STOPPED) for folder in dropped]
@@ -114,7 +119,7 @@ class LocalEngine:
                 worker.wait(EXIT_SECONDS)
 
     def _start_workers(self) -> None:
-        """As many as there are runs that no worker is getting ready for, on the shares that are free."""
+        """As many as there are jobs that no worker is getting ready for, on the shares that are free."""
         free = [share for share in range(self.workers) if share not in self._pool and share not in self._broken]
         starting = sum(not worker.is_ready for worker in self._pool.values())
         for share in free[: max(0, len(self._queue) - starting)]:
@@ -124,18 +129,18 @@ class LocalEngine:
             raise WorkerError(list(self._broken.values())[-1])
 
     def _noted(self, event: Event, worker: WorkerProcess) -> Event:
-        """An event of a worker. One that is ready gets the next run, or None when there is none left, which ends it."""
+        """An event of a worker. One that is ready gets the next job, or None when there is none left, which ends it."""
         if isinstance(event, Ready):
             job = self._queue.popleft() if self._queue else None
-            worker.is_ready, worker.job = True, job[1] if job else None
+            worker.is_ready, worker.job = True, [folder for _, folder in job or ()]
             worker.send(job)
         elif isinstance(event, Ended):
-            worker.job = None
+            worker.job = [folder for folder in worker.job if folder.name != event.run]
             event = replace(event, reason=event.reason or worker.told_why)
         return event
 
     def _bury(self, share: int) -> Iterator[Event]:
-        """What a worker leaves that has ended: nothing, or the run it died in, whose files say how far that came."""
+        """What a worker leaves that has ended: nothing, or the runs it died in, whose files say how far they came."""
         worker = self._pool.pop(share)
         worker.let_go()
         if not worker.is_ready:
@@ -144,8 +149,8 @@ class LocalEngine:
                 f"no worker is left; the last, while it started: {worker.cause_of_death()}. "
                 f"The end of {worker.log_path}:\n{last_words}"
             )
-        elif worker.job is not None:
-            reason = f"{worker.cause_of_death()} (see {worker.job.log_path})"
-            with contextlib.suppress(OSError), open(worker.job.log_path, "a") as log:  # the reason is reported anyway
+        for folder in worker.job:
+            reason = f"{worker.cause_of_death()} (see {folder.log_path})"
+            with contextlib.suppress(OSError), open(folder.log_path, "a") as log:  # the reason is reported anyway
                 log.write(reason + "\n")
-            yield Ended(worker.job.name, worker.job.status(), reason, Cause.LOST)
+            yield Ended(folder.name, folder.status(), reason, Cause.LOST)

@@ -19,11 +19,11 @@ STOP_SECONDS = 600.0  # how long it may take to do so before it is killed
 
 
 class WorkerProcess:
-    """A running `worker.main` that may use `cores` and writes what it prints to `log_path`, until it has a run."""
+    """A running `worker.main` that may use `cores` and writes what it prints to `log_path`, until it has a job."""
 
     def __init__(self, cores: tuple[int, ...], trainer: str, log_path: Path):
         self.is_ready = False
-        self.job: RunFolder | None = None  # the run it is at work on
+        self.job: list[RunFolder] = []  # the runs it is at work on
         self.log_path = log_path
         self.told_why = ""  # what it was told to end for, if not by the user
         self._suspended_since: float | None = None

@@ -134,7 +134,8 @@ def seconds_left(sweep: Sweep, now: float) -> float | None:
         return None
     start_seconds = sum(run.first.seconds - run.started.seconds for run in begun) / len(begun)
     left = [_seconds_left(run, flops / seconds, start_seconds, now) for run in runs if run.ended_seconds is None]
-    return max(sum(left) / sweep.workers, max(left, default=0.0))
+    at_once = max(sweep.workers, sum(run.is_active for run in runs))  # a worker may train several together
+    return max(sum(left) / at_once, max(left, default=0.0))
 
 
 def _seconds_left(run: RunState, flops_per_second: float, start_seconds: float, now: float) -> float:

@@ -1,12 +1,13 @@
-"""One worker process: trains the runs it is sent, one after the other, until there are no more.
+"""One worker process: trains the jobs it is sent, one after the other, until there are no more.
 
     python -P -m research.execution.worker CONNECTION CORES TRAINER SILENT_SECONDS
 
 CONNECTION is the file descriptor of a socket to the engine, CORES the comma-separated cores this process may use,
-TRAINER the "module:function" that trains one run. The engine sends (config, folder) pairs, None after the last, and
-STOP when the current run is to stop; the worker sends the events of events.py. A run that raises ends its worker: after
-an arbitrary exception, the state of the libraries is anyone's guess, and the engine starts another. A run that takes no
-step for SILENT_SECONDS ends its worker too, which first writes to its log where it hangs.
+TRAINER the "module:function" that trains the runs of a job. The engine sends jobs, sequences of (config, folder) that
+train together, None after the last, and STOP when the current one is to stop; the worker sends the events of events.py.
+A job that raises ends its worker: after an arbitrary exception, the state of the libraries is anyone's guess, and the
+engine starts another. One that takes no step for SILENT_SECONDS ends its worker too, which first writes to its log
+where it hangs. A job of several runs has one log, the first's.
 """
 
 import contextlib
@@ -18,13 +19,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 
-from research.config import RunConfig
 from research.execution.events import Cause, Ended, Progressed, Ready, Started, ended_as_filed
 from research.execution.faults import machine_fault
+from research.execution.jobs import Job
 from research.runs import ClaimError, RunFolder, Status
 
 STOP = "stop"
@@ -44,9 +44,10 @@ def main(connection_number: str, cores: str, trainer: str, silent_seconds: str) 
     _send(connection, Ready(time.monotonic() - began))
     while (job := _receive(connection)) not in (None, STOP):
         sign_of_life()
-        ended = _train_one(train, *job, connection, should_stop)
-        _send(connection, ended)
-        if ended.cause == Cause.STOPPED:  # if only by a signal to this process alone
+        ended = _train(train, job, connection, should_stop)
+        for event in ended:
+            _send(connection, event)
+        if any(event.cause == Cause.STOPPED for event in ended):  # if only by a signal to this process alone
             return
         _send(connection, Ready(0.0))
 
@@ -84,28 +85,41 @@ def resolve(reference: str) -> Callable:
     return found
 
 
-def _train_one(
-    train: Callable, config: RunConfig, folder: RunFolder, connection: Connection, should_stop: Callable[[], bool]
-) -> Ended:
+def _train(train: Callable, job: Sequence[Job], connection: Connection, should_stop: Callable[[], bool]) -> list[Ended]:
+    """How each run of the job ended. What another process holds or has finished is left to it, or as it is."""
+    ended: list[Ended] = []
+    todo: list[Job] = []
     try:
-        _log_to(folder.log_path)
-        with folder.claim(CLAIM_PATIENCE_SECONDS):
-            status = folder.status()
-            if status not in (Status.DONE, Status.FAILED):  # unless another process was faster
+        _log_to([folder for _, folder in job])
+        with contextlib.ExitStack() as claims:
+            for config, folder in job:
+                try:
+                    claims.enter_context(folder.claim(CLAIM_PATIENCE_SECONDS))
+                except ClaimError:
+                    reason = f"left to {folder.claim_path.read_text().strip()}"
+                    ended.append(Ended(folder.name, Status.RUNNING, reason, Cause.HELD))
+                    continue
+                status = folder.status()
+                if status in (Status.DONE, Status.FAILED):  # another process was faster
+                    ended.append(ended_as_filed(folder, status))
+                else:
+                    todo.append((config, folder))
+            for _, folder in todo:
                 _send(connection, Started(folder.name, folder.checkpoint_step()))
-                status = train(config, folder, _reporter(connection, folder, config), should_stop)
-            return ended_as_filed(folder, status)
-    except ClaimError:
-        return Ended(folder.name, Status.RUNNING, f"left to {folder.claim_path.read_text().strip()}", Cause.HELD)
+            statuses = train(todo, _reporter(connection, todo), should_stop) if todo else []
+            ended += [ended_as_filed(folder, status) for (_, folder), status in zip(todo, statuses, strict=True)]
+        return ended
     except BaseException as error:
-        _send(connection, _record(folder, error))
+        for _, folder in todo or job:
+            _send(connection, _record(folder, error, len(todo)))
         raise
 
 
-def _record(folder: RunFolder, error: BaseException) -> Ended:
-    """What ended the run, told to the engine and, unless it is the machine's fault, kept in the run's folder."""
+def _record(folder: RunFolder, error: BaseException, together: int) -> Ended:
+    """What ended the run, told to the engine and, if it is the run's own fault, kept in its folder: not the machine's,
+    and not perhaps that of another run it trained together with."""
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    fault = machine_fault(error)
+    fault = machine_fault(error) or (Cause.SHARED if together > 1 else None)
     if fault is None:
         try:
             folder.write_failure(folder.last_step()[0], reason, "".join(traceback.format_exception(error)))
@@ -115,18 +129,18 @@ def _record(folder: RunFolder, error: BaseException) -> Ended:
     return Ended(folder.name, Status.PARTIAL, reason, fault)  # it stays as its files are, to be resumed
 
 
-def _reporter(connection: Connection, folder: RunFolder, config: RunConfig) -> Callable[[int, float], None]:
-    last_sent = float("-inf")
+def _reporter(connection: Connection, job: Sequence[Job]) -> Callable[[RunFolder, int, float], None]:
+    last_sent = {folder.name: float("-inf") for _, folder in job}
+    steps = {folder.name: config.training.steps for config, folder in job}
 
-    def on_progress(step: int, loss_nats: float) -> None:
-        nonlocal last_sent
-        now = time.monotonic()
-        if now - last_sent < PROGRESS_SECONDS and step < config.training.steps:
+    def on_progress(folder: RunFolder, step: int, loss_nats: float) -> None:
+        run, now = folder.name, time.monotonic()
+        if now - last_sent[run] < PROGRESS_SECONDS and step < steps[run]:
             return
         # An engine that is suspended does not read: training goes on, and the next report is as good.
         if select.select([], [connection], [], 0)[1]:
-            last_sent = now
-            _send(connection, Progressed(folder.name, step, float(loss_nats)))
+            last_sent[run] = now
+            _send(connection, Progressed(run, step, float(loss_nats)))
 
     return on_progress
 
@@ -168,11 +182,15 @@ def _receive(connection: Connection) -> object:
         return None
 
 
-def _log_to(path: Path) -> None:
-    """Send standard output and error, of this process and its C++ libraries, to the end of `path`."""
+def _log_to(folders: Sequence[RunFolder]) -> None:
+    """Send standard output and error, of this process and its C++ libraries, to the end of the first run's log."""
+    first, *others = folders
+    for folder in others:
+        with open(folder.log_path, "a") as log:
+            log.write(f"trained together with {first.name}, whose log has what is printed\n")
     sys.stdout.flush()
     sys.stderr.flush()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    file = os.open(first.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)

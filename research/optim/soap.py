@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-
-from research.sharding import constrain
+from jax.sharding import PartitionSpec
 
 Number = float | jax.Array
 KEPT, FIRST, NEXT = 0, 1, 2  # what a step does with the bases
@@ -108,19 +107,22 @@ def _basis(now_KMM: Any, old_KMM: Any, due: jax.Array) -> tuple[Any, Any]:
         return now_KMM, None
     same = jnp.broadcast_to(jnp.arange(now_KMM.shape[-1]), now_KMM.shape[:2])
 
-    def whole(x_KMM: jax.Array) -> jax.Array:  # no partitioner splits a decomposition
-        return constrain(x_KMM, "layers activation activation")
-
     def first() -> tuple[jax.Array, jax.Array]:
-        return _each(lambda now_MM: jnp.linalg.eigh(now_MM)[1][:, ::-1], whole(now_KMM)), same
+        return _each(lambda now_MM: jnp.linalg.eigh(now_MM)[1][:, ::-1], _whole(now_KMM)), same
 
     def following() -> tuple[jax.Array, jax.Array]:
-        now, old = whole(now_KMM), whole(old_KMM)
+        now, old = _whole(now_KMM), _whole(old_KMM)
         order_KM = jnp.argsort(-jnp.einsum("kmp,kmq,kqp->kp", old, now, old), axis=1)
         iterated_KMM = now @ jnp.take_along_axis(old, order_KM[:, None, :], axis=2)
         return _each(lambda x_MM: jnp.linalg.qr(x_MM)[0], iterated_KMM), order_KM
 
     return jax.lax.switch(due, (lambda: (old_KMM, same), first, following))
+
+
+def _whole(x_KMM: jax.Array) -> jax.Array:
+    """Gathered on every device, since no partitioner splits a decomposition."""
+    is_alone = jax.sharding.get_abstract_mesh().empty
+    return x_KMM if is_alone else jax.lax.with_sharding_constraint(x_KMM, PartitionSpec())
 
 
 def _each(decompose: Callable[[jax.Array], jax.Array], x_KMM: jax.Array) -> jax.Array:

@@ -31,7 +31,8 @@ class Grid:
     relative to their family's base; a family with learning_rates of its own sweeps them all the same.
 
     budgets: training FLOPs of the model's work, whatever computes it (research/plan/cost.py); the steps follow. Empty:
-    each run takes base.training.steps. sizes: (width, depth) at each budget, for all families; empty: the base's.
+    each run takes base.training.steps. sizes: (width, depth) at each budget, for all families, or without budgets each
+    of them; empty: the base's.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Grid:
         )
         check(len(self.seeds) > 0, "seeds", (), "must not be empty", "give at least one")
         check(
-            len(self.sizes) in (0, len(self.budgets)),
+            not self.budgets or len(self.sizes) in (0, len(self.budgets)),
             "sizes",
             self.sizes,
             f"must be one (width, depth) for each of the {len(self.budgets)} budgets, or empty",
@@ -80,12 +81,13 @@ class Grid:
         )
 
     def runs(self) -> tuple[RunConfig, ...]:
-        """By family, budget, learning rate, seed. Raises ConfigError for a budget too small for a family."""
+        """By family, budget or size, learning rate, seed. Raises ConfigError for a budget too small for a family."""
         sizes = self.sizes or (None,) * max(1, len(self.budgets))
+        budgets = self.budgets or (None,) * len(sizes)
         return tuple(
             with_seed(run if rate is None else replace(run, optimizer=replace(run.optimizer, learning_rate=rate)), seed)
             for family in self.families
-            for run in self._of_family(family, list(zip(self.budgets or (None,), sizes)))
+            for run in self._of_family(family, list(zip(budgets, sizes)))
             for rate in family.learning_rates or self.learning_rates or (None,)
             for seed in self.seeds
         )

@@ -33,7 +33,6 @@ class Checkpoints:
 
     def __init__(self, path: Path, config: CheckpointConfig):
         logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs each of its steps as information
-        self._every = config.every
         self._manager = ocp.CheckpointManager(
             path.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -50,9 +49,6 @@ class Checkpoints:
     def latest(self) -> int | None:
         """Steps done in the newest complete checkpoint, or None."""
         return self._manager.latest_step()
-
-    def due(self, step: int) -> bool:
-        return step % self._every == 0
 
     def save(self, step: int, state: Any, notes: Mapping[str, float]) -> None:
         """Start saving `state` (a pytree of arrays) and `notes` (JSON numbers) as `step`; returns before it is on disk.

@@ -28,9 +28,10 @@ class TrainState(flax.struct.PyTreeNode):
 class Program(NamedTuple):
     """The pure functions of a run, compiled for a mesh.
 
-    `init()` -> state; `train(state, batch, numbers)` -> (state, metrics), consuming the state; `evaluated(state)` ->
-    the parameters whose losses count; `evaluate(params, batch)` -> the objective's sums over a held-out batch. A batch
-    holds the arrays that the objective names; numbers are the optimizer's: `numbers`, or others of its config's kind.
+    `init(seed)` -> state, by default of the config's seed; `train(state, batch, numbers)` -> (state, metrics),
+    consuming the state; `evaluated(state)` -> the parameters whose losses count; `evaluate(params, batch)` -> the
+    objective's sums over a held-out batch. A batch holds the arrays that the objective names; numbers are the
+    optimizer's: `numbers`, or those of another run whose `config.program_of` is the same.
     """
 
     init: Any
@@ -91,8 +92,8 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
     state_sharding = TrainState(params_sharding, moments_sharding, replicated(mesh))
     rest = replicated(mesh)
 
-    def init() -> TrainState:
-        params = draw(boxed, jax.random.key(config.training.seed), params_sharding)
+    def init(seed: int = config.training.seed) -> TrainState:
+        params = draw(boxed, jax.random.key(seed), params_sharding)
         moments = jax.jit(optimizer.init, out_shardings=state_sharding.moments)(params)
         return TrainState(params, moments, jax.device_put(jnp.zeros((), jnp.int32), rest))
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
@@ -68,6 +68,11 @@ class Optimizer:
         return {name: float(value) for name, value in (found | shares).items() if value is not None} | {
             "steps": float(steps)
         }
+
+    def without_numbers(self) -> "Optimizer":
+        """This optimizer with each of its `numbers` at the default: equal for runs whose steps are compiled alike."""
+        given = [name for name in _real_fields(type(self)) if getattr(self, name) is not None]
+        return replace(self, **{field.name: field.default for field in fields(self) if field.name in given})
 
     def direction(self, numbers: dict[str, Any], axes: Any) -> "optax.GradientTransformation":
         """What turns gradients into steps that the rate multiplies: float32 trees like the parameters'.
