@@ -140,7 +140,7 @@ def sweep_text(sweep: Sweep, now: float) -> str:
 
 def _flops(sweep: Sweep) -> tuple[float, float]:
     runs = sweep.runs.values()
-    return sum(run.flops_done for run in runs), sum(run.steps * run.flops_per_step for run in runs)
+    return sum(run.flops_done for run in runs), sum(run.own_flops for run in runs)
 
 
 def label(sweep: Sweep, name: str) -> str:

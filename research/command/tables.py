@@ -42,7 +42,7 @@ def plan_table(configs: Sequence[RunConfig], title: str, held_out_flops: float |
             rows.append(None)
         for config, row, more in alike:
             rows.append((*([config.family] if len(families) > 1 else []), *row, *more))
-    total = sum(run_cost(config).flops for config in configs) + (held_out_flops or 0.0)
+    total = sum(run_cost(config).flops_per_step * config.own_steps for config in configs) + (held_out_flops or 0.0)
     caption = f"{len(configs)} run{'s' if len(configs) != 1 else ''}"
     if held_out_flops is not None:
         held_out = [short_number(held_out_flops), *["-"] * 6, short_number(held_out_flops), *["-"] * len(extra)]

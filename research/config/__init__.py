@@ -36,6 +36,7 @@ from research.config.run import (
     LoggingConfig,
     MeshConfig,
     RunConfig,
+    StartConfig,
     TrainingConfig,
 )
 from research.config.section import Section

@@ -110,9 +110,11 @@ class CheckpointConfig:
     every: int = 1000  # steps
     keep_last: int = 2  # so that training goes on from the one before if the newest is damaged
     keep_every: int | None = None  # steps whose multiples are never deleted
+    also_at: tuple[int, ...] = ()  # saved after these steps, too, and never deleted: others may start from there
 
     def __post_init__(self):
         check_range(self, "checkpoint", "every keep_last keep_every", 1)
+        check(min(self.also_at, default=1) >= 1, "checkpoint.also_at", self.also_at, "must be steps", "count from 1")
         check(
             self.keep_every is None or self.keep_every % self.every == 0,
             "checkpoint.keep_every",
@@ -120,6 +122,22 @@ class CheckpointConfig:
             f"must be none or a multiple of every = {self.every}",
             "choose a multiple",
         )
+
+    def due(self, step: int) -> bool:
+        """Whether a run saves its state after so many steps."""
+        return step % self.every == 0 or step in self.also_at
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """The state of another run of the experiment, from which this one goes on: its parameters, its optimizer's moments,
+    and its step, so that this one's schedule and batches follow from there."""
+
+    run: str  # its name
+    step: int  # steps it had done
+
+    def __post_init__(self):
+        check_range(self, "start", "step", 1)
 
 
 @dataclass(frozen=True)
@@ -147,6 +165,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    start: StartConfig | None = None  # none: from the initialisation of training.seed
     mesh: MeshConfig = not_identity(factory=MeshConfig)
     checkpoint: CheckpointConfig = not_identity(factory=CheckpointConfig)
     logging: LoggingConfig = not_identity(factory=LoggingConfig)
@@ -155,6 +174,16 @@ class RunConfig:
     def unused(self) -> frozenset[str]:
         """Fields that nothing reads: the text, where a task takes its place."""
         return frozenset() if self.task is None else frozenset({"data"})
+
+    @property
+    def first_step(self) -> int:
+        """Steps that another run has done, from whose state it starts."""
+        return 0 if self.start is None else self.start.step
+
+    @property
+    def own_steps(self) -> int:
+        """Steps that it takes itself: all, unless it starts from another run."""
+        return self.training.steps - self.first_step
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -169,6 +198,13 @@ class RunConfig:
         else:
             self._check_task()
         self._check_lengths()
+        check(
+            self.first_step < self.training.steps,
+            "start.step",
+            self.first_step,
+            f"must be less than training.steps = {self.training.steps}, which counts from the start of that run",
+            "raise training.steps",
+        )
         for model in (self.model, self.model.encoder):
             if model is not None and "moe" in model.sections:
                 model.moe.check_microbatches(self.training.microbatches)

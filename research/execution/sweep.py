@@ -36,6 +36,7 @@ class RunState:
     first: Report | None = None  # progress since then
     last: Report | None = None
     ended_seconds: float | None = None
+    first_step: int = 0  # steps that another run has done for it
 
     @property
     def is_active(self) -> bool:
@@ -43,8 +44,13 @@ class RunState:
 
     @property
     def flops_done(self) -> float:
-        """Training FLOPs, those of earlier sweeps included."""
-        return self.step * self.flops_per_step
+        """Training FLOPs of its own steps, those of earlier sweeps included."""
+        return (self.step - self.first_step) * self.flops_per_step
+
+    @property
+    def own_flops(self) -> float:
+        """Training FLOPs of all its own steps."""
+        return (self.steps - self.first_step) * self.flops_per_step
 
     @property
     def flops_left(self) -> float:
@@ -80,7 +86,8 @@ def _run_state(config: RunConfig, runs_dir: Path) -> RunState:
         flops_per_step=run_cost(config).flops_per_step,
         evaluation_flops=evaluation_flops(config),
         status=status,
-        step=config.training.steps if status == Status.DONE else folder.checkpoint_step(),
+        step=config.training.steps if status == Status.DONE else max(folder.checkpoint_step(), config.first_step),
+        first_step=config.first_step,
     )
 
 

@@ -104,8 +104,8 @@ def _train(train: Callable, job: Sequence[Job], connection: Connection, should_s
                     ended.append(ended_as_filed(folder, status))
                 else:
                     todo.append((config, folder))
-            for _, folder in todo:
-                _send(connection, Started(folder.name, folder.checkpoint_step()))
+            for config, folder in todo:
+                _send(connection, Started(folder.name, max(folder.checkpoint_step(), config.first_step)))
             statuses = train(todo, _reporter(connection, todo), should_stop) if todo else []
             ended += [ended_as_filed(folder, status) for (_, folder), status in zip(todo, statuses, strict=True)]
         return ended

@@ -118,7 +118,8 @@ class RunCost:
 
 
 def run_cost(config: RunConfig) -> RunCost:
-    """Closed-form cost of training `config`, evaluation not counted."""
+    """Closed-form cost of training `config`, evaluation not counted: of all its steps, those included that another run
+    has done for it (RunConfig.start), since the model has seen their tokens."""
     length = config.training.sequence_length
     model = model_cost(config.model, length)
     sequences = config.training.steps * config.training.batch_size
@@ -145,18 +146,18 @@ class ExecutedCost:
 
 
 def executed_cost(config: RunConfig, backend: str) -> ExecutedCost:
-    """What training `config` executes on `backend` ("cpu", "gpu" or "tpu"), which is not looked for: a plan asks no
-    device, since to look for one is to take it."""
+    """What training `config` executes in its own steps on `backend` ("cpu", "gpu" or "tpu"), which is not looked for: a
+    plan asks no device, since to look for one is to take it."""
     length, model = config.training.sequence_length, config.model
     beyond, elementwise = _executed(resolved(model, backend, length), length)
     if model.encoder is not None:
         of_encoder = _executed(resolved(model.encoder, backend, model.source_length), model.source_length)
         beyond, elementwise = beyond + of_encoder[0], elementwise + of_encoder[1]
-    sequences = config.training.steps * config.training.batch_size
+    sequences = config.own_steps * config.training.batch_size
     work = model_cost(model, length).training_flops_per_sequence
     return ExecutedCost(
         executed_flops=sequences * (work + TRAINING_OVER_FORWARD * beyond)
-        + round(config.training.steps * update_flops(config)),
+        + round(config.own_steps * update_flops(config)),
         elementwise_flops=sequences * TRAINING_OVER_FORWARD * elementwise,
     )
 

@@ -35,9 +35,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs each of its steps as information
         self._manager = ocp.CheckpointManager(
             path.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=config.keep_last, keep_period=config.keep_every, enable_async_checkpointing=True
-            ),
+            options=ocp.CheckpointManagerOptions(preservation_policy=_kept(config), enable_async_checkpointing=True),
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -68,6 +66,14 @@ class Checkpoints:
         """Return when every save under way is on disk; raises what went wrong with one."""
         self._manager.wait_until_finished()
 
+    def restore_step(self, step: int, abstract_state: Any) -> Any:
+        """The state after `step` steps, as `restore` gives it. Raises CorruptCheckpointError if it cannot be read."""
+        return self._read(step, abstract_state)[0]
+
+    def steps(self) -> list[int]:
+        """Steps done in each complete checkpoint."""
+        return sorted(self._manager.all_steps())
+
     def restore(self, abstract_state: Any) -> tuple[Any, dict[str, float]]:
         """The newest readable checkpoint in the shapes, dtypes and shardings of `abstract_state`, and its notes.
 
@@ -76,7 +82,7 @@ class Checkpoints:
         no checkpoint is left.
         """
         damaged: list[CorruptCheckpointError] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self.steps()):
             try:
                 restored = self._read(step, abstract_state)
             except CorruptCheckpointError as error:
@@ -119,6 +125,14 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         (folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
         self._manager.reload()
+
+
+def _kept(config: CheckpointConfig) -> ocp.checkpoint_managers.PreservationPolicy:
+    policies = ocp.checkpoint_managers
+    kept = [policies.LatestN(config.keep_last), policies.CustomSteps(config.also_at)]
+    if config.keep_every is not None:
+        kept.append(policies.EveryNSteps(config.keep_every))
+    return policies.AnyPreservationPolicy(kept)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from research.plan.cost import executed_cost
 from research.runs import PHASES, RunFolder, Status
 from research.sharding import make_mesh, platform, replicated
 from research.training import metrics
+from research.training.branching import state_of_another
 from research.training.checkpoint import Checkpoints
 from research.training.feed import global_batch
 from research.training.lanes import Lanes, make_lanes
@@ -97,8 +98,8 @@ def train(
     XLA may order otherwise for another number of runs (tests/test_together.py). The objective is that of `program_of`,
     without the run's seed and its optimizer's numbers.
 
-    Raises ConfigError for runs of several programs or a mesh that does not fit, CorruptCheckpointError if no checkpoint
-    of a folder can be read, OSError for a full disk.
+    Raises ConfigError for runs of several programs, a mesh that does not fit, or a run to start from that is no
+    beginning of this one, CorruptCheckpointError if no checkpoint of a folder can be read, OSError for a full disk.
     """
     config = runs[0].config
     for other in runs[1:]:
@@ -142,15 +143,19 @@ def _lanes(config: RunConfig, objective: MakeObjective, runs: int) -> Lanes:
 def _start(
     program: Program, run: Run, opened: contextlib.ExitStack, spent: Counter[str], together: int
 ) -> tuple[TrainState, _Member]:
-    """A new state, or the newest readable checkpoint's, whose notes bring the seconds spent before it."""
+    """A new state, that of the run to start from, or the newest readable checkpoint's, whose notes bring the seconds
+    spent before it."""
     config, folder = run.config, run.folder
     checkpoints = opened.enter_context(Checkpoints(folder.checkpoints_path, config.checkpoint))
     earlier: Mapping[str, float] = {}
-    if checkpoints.latest() is None:
+    if checkpoints.latest() is None and config.start is None:
         state = program.init(config.training.seed)
     else:
         with _timed(spent, "checkpoint_seconds"):
-            state, earlier = checkpoints.restore(program.abstract_state)
+            if checkpoints.latest() is None:
+                state = state_of_another(config, folder, program.abstract_state)
+            else:
+                state, earlier = checkpoints.restore(program.abstract_state)
     first = int(state.step)
     tensorboard = folder.tensorboard_path if config.logging.tensorboard else None
     log = opened.enter_context(metrics.MetricsLog(folder.metrics_path, first, tensorboard))
@@ -213,7 +218,7 @@ def _steps(session: _Session, state: TrainState, first: int) -> tuple[TrainState
                 session.on_progress(runs[lane].folder, step, loss_nats)
         if step < last and config.evaluation.every and step % config.evaluation.every == 0:
             _evaluate(session, state, step)
-        if step < last and step % config.checkpoint.every == 0:
+        if step < last and config.checkpoint.due(step):
             _log(session, to_disk=True)  # first, so that no checkpoint is ever ahead of its metrics
             with _timed(spent, "checkpoint_seconds"):
                 _save(session, state, step)

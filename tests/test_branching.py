@@ -1,0 +1,79 @@
+"""Runs that go on from another's checkpoint: what a cooldown costs, and that it is the run it stands for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic_tokens import tiny_run
+from test_together import losses, train_in
+
+from research.config import CheckpointConfig, ConfigError, LoggingConfig, StartConfig, override, run_name
+from research.runs import Status
+from research.training import metrics
+
+TRUNK = override(
+    replace(
+        tiny_run(steps=30), logging=LoggingConfig(every=5), checkpoint=CheckpointConfig(every=100, also_at=(8, 16))
+    ),
+    ["optimizer.schedule=wsd", "optimizer.warmup_fraction=0.1", "optimizer.decay_fraction=0.2"],
+)
+
+
+def branch(end, first, **start):
+    """Ends after `end` steps, the last fifth of them a cooldown; warm-up is the trunk's 3 steps."""
+    config = override(TRUNK, [f"training.steps={end}", f"optimizer.warmup_fraction={3 / end}"])
+    return replace(config, start=StartConfig(**{"run": run_name(TRUNK), "step": first, **start}))
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    assert train_in(folder, [TRUNK])[1] == [Status.DONE]
+    return folder
+
+
+@pytest.mark.parametrize(("end", "first"), [(10, 8), (20, 16)])
+def test_a_cooldown_is_the_run_from_the_start_to_the_bit(runs_dir, tmp_path, end, first):
+    cooled = branch(end, first)
+    (folder,), statuses = train_in(runs_dir, [cooled])
+    (alone,), _ = train_in(tmp_path, [replace(cooled, start=None)])
+    assert statuses == [Status.DONE] and cooled.own_steps == end - first
+    assert losses(folder) == losses(alone)[first:]
+    assert folder.result()["loss_nats"] == alone.result()["loss_nats"]
+    assert folder.name != alone.name
+    session, *_ = metrics.read(folder.metrics_path)
+    assert (session["kind"], session["step"]) == ("session", first)
+
+
+def test_branches_of_one_trunk_train_together_and_resume(runs_dir, tmp_path):
+    """Their cooldowns differ in the rate's end alone."""
+    ends = [
+        replace(b, optimizer=replace(b.optimizer, final_fraction=end)) for end in (0.0, 0.5) for b in [branch(20, 16)]
+    ]
+    folders, statuses = train_in(runs_dir, ends, stop_at=18)
+    assert statuses in ([Status.PARTIAL] * 2, [Status.DONE] * 2)
+    folders, statuses = train_in(runs_dir, ends)
+    assert statuses == [Status.DONE] * 2
+    for config, folder in zip(ends, folders, strict=True):
+        (alone,), _ = train_in(tmp_path, [replace(config, start=None)])
+        np.testing.assert_allclose(losses(folder), losses(alone)[16:], rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("start", "change", "words"),
+    [
+        ({"run": "nowhere"}, "training.seed=0", r"start.run = 'nowhere': is no run in"),
+        ({"step": 7}, "training.seed=0", r"start.step = 7: is no checkpoint of .*which has \[8, 16, 30\].*also_at=7"),
+        ({}, "model.width=32", r"is no beginning of this run: they differ in model.width.*name a run of this model"),
+        ({}, "training.seed=1", r"is no beginning of this run: they differ in training.seed"),
+        ({}, "optimizer.name=lion", r"is no beginning of this run: they differ in optimizer"),
+    ],
+)
+def test_what_is_no_beginning_is_refused_in_words(runs_dir, start, change, words):
+    with pytest.raises(ConfigError, match=words):
+        train_in(runs_dir, [override(branch(20, 16, **start), [change])])
+
+
+def test_a_start_beyond_the_end_is_refused():
+    with pytest.raises(ConfigError, match=r"start.step = 16: must be less than training.steps = 16"):
+        branch(16, 16)
