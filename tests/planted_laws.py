@@ -94,6 +94,7 @@ PLANTED = {
     "accuracy_compute": Planted(
         {"floor": 0.25, "gain": 0.6, "k": 0.45, "middle": 3e21}, 60, _inputs(flops=(1e18, 1e25))
     ),
+    "critical_batch": Planted({"tokens_min": 3e9, "critical_batch": 2.5e5}, 20, _inputs(batch_tokens=(1e4, 4e6))),
     "annealing": Planted({"E": 2.6, "A": 0.5, "C": 0.4, "alpha": 0.5}, 60, _annealed),
 }
 for _output, _scale in (("learning_rate", 1.79), ("batch_tokens", 0.58), ("weight_decay", 3.0)):

@@ -7,7 +7,7 @@ from scipy_fits import random_table
 
 from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, fit, select
 from analysis.intervals import AT_BOUND, estimate, profile
-from analysis.laws import CHINCHILLA, FRONTIER
+from analysis.laws import CHINCHILLA, FRONTIER, find
 from analysis.runs_table import complete
 from analysis.sampling import Sampling
 
@@ -73,6 +73,16 @@ def test_a_law_that_meets_every_point_has_profiles_of_no_width(objective):
     found = profile(result, select(result.law, complete(table))[0], 0.9)
     assert found["E"].low <= result.values["E"] <= found["E"].high
     assert found["E"].high - found["E"].low < 1e-9 and not any(np.isnan(one.deviance).any() for one in found.values())
+
+
+def test_a_law_that_meets_every_point_to_the_last_bit_has_profiles_too():
+    """No value that is tried is worse than the optimum, so none is looked for again."""
+    batches = np.array([2e3, 8e3, 3.2e4, 1.28e5])
+    table = complete(pd.DataFrame({"batch_tokens": batches, "tokens": 1e7 * (1 + batches / 1e4)}))
+    result = fit(find("critical_batch"), table, LEAST_SQUARES)
+    assert result.residual_scale == 0.0
+    for name, found in profile(result, select(result.law, table)[0], 0.9).items():
+        assert found.low == found.high == pytest.approx(result.values[name])
 
 
 @pytest.fixture(scope="module")

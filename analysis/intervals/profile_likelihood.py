@@ -113,6 +113,8 @@ class _Held:
         if len(self.points.runs) > MOST_REFITTED_POINTS:
             return curves
         again = [curve.variable[curve.deviance >= threshold] for curve in curves]
+        if not any(map(len, again)):  # as where the law meets every point: no value is worse than another
+            return curves
         kept = [_Curve(*(part[curve.deviance < threshold] for part in curve)) for curve in curves]
         lower = [
             np.minimum(more, curve.deviance[curve.deviance >= threshold])

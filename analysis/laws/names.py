@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from analysis.laws.checks import check_law
+from analysis.laws.critical_batch import LAWS as CRITICAL_BATCH
 from analysis.laws.data_constrained import LAWS as DATA_CONSTRAINED
 from analysis.laws.definition import Law, LawError
 from analysis.laws.downstream import LAWS as DOWNSTREAM
@@ -22,7 +23,7 @@ from analysis.laws.hyperparameters import LAWS as HYPERPARAMETERS
 from analysis.laws.learning_curve import LAWS as LEARNING_CURVE
 from analysis.laws.loss import LAWS as LOSS
 
-GROUPS = (LOSS, DATA_CONSTRAINED, EXPERTS, DOWNSTREAM, HYPERPARAMETERS, LEARNING_CURVE)
+GROUPS = (LOSS, DATA_CONSTRAINED, EXPERTS, DOWNSTREAM, HYPERPARAMETERS, CRITICAL_BATCH, LEARNING_CURVE)
 LAWS = {law.name: law for group in GROUPS for law in group}
 NEAR = 0.5  # likeness of a name to one that was meant
 
