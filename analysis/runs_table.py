@@ -82,6 +82,12 @@ COLUMNS = (
     Column("task_loss_<task>", "number", "bits per byte", "loss of one task's correct answers"),
     Column("accuracy_<task>", "number", "1", "share of one task's questions answered as it asks"),
     Column("train_loss_nats", "number", "nats per token", "training loss at the end of the run"),
+    Column(
+        "noise_scale_tokens",
+        "number",
+        "tokens",
+        "gradient noise scale tr(Sigma) / |G|^2 of the last quarter of the steps, each part averaged over them",
+    ),
     *(Column(f"{phase}_seconds", "number", "s", meaning) for phase, meaning in PHASES.items()),
     Column("wall_seconds", "number", "s", "whole run, from start to result"),
     Column("matmul_flops_per_second", "number", "FLOP/s", "best matrix-product rate measured in the run's process"),

@@ -190,6 +190,7 @@ def test_an_encoders_sections_count_too():
     [
         ["evaluation.every=7"], ["evaluation.batch_size=4"], ["training.max_epochs=3"], ["training.microbatches=4"],
         ["mesh.fsdp=8"], ["checkpoint.every=7"], ["logging.tensorboard=true"], ["held_out=true"], ["model.remat=full"],
+        ["training.microbatches=2", "logging.noise_scale=true"],
     ],
     ids="".join,
 )  # fmt: skip

@@ -146,6 +146,7 @@ class LoggingConfig:
 
     every: int = 10  # steps between flushes to disk; every step is written
     tensorboard: bool = False
+    noise_scale: bool = False  # the gradient noise scale's two parts, in every step (research/training/noise_scale.py)
 
     def __post_init__(self):
         check_range(self, "logging", "every", 1)
@@ -208,6 +209,13 @@ class RunConfig:
         for model in (self.model, self.model.encoder):
             if model is not None and "moe" in model.sections:
                 model.moe.check_microbatches(self.training.microbatches)
+        check(
+            not self.logging.noise_scale or self.training.microbatches > 1,
+            "logging.noise_scale",
+            self.logging.noise_scale,
+            "compares the gradients of a batch's parts, and training.microbatches is 1",
+            "set training.microbatches to 2 or more, or leave it false",
+        )
 
     def _check_lengths(self) -> None:
         read = [(self.model, "training.sequence_length", self.training.sequence_length)]

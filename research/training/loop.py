@@ -17,7 +17,7 @@ from research.models.algorithms import names
 from research.plan.cost import executed_cost
 from research.runs import PHASES, RunFolder, Status
 from research.sharding import make_mesh, platform, replicated
-from research.training import metrics
+from research.training import metrics, noise_scale
 from research.training.branching import state_of_another
 from research.training.checkpoint import Checkpoints
 from research.training.feed import global_batch
@@ -178,7 +178,7 @@ def _train_together(session: _Session, state: TrainState, first: int) -> dict[st
         member.run.folder.write_result(
             {
                 **measured[lane],
-                **_recent_loss(member.run.folder, config.training.steps),
+                **_of_steps(member.run),
                 **_machine(config, len(session.members)),
                 **asdict(executed_cost(config, jax.default_backend())),
                 **{f"{phase}_seconds": seconds[f"{phase}_seconds"] for phase in PHASES},
@@ -283,11 +283,17 @@ def _machine(config: RunConfig, together: int) -> dict[str, Any]:
     }
 
 
-def _recent_loss(folder: RunFolder, steps: int) -> dict[str, float]:
-    """Mean training loss of the last twentieth of the run, in nats; nothing if the file has lost those lines."""
-    lines = [line for line in metrics.read(folder.metrics_path) if line["kind"] == "train"]
-    recent = [line["loss_nats"] for line in lines if line["step"] > steps - max(1, steps // 20)]
-    return {"train_loss_nats": float(np.mean(recent))} if recent else {}
+def _of_steps(run: Run) -> dict[str, float]:
+    """What the steps have measured: the mean training loss of the last twentieth of the run, in nats, and the noise
+    scale where it is logged. Nothing of what the file has lost the lines of."""
+    config, lines = run.config, metrics.read(run.folder.metrics_path)
+    steps = config.training.steps
+    first = steps - max(1, steps // 20)
+    recent = [line["loss_nats"] for line in lines if line["kind"] == "train" and line["step"] > first]
+    return {
+        **({"train_loss_nats": float(np.mean(recent))} if recent else {}),
+        **(noise_scale.of_run(lines) if config.logging.noise_scale else {}),
+    }
 
 
 def _plus_share(seconds: Mapping[str, float], spent: Mapping[str, float], runs: int) -> Counter[str]:

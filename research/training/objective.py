@@ -31,6 +31,7 @@ class Terms(NamedTuple):
     loss: jax.Array  # sum over the rows
     penalty: jax.Array  # a mean over the rows, added with weight one
     sums: Any  # pytree of arrays that add up over microbatches: what `metrics` and `after_update` read
+    spread: Any = None  # of the gradient over microbatches (noise_scale.py), from the step where it is asked for
 
 
 class Objective(NamedTuple):

@@ -14,6 +14,7 @@ from research.models.layers import draw
 from research.optim.optimizer import make_optimizer
 from research.optim.schedules import learning_rate
 from research.sharding import batch_sharding, check_batches, moment_shardings, parameter_shardings, replicated
+from research.training import noise_scale
 from research.training.objective import Batch, Objective, Terms
 
 
@@ -44,12 +45,13 @@ class Program(NamedTuple):
 
 
 def gradients(
-    objective: Objective, training: TrainingConfig, params: Any, batch: Batch
+    objective: Objective, training: TrainingConfig, params: Any, batch: Batch, with_spread: bool = False
 ) -> tuple[Any, Terms, jax.Array]:
     """Gradients of the objective on the whole batch, its terms summed over microbatches, and the batch's weight.
 
     Gradients and losses add up and are divided once, so microbatches of unequal weight change nothing. They add up in
-    `training.accumulation_dtype`, and are float32 in the end.
+    `training.accumulation_dtype`, and are float32 in the end. with_spread: the terms also hold how far the gradients of
+    microbatches lie apart.
     """
     microbatches, dtype = training.microbatches, training.accumulation_dtype
     weight = objective.weight(batch)
@@ -61,6 +63,8 @@ def gradients(
             return terms.loss + weight * share, terms._replace(penalty=share)
 
         grads, terms = jax.grad(minimised, has_aux=True)(params)
+        if with_spread:
+            terms = terms._replace(spread=noise_scale.spread(grads, objective.weight(batch)))
         return grads if microbatches == 1 else optax.tree.cast(grads, dtype), terms
 
     if microbatches == 1:
@@ -101,7 +105,9 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
         state: TrainState, batch: dict[str, jax.Array], numbers: dict[str, jax.Array]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         optimizer = make_optimizer(config.optimizer, boxed, numbers)
-        grads, terms, weight = gradients(objective, config.training, state.params, batch)
+        grads, terms, weight = gradients(
+            objective, config.training, state.params, batch, with_spread=config.logging.noise_scale
+        )
         updates, moments = optimizer.update(grads, state.moments, state.params)
         params = objective.after_update(optax.apply_updates(state.params, updates), terms.sums)
         metrics = {
@@ -109,6 +115,7 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
             "gradient_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate(config.optimizer.schedule, numbers, state.step),
         }
+        metrics |= noise_scale.estimates(terms.spread, metrics["gradient_norm"], weight)
         return TrainState(params, moments, state.step + 1), metrics
 
     batch_shardings = dict.fromkeys(objective.arrays, batch_sharding(mesh))
