@@ -41,7 +41,19 @@ def test_inside_is_float64_on_the_cpu_and_outside_is_as_before():
     assert jnp.ones(1).dtype == before and jax.config.jax_default_device is None
 
 
-VERBS = ("fit", "predict", "score", "backtest", "compare", "bowls", "recipes", "downstream", "laws", "run")
+VERBS = (
+    "fit",
+    "predict",
+    "score",
+    "backtest",
+    "compare",
+    "bowls",
+    "critical-batch",
+    "recipes",
+    "downstream",
+    "laws",
+    "run",
+)
 
 
 @pytest.mark.parametrize("verb", [[], *([verb] for verb in VERBS)])

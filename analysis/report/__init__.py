@@ -7,6 +7,7 @@ writer. `study` and `comparison` make the documents, of sections in `fitted_law`
 
 from analysis.report.beyond_the_runs import backtest_section, held_out_section
 from analysis.report.comparison import cells_section, comparison_document
+from analysis.report.critical_batch import critical_batch_sections
 from analysis.report.law_ranking import ranking_sections
 from analysis.report.laws import law_in_full, laws_section
 from analysis.report.planned_design import planned_design_section

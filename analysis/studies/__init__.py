@@ -16,6 +16,7 @@ from analysis.studies.allocation import (
 )
 from analysis.studies.backtesting import Backtest, Cut, backtest, backtest_of
 from analysis.studies.comparison import MEASURES_BY_LENGTH, Cell, Comparison, Family, by_length, compare
+from analysis.studies.critical_batch import CriticalBatch, CriticalBatches, Reached, critical_batches, points_table
 from analysis.studies.curve_collapse import Collapse, collapse
 from analysis.studies.downstream import fit_two_steps, predict_task, smoothed
 from analysis.studies.hyperparameters import Bowl, cells_of, excess_loss, fit_bowls, optima_table, sweep_rows

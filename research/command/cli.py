@@ -211,6 +211,7 @@ def _verbs() -> dict[str, Callable]:
     from analysis.command.backtest import backtest
     from analysis.command.bowls import bowls
     from analysis.command.compare import compare
+    from analysis.command.critical_batch import critical_batch
     from analysis.command.downstream import downstream
     from analysis.command.fit import fit
     from analysis.command.laws import laws
@@ -222,6 +223,7 @@ def _verbs() -> dict[str, Callable]:
     experiment_verbs |= {"coordinates": coordinates, "data": data}
     table_verbs = {"fit": fit, "predict": predict, "score": score, "backtest": backtest}
     table_verbs |= {"laws": laws, "bowls": bowls, "recipes": recipes, "compare": compare, "downstream": downstream}
+    table_verbs |= {"critical-batch": critical_batch}
     return {**experiment_verbs, **table_verbs}
 
 
