@@ -7,7 +7,7 @@ import scipy.optimize
 from planted_laws import PLANTED
 from planted_tables import TRUTH, planted_loss, planted_table
 
-from analysis.fit import HUBER, LEAST_SQUARES, FitError, Objective, fit, select
+from analysis.fit import HUBER, HUBER_LIKELIHOOD, LEAST_SQUARES, FitError, Objective, batched, fit, select
 from analysis.fit.batched import Problems, solve, target_jacobian
 from analysis.fit.newton import derivatives_of, minimise
 from analysis.laws import CHINCHILLA, FRONTIER, LAWS, LOSS_FRONTIER, evaluate, find
@@ -103,6 +103,26 @@ def test_resampled_fits_are_never_worse_than_scipy_from_the_same_start():
     assert (
         np.max(np.abs(gradients)) < 1e-6
     )  # a residual beyond delta pulls with 1e-3, so this is 1e-3 of one point's pull
+
+
+@pytest.mark.parametrize("objective", [HUBER, HUBER_LIKELIHOOD])
+def test_a_problem_ends_where_it_does_alone_whatever_waits_beside_it(objective, monkeypatch):
+    """Some problems need many times the steps of others, so lanes are refilled at different times; the queue is short,
+    so that one call does not hold all. One variable is held in some, and some are undefined where they start."""
+    points, generator = select(CHINCHILLA, planted_table())[0], np.random.default_rng(2)
+    truth, free = CHINCHILLA.pack(np.array([TRUTH[name] for name in CHINCHILLA.names])), np.ones((37, 5))
+    starts = truth + generator.standard_normal((37, 5)) * generator.choice([0.01, 1.0], (37, 1))
+    free[::3, 3], starts[5] = 0.0, np.nan
+    problems = Problems(np.tile(np.log(points.output), (37, 1)), generator.poisson(1.0, (37, 18)) + 0.1, starts, free)
+    monkeypatch.setattr(batched, "QUEUE_POINTS", 32 * 8)
+    together = solve(CHINCHILLA, points.inputs, problems, objective)
+    assert np.flatnonzero(np.isnan(together.value)).tolist() == [5]
+    np.testing.assert_array_equal(together.theta[::3, 3], starts[::3, 3])
+    for i in range(37):
+        one = Problems(*(None if part is None else part[i : i + 1] for part in problems))
+        alone = solve(CHINCHILLA, points.inputs, one, objective)
+        for mine, other in zip(together, alone, strict=True):
+            assert other is None or np.array_equal(mine[i], other[0], equal_nan=True)
 
 
 def test_objective_value_and_gradient_match_numpy():

@@ -5,13 +5,14 @@ import scipy.stats
 from planted_tables import BUDGETS, TRUTH, planted_loss, planted_optimum, planted_table
 from scipy_fits import random_table
 
-from analysis.fit import FitError, fit, select
+from analysis.fit import FitError, fit, fit_points, select
 from analysis.fit.batched import target_jacobian
 from analysis.fit.starts import off_bounds
 from analysis.intervals import (
     Interval,
     Resampling,
     bca_interval,
+    bootstrapped,
     estimate,
     percentile_interval,
     predictive,
@@ -41,14 +42,16 @@ def test_intervals_cover():
     for seed in range(tables):
         noise = 10 ** generator.uniform(np.log10(0.003), -2)
         table = planted_table(noise=noise, sizes=5 + seed % 2, seed=seed)
-        found, (points, _) = estimate(CHINCHILLA, table, sampling=Sampling(192, seed=seed)), select(CHINCHILLA, table)
-        profiles = profile(found.fit, points, 0.9)
+        points, left_out = select(CHINCHILLA, table)
+        result, sampling = fit_points(CHINCHILLA, points, left_out), Sampling(192, seed=seed)
+        profiles = profile(result, points, 0.9)
+        found = bootstrapped(result, points, table, sampling, Resampling(), profiles)  # as `estimate` does all of it
         for name, value in TRUTH.items():
             inside[name] += found.intervals[name].contains(value)
             profiled[name] += profiles[name].low <= value <= profiles[name].high
-        spread = predictive(found.fit, points, sampling=Sampling(192, seed=seed))
+        spread = predictive(result, points, sampling=sampling)
         measured = planted_loss(**unseen) * np.exp(noise * generator.standard_normal())
-        predicted += predictive_interval(CHINCHILLA, found.fit, spread, unseen, 0.9, seed).contains(measured)
+        predicted += predictive_interval(CHINCHILLA, result, spread, unseen, 0.9, seed).contains(measured)
     counts = [*inside.values(), *profiled.values(), predicted]
     print(inside, profiled, predicted)
     assert all(0.85 <= count / tables <= 0.95 for count in counts), counts

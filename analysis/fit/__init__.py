@@ -1,7 +1,8 @@
 """One law fitted to one table: which rows count, what is minimised, and the search for its lowest minimum.
 
-`fit(law, table)` is the whole of it for a caller. `newton` and `batched` solve, `starts` and `search` decide where
-from; an objective is one entry of `objectives.OBJECTIVES`. `residual_tests` has no law: it looks at what is left over.
+`fit(law, table)` is the whole of it for a caller. `newton`, `lanes` and `batched` solve, `starts` and `search` decide
+where from; an objective is one entry of `objectives.OBJECTIVES`. `residual_tests` has no law: it looks at what is left
+over.
 """
 
 from analysis.fit.fitting import Fit, fit, fit_points

@@ -4,8 +4,7 @@ Importing this module leaves jax's default precision alone: float64 holds inside
 """
 
 import functools
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,14 +14,17 @@ import numpy as np
 
 from analysis.backend import float64_on_cpu
 from analysis.cores import usable_cores
-from analysis.fit.newton import RELATIVE_GAIN, ROUGH_GAIN, Minimum, derivatives_of, minimise
-from analysis.fit.objectives import OBJECTIVES, Objective, total
+from analysis.fit.lanes import Ends, Queue, Schedule, blocks, solve_in_lanes, sum_over, value_at
+from analysis.fit.newton import RELATIVE_GAIN, ROUGH_GAIN
+from analysis.fit.objectives import OBJECTIVES, Objective
 from analysis.fit.points import Points
 from analysis.laws import Law
 from analysis.laws.definition import padded_rows
 
-BATCH_POINTS = 2**9  # problems times points solved together: fits the cache, and finished problems leave early
-BLOCK_POINTS = 2**11  # whose derivatives are taken together: a million points at once took six times as long
+BATCH_POINTS = (
+    2**7
+)  # problems times points solved together: the last ones that need a thousand steps hold up few others
+QUEUE_POINTS = 2**14  # problems times points of one call, most of which wait until another has ended
 MOST_STEPS = 1000  # of Newton's method at each delta: tens, but in narrow valleys
 BFGS_GAIN, MOST_BFGS_STEPS = 1e-9, 2000  # the largest derivative it stops at, as a share of the value; its steps
 
@@ -50,24 +52,6 @@ class Problems(NamedTuple):
     sharp_B: np.ndarray | None = None
 
 
-class _Schedule(NamedTuple):
-    """How many stages of smoothing there are, the gain below which each of them stops (S,), and its most steps."""
-
-    stages: int
-    gains_S: np.ndarray
-    max_steps: int
-
-
-class _Chunk(NamedTuple):
-    """As many problems as are solved together; one of them where there is no B. deltas: of the stages of smoothing."""
-
-    start_BP: jax.typing.ArrayLike
-    free_BP: jax.typing.ArrayLike
-    target_BN: jax.typing.ArrayLike
-    weights_BN: jax.typing.ArrayLike
-    deltas_BS: jax.typing.ArrayLike
-
-
 def solve(
     law: Law,
     inputs: Mapping[str, np.ndarray],
@@ -83,31 +67,37 @@ def solve(
     tolerance; from far away a search that ends early may end in a valley. max_steps: of Newton's method at each delta.
     """
     count, points = problems.weights_BN.shape
-    # Every call to `_solve` has the same shape for tables of similar size, whatever the size of the batch: padded
-    # points weigh nothing and padded problems copy problem 0. A law is thus compiled once for all resamples.
     column = padded_rows(points)
-    size = max(BATCH_POINTS // len(column), 1)
+    # Every call has the same shapes for tables of similar size, whatever the size of the batch: padded points weigh
+    # nothing, and padded problems are not solved. A law is thus compiled once for all resamples.
+    lanes, queue = (max(points // len(column), 1) for points in (BATCH_POINTS, QUEUE_POINTS))
     schedule, deltas_BS = _schedule(objective, near, max_steps, problems)
     arrays = {name: np.asarray(inputs[name], np.float64)[column] for name in law.inputs}
 
-    def solve_chunk(first: int) -> tuple[np.ndarray, ...]:
-        chosen = np.arange(first, first + size)
-        chosen[chosen >= count] = 0
-        chunk = _chunk(problems, chosen, column, deltas_BS)
-        with float64_on_cpu():  # holds for one thread
-            found = _solve(law, objective.free_scale, arrays, schedule, chunk)
-            return tuple(np.asarray(part) for part in found)
+    def solve_share(share: np.ndarray) -> list[Ends]:
+        ends = []
+        for first in range(0, len(share), queue):
+            chosen = share[first : first + queue]
+            padded = np.append(chosen, np.full(queue - len(chosen), share[0]))
+            waiting = _queue(problems, padded, column, deltas_BS)
+            with float64_on_cpu():  # holds for one thread
+                found = solve_in_lanes(law, objective.free_scale, lanes, arrays, schedule, waiting, len(chosen))
+                ends.append(Ends(*(np.asarray(part)[: len(chosen)] for part in found)))
+        return ends
 
-    # A chunk runs on one core and lets go of the interpreter, so threads are what fills the others.
-    with ThreadPoolExecutor(len(usable_cores())) as threads:
-        found = list(threads.map(solve_chunk, range(0, count, size)))
-    theta, value, gradient = (np.concatenate(parts)[:count] for parts in zip(*found, strict=True))
+    # A share is solved on one core and lets go of the interpreter, so threads are what fills the others.
+    several = min(len(usable_cores()), -(-count // lanes))
+    shares = [np.arange(first, count, several) for first in range(several)]
+    with ThreadPoolExecutor(several) as threads:
+        found = [ends for share in threads.map(solve_share, shares) for ends in share]
+    order = np.argsort(np.concatenate(shares))
+    theta, value, gradient = (np.concatenate(parts)[order] for parts in zip(*found, strict=True))
     if not objective.free_scale:
         return Solution(theta, value, gradient, None)
     return Solution(theta[:, :-1], value, gradient, objective.scale(theta[:, -1]))
 
 
-def _schedule(objective: Objective, near: bool, max_steps: int, problems: Problems) -> tuple[_Schedule, np.ndarray]:
+def _schedule(objective: Objective, near: bool, max_steps: int, problems: Problems) -> tuple[Schedule, np.ndarray]:
     """The stages of smoothing, and their deltas (B, S).
 
     S is that of the longest smoothing that objectives of this kind have, filled up with the last stage, so that near
@@ -121,77 +111,20 @@ def _schedule(objective: Objective, near: bool, max_steps: int, problems: Proble
     deltas_BS = np.tile(filled, (len(problems.starts_BP), 1))
     if problems.sharp_B is not None:
         deltas_BS[problems.sharp_B] = deltas_BS[problems.sharp_B, -1:]
-    return _Schedule(len(deltas), gains_S, max_steps), deltas_BS
+    return Schedule(len(deltas), gains_S, max_steps), deltas_BS
 
 
-def _chunk(problems: Problems, chosen: np.ndarray, column: np.ndarray, deltas_BS: np.ndarray) -> _Chunk:
+def _queue(problems: Problems, chosen: np.ndarray, column: np.ndarray, deltas_BS: np.ndarray) -> Queue:
     """The `chosen` problems with their points padded: `column` has the point that each place holds or copies."""
     there = np.arange(len(column)) < problems.weights_BN.shape[1]
     start_BP, free_BP = problems.starts_BP[chosen], problems.free_BP
-    return _Chunk(
+    return Queue(
         start_BP,
         np.ones_like(start_BP) if free_BP is None else free_BP[chosen],
         problems.target_BN[chosen][:, column],
         np.where(there, problems.weights_BN[chosen][:, column], 0.0),
         deltas_BS[chosen],
     )
-
-
-@functools.partial(jax.jit, static_argnames=("law", "free_scale"))
-def _solve(law: Law, free_scale: bool, inputs: dict, schedule: _Schedule, chunk: _Chunk) -> tuple:
-    def one_problem(problem: _Chunk) -> tuple:
-        if free_scale:
-            problem = _with_spread(law, inputs, problem)
-        blocks = _blocks((inputs, problem.target_BN, problem.weights_BN))
-
-        def smooth_then_sharpen(stage, before: Minimum) -> Minimum:
-            delta = problem.deltas_BS[stage]
-
-            def derivatives(theta_P):
-                def of_block(block):
-                    value = functools.partial(_held_value, law, free_scale, problem, block=block, delta=delta)
-                    return derivatives_of(value)(theta_P)
-
-                return _sum_over(blocks, of_block)
-
-            return minimise(derivatives, before.theta, before.curvature, schedule.gains_S[stage], schedule.max_steps)
-
-        start_P = problem.start_BP
-        nothing = jnp.zeros_like(start_P)
-        start = Minimum(start_P, jnp.zeros((), start_P.dtype), nothing, nothing, jnp.zeros((), jnp.int32))
-        end = jax.lax.fori_loop(0, schedule.stages, smooth_then_sharpen, start)
-        return end.theta, end.value, end.gradient
-
-    return jax.vmap(one_problem)(chunk)
-
-
-def _with_spread(law: Law, inputs: dict, problem: _Chunk) -> _Chunk:
-    """One problem with a further variable, the logarithm of the residuals' scale, from where they are at its start."""
-    square = problem.weights_BN * (law.predict_target(problem.start_BP, inputs) - problem.target_BN) ** 2
-    spread = jnp.sqrt(jnp.sum(square) / jnp.sum(problem.weights_BN)) + 1e-12
-    start_P, free_P = jnp.append(problem.start_BP, jnp.log(spread)), jnp.append(problem.free_BP, 1.0)
-    return problem._replace(start_BP=start_P, free_BP=free_P)
-
-
-def _held_value(law: Law, free_scale: bool, problem: _Chunk, theta_P, block: tuple, delta) -> jax.Array:
-    """A block's part of the objective, with held variables where they started.
-
-    A held variable has zero gradient and unit curvature, so no step moves it.
-    """
-    start_P, free_P = problem.start_BP, problem.free_BP
-    moved = jnp.where(free_P > 0, theta_P, start_P)
-    held = 0.5 * jnp.sum((1.0 - free_P) * (theta_P - start_P) ** 2) * len(block[1]) / len(problem.target_BN)
-    return _value_of(law, free_scale, moved, *block, delta) + held
-
-
-def _blocks(points: tuple) -> tuple:
-    """Arrays (points,) as blocks (blocks, points of one) that divide every padded number of points."""
-    return jax.tree.map(lambda x: x.reshape(-1, math.gcd(len(x), BLOCK_POINTS)), points)
-
-
-def _sum_over(blocks: tuple, function: Callable[[tuple], tuple]) -> tuple:
-    """The sum of what `function` gives of each block."""
-    return jax.tree.map(lambda parts: jnp.sum(parts, axis=0), jax.lax.map(function, blocks))
 
 
 def values_at(law: Law, points: Points, theta_BP: np.ndarray, objective: Objective, scale: float | None) -> np.ndarray:
@@ -238,20 +171,15 @@ def go_on_by_bfgs(
     return Solution(variables[:, :-1], value, gradient, objective.scale(variables[:, -1]))
 
 
-def _value_of(law: Law, free_scale: bool, variables, inputs: dict, target_N, weights_N, delta) -> jax.Array:
-    theta_P, spread = (variables[:-1], variables[-1]) if free_scale else (variables, None)
-    return total(law.predict_target(theta_P, inputs) - target_N, weights_N, delta, spread)
-
-
 @functools.partial(jax.jit, static_argnames=("law", "free_scale"))
 def _values(law: Law, free_scale: bool, variables_BP, inputs: dict, target_N, weights_N, delta) -> jax.Array:
     def of_block(block):
-        return jax.vmap(lambda variables: _value_of(law, free_scale, variables, *block, delta))(variables_BP)
+        return jax.vmap(lambda variables: value_at(law, free_scale, variables, *block, delta))(variables_BP)
 
-    return _sum_over(_blocks((inputs, target_N, weights_N)), of_block)
+    return sum_over(blocks((inputs, target_N, weights_N)), of_block)
 
 
-_value_and_gradient = jax.jit(jax.value_and_grad(_value_of, argnums=2), static_argnames=("law", "free_scale"))
+_value_and_gradient = jax.jit(jax.value_and_grad(value_at, argnums=2), static_argnames=("law", "free_scale"))
 
 
 def target_jacobian(law: Law, theta_P: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -26,7 +26,9 @@ class Minimum(NamedTuple):
     steps: jax.Array
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """A minimisation on its way: the lowest point so far, the Hessian there (P, P), the damping, whether it is done."""
+
     minimum: Minimum
     hessian: jax.Array
     damping: jax.Array
@@ -65,36 +67,52 @@ def minimise(
     """Minimise a function from `theta_P`; every step that is taken lowers it. Works under jit and vmap.
 
     derivatives: of the function, as `derivatives_of` gives them. curvature_P: a first scale for the damping of each
-    variable, zero where nothing is known. No step moves a variable by more than 1, so variables should be logarithms or
-    of order 1. It stops when the next step is predicted to lower the value by less than `relative_gain` of it. Needs
-    float64 to reach its tolerances.
+    variable, zero where nothing is known. Needs float64 to reach its tolerances. When it stops, `step` says.
     """
+    state = start(theta_P, curvature_P)
+    end = jax.lax.while_loop(lambda s: ~s.done, lambda s: step(derivatives, s, relative_gain, max_steps), state)
+    return end.minimum._replace(value=value_of(end))
 
-    def step(state: _State) -> _State:
-        old = state.minimum
-        damped = state.hessian + jnp.diag(state.damping * old.curvature)
-        factor = jnp.linalg.cholesky(damped)  # NaN where not positive definite: the step is then refused
-        move = -jax.scipy.linalg.cho_solve((factor, True), old.gradient)
-        predicted_gain = -jnp.dot(old.gradient, move)
-        move = move * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs(move)))
-        theta = old.theta + move
-        value, gradient, hessian = derivatives(theta)
-        # Where the value is a number and its derivatives are none any more, no later step could lead away.
-        accept = (value < old.value) & jnp.isfinite(hessian).all()
-        curvature = jnp.maximum(0.5 * old.curvature, jnp.abs(jnp.diag(hessian)))
-        new = Minimum(theta, value, gradient, curvature, old.steps)
-        kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (new, hessian), (old, state.hessian))
-        damping = jnp.where(accept, jnp.maximum(0.2 * state.damping, 1e-12), 6.0 * jnp.maximum(state.damping, 1e-10))
-        minimum = kept[0]._replace(steps=old.steps + 1)
-        converged = (predicted_gain <= relative_gain * jnp.abs(old.value)) & jnp.isfinite(old.value)
-        done = converged | (damping > LARGEST_DAMPING) | (minimum.steps >= max_steps)
-        return _State(minimum, kept[1], damping, done)
 
-    # The first step moves nowhere and takes the derivatives at the start, so that these, which are most of what there
-    # is to compile, stand in the program once.
+def start(theta_P: jax.Array, curvature_P: jax.Array) -> State:
+    """Before the first `step`, which moves nowhere and takes the derivatives at `theta_P`.
+
+    So these, which are most of what there is to compile, stand in a program once.
+    """
     unknown = jnp.full((), jnp.inf, theta_P.dtype)
-    start = Minimum(theta_P, unknown, jnp.zeros_like(theta_P), 2.0 * curvature_P, jnp.full((), -1, jnp.int32))
+    here = Minimum(theta_P, unknown, jnp.zeros_like(theta_P), 2.0 * curvature_P, jnp.full((), -1, jnp.int32))
     identity = jnp.eye(len(theta_P), dtype=theta_P.dtype)
-    state = _State(start, identity, jnp.full((), 5e-3, theta_P.dtype), jnp.zeros((), bool))
-    end = jax.lax.while_loop(lambda s: ~s.done, step, state).minimum
-    return end._replace(value=jnp.where(jnp.isinf(end.value), jnp.nan, end.value))  # undefined at the start
+    return State(here, identity, jnp.full((), 5e-3, theta_P.dtype), jnp.zeros((), bool))
+
+
+def step(
+    derivatives: Callable[[jax.Array], Derivatives], state: State, relative_gain: jax.Array | float, max_steps: int
+) -> State:
+    """One step of Newton's method, taken where it lowers the value, and damped more strongly where it does not.
+
+    No step moves a variable by more than 1, so variables should be logarithms or of order 1. It has ended when the next
+    step is predicted to lower the value by less than `relative_gain` of it, or after `max_steps`.
+    """
+    old = state.minimum
+    damped = state.hessian + jnp.diag(state.damping * old.curvature)
+    factor = jnp.linalg.cholesky(damped)  # NaN where not positive definite: the step is then refused
+    move = -jax.scipy.linalg.cho_solve((factor, True), old.gradient)
+    predicted_gain = -jnp.dot(old.gradient, move)
+    move = move * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs(move)))
+    theta = old.theta + move
+    value, gradient, hessian = derivatives(theta)
+    # Where the value is a number and its derivatives are none any more, no later step could lead away.
+    accept = (value < old.value) & jnp.isfinite(hessian).all()
+    curvature = jnp.maximum(0.5 * old.curvature, jnp.abs(jnp.diag(hessian)))
+    new = Minimum(theta, value, gradient, curvature, old.steps)
+    kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (new, hessian), (old, state.hessian))
+    damping = jnp.where(accept, jnp.maximum(0.2 * state.damping, 1e-12), 6.0 * jnp.maximum(state.damping, 1e-10))
+    minimum = kept[0]._replace(steps=old.steps + 1)
+    converged = (predicted_gain <= relative_gain * jnp.abs(old.value)) & jnp.isfinite(old.value)
+    done = converged | (damping > LARGEST_DAMPING) | (minimum.steps >= max_steps)
+    return State(minimum, kept[1], damping, done)
+
+
+def value_of(state: State) -> jax.Array:
+    """The lowest value found; NaN where the function is undefined at the start."""
+    return jnp.where(jnp.isinf(state.minimum.value), jnp.nan, state.minimum.value)

@@ -145,13 +145,10 @@ class _Held:
         if len(self.points.runs) > MOST_REFITTED_POINTS:
             return values_at(result.law, self.points, along, result.objective, result.scale)
         # Far away the linear law may lead astray, and near by it is the better start: the lower of the two counts.
-        value_L = self._solved(
-            np.concatenate([along, np.tile(self.free_P, (len(problems), 1))]), constant_L, variable_L
-        )
+        starts = [along, np.tile(self.free_P, (len(problems), 1))]
         if anywhere:
-            afar = np.concatenate(self._afar(constant_L, variable_L))
-            value_L = np.fmin(value_L, self._solved(afar, constant_L, variable_L))
-        return value_L
+            starts += list(self._afar(constant_L, variable_L))
+        return self._solved(np.concatenate(starts), constant_L, variable_L)
 
     def _afar(self, constant_L: np.ndarray, variable_L: np.ndarray) -> np.ndarray:
         """(HELD_STARTS, L, P) starts that know of no optimum."""
