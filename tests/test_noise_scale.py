@@ -14,7 +14,7 @@ from research.runs import Status, open_run
 from research.sharding import make_mesh
 from research.training import metrics
 from research.training.feed import global_batch
-from research.training.loop import train
+from research.training.loop import Run, train
 from research.training.noise_scale import SQUARE, VARIANCE, estimates, of_run
 from research.training.objective import Objective, Terms, language_modelling
 from research.training.step import gradients, make_program
@@ -167,13 +167,11 @@ def test_a_step_counts_what_the_closed_form_says(noise_scale):
 def test_a_run_keeps_both_parts_of_each_step_and_their_ratio_in_its_result(tmp_path):
     config = replace(tiny(steps=12, batch_size=32), mesh=MeshConfig())
     folder = open_run(tmp_path, config)
-    status = train(
-        config,
-        folder,
-        objective=language_modelling(config),
-        examples=synthetic_examples(config),
+    (status,) = train(
+        [Run(config, folder, synthetic_examples(config))],
+        objective=language_modelling,
         evaluate=held_out_measures,
-        on_progress=lambda step, loss: None,
+        on_progress=lambda folder, step, loss: None,
         should_stop=lambda: False,
     )
     lines = [line for line in metrics.read(folder.metrics_path) if line["kind"] == "train"]

@@ -63,7 +63,13 @@ class Grid:
                 "drop them, or take learning_rate out of recipe.sets",
             )
         else:
-            check(len(self.learning_rates) > 0, "learning_rates", (), "must not be empty", "give at least one")
+            check(
+                len(self.learning_rates) > 0 or all(family.learning_rates for family in self.families),
+                "learning_rates",
+                (),
+                "must not be empty where a family has none of its own",
+                "give at least one",
+            )
         check(
             "batch_tokens" not in self.recipe.sets or len(self.budgets) > 0,
             "recipe.sets",
