@@ -86,6 +86,16 @@ def test_checkpoints_of_a_run_say_the_same_as_runs_of_their_own():
     pd.testing.assert_frame_equal(as_runs, as_checkpoints)
 
 
+def test_noise_scales_that_are_missing_or_none_are_no_noise_scales():
+    table = sweep()
+    for column, known in (([np.nan, -1.0, 0.0, 1e3] * 3, 0), (None, 0), (["none", "7", "7", "7"] * 3, 2)):
+        changed = table.drop(columns="noise_scale_tokens")
+        changed = changed if column is None else changed.assign(noise_scale_tokens=column)
+        (at,) = critical_batches(changed, (2.5,), sampling=FEW).found
+        assert sum(np.isfinite(one.noise_scale_tokens) for one in at.reached) == known
+        assert np.isnan(at.noise_scale_tokens) == (known == 0)
+
+
 def test_small_batches_alone_leave_the_critical_batch_open():
     """Where all take the same tokens there is no turn, and no fewest steps."""
     table = sweep()
@@ -106,7 +116,7 @@ def test_batches_that_do_not_cross_a_loss_are_named_and_two_are_too_few():
         ("batch of 2000 tokens at 2.5 nats", "ends at 2.6"),
         ("batch of 8000 tokens at 2.5 nats", "is at 2.4 when it is first measured"),
     ]
-    assert at.critical_batch is None and at.reason == "2 batches cross this loss, and the law needs 3"
+    assert at.critical_batch is None and at.reason == "of 4 batches 2 cross this loss, and the law needs 3"
     with pytest.raises(FitError, match=r"none is crossed by all 4 batches of cell params=1e\+06.*Fix: give losses"):
         critical_batches(table[~(table["batch_tokens"].eq(BATCHES[0]) & table["loss_nats"].lt(2.9))])
     with pytest.raises(FitError, match="losses = -1: must be positive"):
@@ -127,6 +137,7 @@ def test_the_command_prints_both_scales_and_writes_a_table_that_fit_reads(tmp_pa
     assert "Critical batches" in shown and "What each batch took" in shown and "noise scale" in shown
     found = json.loads((tmp_path / "found.json").read_text())["found"]
     losses = [one["loss_nats"] for one in found]
+    assert 500 < found[0]["reached"][0]["noise_scale_tokens"] / 2e3**0.1 < 1e3
     assert losses == pytest.approx(np.geomspace(2.9, 2.4, 5)[1:-1])
     asked = ["--where", f"loss_nats={losses[1]!r}", "--law", "critical_batch", "--bootstraps", "30"]
     tyro.cli(

@@ -5,20 +5,16 @@ import math
 from analysis.intervals import Interval
 from analysis.quantities import QUANTITY
 from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Strong, Table, ends, notes_on
-from analysis.report.table_notes import left_out_section, notes_block
+from analysis.report.table_notes import left_out_section, left_out_table, notes_block
 from analysis.studies.critical_batch import CriticalBatch, CriticalBatches
 
 
 def critical_batch_sections(found: CriticalBatches) -> tuple[Section, ...]:
     """All that `isoflop critical-batch` prints."""
     missed = tuple(one for at in found.found for one in at.missed)
-    return (
-        *notes_block(found.table_notes),
-        _critical(found),
-        _reached(found),
-        *left_out_section(missed, "batch"),
-        *left_out_section(found.left_out),
-    )
+    batches = (Section("Batches left out", left_out_table(missed, "batch")),) if missed else ()
+    sections = (_critical(found), _reached(found), *batches)
+    return (*notes_block(found.table_notes), *sections, *left_out_section(found.left_out))
 
 
 def _critical(found: CriticalBatches) -> Section:

@@ -127,8 +127,9 @@ def points_table(found: CriticalBatches) -> pd.DataFrame:
 
 def _curve(rows: pd.DataFrame) -> pd.DataFrame:
     """Of one batch, by tokens: the loss at the best settings, the noise scale there, whether they are at an edge."""
-    if "noise_scale_tokens" not in rows.columns:
-        rows = rows.assign(noise_scale_tokens=np.nan)
+    measured = rows["noise_scale_tokens"] if "noise_scale_tokens" in rows.columns else pd.Series(np.nan, rows.index)
+    scales = pd.to_numeric(measured, errors="coerce").astype("float64")
+    rows = rows.assign(noise_scale_tokens=scales.where(scales > 0))
     settings = [name for name in SETTINGS if name in rows.columns and rows[name].notna().all()]
     by = ["tokens", *settings]
     means = rows.groupby(by, as_index=False)[["loss_nats", "noise_scale_tokens"]].mean()
@@ -165,7 +166,7 @@ def _at_loss(
     critical = tokens_min = steps_min = None
     reason = ""
     if len(reached) < FEWEST_BATCHES:
-        reason = f"{len(reached)} batches cross this loss, and the law needs {FEWEST_BATCHES}"
+        reason = f"of {len(curves)} batches {len(reached)} cross this loss, and the law needs {FEWEST_BATCHES}"
     else:
         critical, tokens_min, steps_min = _fitted(reached, sampling)
     return CriticalBatch(at, float(loss), tuple(reached), tuple(missed), critical, tokens_min, steps_min, reason)
