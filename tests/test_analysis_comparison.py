@@ -128,7 +128,7 @@ def test_the_report_holds_every_family_figure_and_left_out_run(tmp_path):
         "Which is better?",
         "| a | 1e+10 | 1e+06 | 1e+06 | 0.002 | 3 | 2 |",
         "| b | 1e+10 | 1e+06 | 1e+06 | 0.004 \\* | 3 | 2 |",
-        "\\* the best rate is an end of the sweep",
+        "\\* the best lies at an end of the values that were run: the family may do better beyond it.",
         "exact_match by length",
         "| a | r0 | status failed |",
     ):

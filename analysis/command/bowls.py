@@ -103,12 +103,9 @@ def _write_optima(console: "Console", out: Path, found: "SweepLaws") -> None:
 
 
 def _draw(console: "Console", folder: Path, table: "pd.DataFrame", found: "SweepLaws") -> None:
-    from analysis.figures import hyperparameter_bowls, optima_against_laws, save  # brings matplotlib
-    from analysis.studies import sweep_rows
+    from analysis.figures import save  # brings matplotlib
+    from analysis.report.captions import sweep_figures
 
-    rows, _ = sweep_rows(table, found.cell, found.axes)
     with writing("--figures", folder):
-        paths = save(hyperparameter_bowls(rows, found.bowls), folder / "bowls")
-        if any(not (bowl.reason or one.reason) for bowl, one in zip(found.bowls, found.followed)):
-            paths += save(optima_against_laws(found), folder / "optima")
+        paths = [path for one in sweep_figures(found, table) for path in save(one.draw(), folder / one.figure.name)]
     announce(console, paths)

@@ -48,8 +48,12 @@ def _draw_law(axes: Axes, family: Family, index: int, colour: tuple) -> None:
 
 
 def measure_by_length(comparison: Comparison, measure: str = "exact_match", columns: Columns = "one") -> Figure:
-    """A held-out measure against the length of the example, one line per family at its best learning rate."""
-    curves = [(family.name, *by_length(family.cells[-1], measure)) for family in comparison.families if family.cells]
+    """A held-out measure against the length of the example, one line per family at its best learning rate.
+
+    A star behind a name says that this rate was an end of the sweep.
+    """
+    shown = [family for family in comparison.families if family.cells]
+    curves = [(_starred(family), *by_length(family.cells[-1], measure)) for family in shown]
     curves = [(name, lengths, values) for name, lengths, values in curves if len(lengths)]
     if not curves:
         raise FigureError(f"{measure}: no column {measure}_<task>_<length>. Fix: compare runs of a synthetic task.")
@@ -62,3 +66,7 @@ def measure_by_length(comparison: Comparison, measure: str = "exact_match", colu
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         legend_above(figure, axes, across=3)
     return figure
+
+
+def _starred(family: Family) -> str:
+    return f"{family.name} *" if family.cells[-1].at_edge else family.name

@@ -27,6 +27,7 @@ AXES = {
     "batch_tokens": "batch (tokens)",
     "weight_decay": "weight decay",
 }
+RING = {"marker": "o", "markersize": 6.5, "markerfacecolor": "none", "markeredgewidth": 0.8, "linestyle": "none"}
 CURVE_POINTS = 60
 COUNTED = 1000  # below it a whole number is printed as it is: a seed, a group, a depth
 FAR_ABOVE, ROOM = (
@@ -40,8 +41,9 @@ def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Col
 
     rows, bowls: of a sweep, as `sweep_rows` and `fit_bowls` give them. A mark is the least loss at one value, over
     whatever else was varied; the curve is the fitted quadratic with the other hyperparameters at their best for each
-    value, and the star its lowest point. A cell without an optimum has marks joined by dashes. Heights are above
-    the cell's own best run, so that cells of very different losses share an axis. The legend names at most ten cells.
+    value, and the star its lowest point. A cell without an optimum has marks joined by dashes; a ring stands where the
+    best settings of a cell lie at an end of the values that were run. Heights are above the cell's own best run, so
+    that cells of very different losses share an axis. The legend names at most ten cells.
     """
     axes, cell = list(bowls[0].optimum), list(bowls[0].cell)
     shape = (1, len(axes)) if columns == "two" else (len(axes), 1)
@@ -62,6 +64,8 @@ def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Col
             panel.set_ylabel("loss above the best of its cell\n(nats per token)")
         some = "" if len(named) == len(bowls) else f" ({len(named)} of {len(bowls)}, in order from dark to light)"
         panels.flat[0].plot([], [], label="lowest point of a fitted bowl", **STAR)
+        if any(bowl.at_edge for bowl in bowls):
+            panels.flat[0].plot([], [], label="best at an end of the values run", **RING, color=DARK)
         legend_above(figure, panels.flat[0], ", ".join(cell) + some, across=across)
     return figure
 
@@ -71,6 +75,9 @@ def _draw_bowl(panel: Axes, bowl: Bowl, group: pd.DataFrame, axis: str, top: flo
     at, above = lowest.index.to_numpy(np.float64), lowest.to_numpy() - bowl.best_loss_nats
     joined = {"linestyle": "--", "linewidth": 0.5} if bowl.reason else {"linestyle": "none"}
     panel.plot(at, above, markersize=2.5, **marker, **joined)
+    if axis in bowl.at_edge:
+        best = bowl.best_settings[axis]
+        panel.plot(best, above[at == best], color=marker["color"], **RING)
     if bowl.reason:
         return
     # The least of the quadratic at each value of one axis has the inverse of that axis' entry of the inverse.
@@ -92,7 +99,8 @@ def _draw_bowl(panel: Axes, bowl: Bowl, group: pd.DataFrame, axis: str, top: flo
 def optima_against_laws(found: SweepLaws, columns: Columns = "two") -> Figure:
     """The best settings of each cell, with intervals, against what the laws fitted to the other cells say of it.
 
-    One panel for each axis. A cell without an optimum, or one that was not followed, is left out.
+    One panel for each axis. A cell without an optimum, or one that was not followed, is left out; a hollow mark says
+    that the best settings of a cell lie at an end of the values that were run.
     """
     shape = (1, len(found.axes)) if columns == "two" else (len(found.axes), 1)
     cells = [(b, one) for b, one in zip(found.bowls, found.followed, strict=True) if not (b.reason or one.reason)]
@@ -101,6 +109,7 @@ def optima_against_laws(found: SweepLaws, columns: Columns = "two") -> Figure:
             for i, (bowl, one) in enumerate(cells):
                 best = bowl.intervals[axis]
                 bar = {"color": shade(i, len(cells)), "marker": "o", "markersize": 2.5, "linewidth": 0.8}
+                bar["markerfacecolor"] = "white" if axis in bowl.at_edge else bar["color"]
                 height = arms(best) if np.isfinite(best.high) else None
                 panel.errorbar([one.recommended[axis]], [best.value], yerr=height, **bar)
             ends = [f(one.recommended[axis] for _, one in cells) for f in (min, max)]

@@ -13,7 +13,7 @@ from analysis import figures
 from analysis.quantities import with_unit
 from analysis.report.document import Content, Figure, Number, rows_of_runs
 from analysis.report.study import StudyReport
-from analysis.studies import MEASURES_BY_LENGTH, Backtest, Comparison, by_length
+from analysis.studies import MEASURES_BY_LENGTH, Backtest, Comparison, SweepLaws, by_length, sweep_rows
 from analysis.tables.runs import rows_or_runs
 
 
@@ -45,10 +45,35 @@ def comparison_figures(comparison: Comparison) -> list[CaptionedFigure]:
     for measure in MEASURES_BY_LENGTH:
         if any(len(by_length(family.cells[-1], measure)[0]) for family in comparison.families if family.cells):
             caption = f"Held-out {measure} (share) against the length of an example, each family at its best learning "
-            caption += "rate and largest budget, mean over seeds."
+            caption += "rate and largest budget, mean over seeds; a star behind a name says that this rate was an end "
+            caption += "of the sweep."
             figure = Figure(f"{measure}_by_length", f"{measure} by length", caption)
             found.append(CaptionedFigure(figure, lambda name=measure: figures.measure_by_length(comparison, name)))
     return found
+
+
+def sweep_figures(found: SweepLaws, table: pd.DataFrame) -> list[CaptionedFigure]:
+    """The bowls of the cells and, where laws of the others were followed in some, their optima against those.
+
+    table: as `sweep_laws` was given it.
+    """
+    rows, _ = sweep_rows(table, found.cell, found.axes)
+    caption = (
+        "Loss (nats per token) above the best of its cell against each setting; a mark is the least at one value, over "
+        "whatever else was varied. Curves are the quadratics fitted near the bottom, stars their lowest points; a ring "
+        "stands where the best lies at an end of the values that were run. Cells without an optimum have dashes.",
+    )
+    figure = Figure("bowls", "The bowls of the cells", caption)
+    drawn = [CaptionedFigure(figure, lambda: figures.hyperparameter_bowls(rows, found.bowls))]
+    if any(not (bowl.reason or one.reason) for bowl, one in zip(found.bowls, found.followed)):
+        caption = (
+            "The best settings of each cell with their ", Number(found.level, ".0%"), " intervals against what the "
+            "laws fitted to the other cells say of it; a hollow mark says that the best lies at an end of the values "
+            "that were run.",
+        )  # fmt: skip
+        figure = Figure("optima", "Best settings against the laws", caption)
+        drawn.append(CaptionedFigure(figure, lambda: figures.optima_against_laws(found)))
+    return drawn
 
 
 def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigure]:

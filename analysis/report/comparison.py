@@ -16,6 +16,7 @@ from analysis.report.document import (
     span,
 )
 from analysis.report.fitted_law import constants_table, weakly_identified
+from analysis.report.table_notes import edge_note, starred
 from analysis.studies import MEASURES_BY_LENGTH, Cell, Comparison, Family, by_length
 
 
@@ -44,8 +45,7 @@ def cells_section(comparison: Comparison) -> Section:
         *(["exact match (share)"] if is_task else []),
     )
     rows = tuple(_cell(f, c, has_budgets, is_task) for f in comparison.families for c in f.cells)
-    edge = "* the best rate is an end of the sweep: the family may do better beyond it."
-    note = [Paragraph(edge)] if any(cell.at_edge for cell in cells) else []
+    note = edge_note(any(cell.at_edge for cell in cells), "the family")
     return Section("Each family at its best learning rate", (Table(columns, rows, grouped=True), *note))
 
 
@@ -57,7 +57,7 @@ def _cell(family: Family, cell: Cell, has_budgets: bool, is_task: bool) -> tuple
     row += [
         Number(cell.params),
         Number(cell.active_params),
-        (rate, " *") if cell.at_edge else rate,
+        starred(rate, cell.at_edge),
         Number(cell.rates, "d"),
         Number(len(cell.runs), "d"),
         Span(Number(cell.loss_nats, QUANTITY), between(Number(cell.lowest, QUANTITY), Number(cell.highest, QUANTITY))),
@@ -73,16 +73,25 @@ def _laws(comparison: Comparison) -> list[Section]:
     rows: list[tuple[Content, ...]] = [
         (family.name, f"not fitted: {family.law_note}", "-")
         if family.law is None
-        else (family.name, span(family.law.intervals["alpha"]), Number(family.law.fit.residual_scale, ".2%"))
+        else (_name(family), span(family.law.intervals["alpha"]), Number(family.law.fit.residual_scale, ".2%"))
         for family in comparison.families
     ]
     text = (
         Code("loss = (flops_scale / flops)^alpha"), " over the budgets trained, with ",
         Number(comparison.level, ".0%"), " intervals.",
     )  # fmt: skip
-    return [
-        Section("Loss against compute", (Paragraph(text), Table(("family", "alpha", "residual scale"), tuple(rows))))
-    ]
+    table = Table(("family", "alpha", "residual scale"), tuple(rows))
+    note = edge_note(any(family.law and _is_at_edge(family.cells) for family in comparison.families), "the family")
+    return [Section("Loss against compute", (Paragraph(text), table, *note))]
+
+
+def _is_at_edge(cells: Sequence[Cell]) -> bool:
+    return any(cell.at_edge for cell in cells)
+
+
+def _name(family: Family, cells: Sequence[Cell] | None = None) -> Content:
+    """A family's name, starred where one of the cells (by default all its cells) is at the edge of its sweep."""
+    return starred(family.name, _is_at_edge(family.cells if cells is None else cells))
 
 
 def _joint(comparison: Comparison) -> list[Section]:
@@ -99,25 +108,37 @@ def _joint(comparison: Comparison) -> list[Section]:
                 constants_table(law, joint.intervals, comparison.level),
                 Paragraph(("Residual scale ", Number(joint.fit.residual_scale, ".2%"), ".")),
                 *weakly_identified(joint.weakly_identified),
+                *_edges_in_joint(comparison),
             ),
         )
     ]
+
+
+def _edges_in_joint(comparison: Comparison) -> tuple[Paragraph, ...]:
+    cells = [cell for family in comparison.families for cell in family.cells]
+    count = Number(sum(cell.at_edge for cell in cells), "d")
+    text = ("In ", count, " of its ", Number(len(cells), "d"), " cells the best rate lies at an end of the sweep.")
+    return (Paragraph(text),) if _is_at_edge(cells) else ()
 
 
 def _lengths(comparison: Comparison) -> list[Section]:
     """One table per measure: families down, lengths across."""
     sections = []
     for measure in MEASURES_BY_LENGTH:
-        curves = {family.name: by_length(family.cells[-1], measure) for family in comparison.families if family.cells}
-        lengths = sorted({int(length) for at, _ in curves.values() for length in at})
-        if lengths:
-            found = {name: dict(zip(map(int, at), map(float, values))) for name, (at, values) in curves.items()}
-            rows = tuple(
-                (name, *(Number(values[length], ".3f") if length in values else "-" for length in lengths))
-                for name, values in found.items()
-                if values
+        shown = [family for family in comparison.families if family.cells]
+        curves = [(family, *by_length(family.cells[-1], measure)) for family in shown]
+        curves = [(family, dict(zip(map(int, at), map(float, values)))) for family, at, values in curves if len(at)]
+        lengths = sorted({length for _, values in curves for length in values})
+        rows = tuple(
+            (
+                _name(family, family.cells[-1:]),
+                *(Number(values[length], ".3f") if length in values else "-" for length in lengths),
             )
-            sections.append(Section(f"{measure} by length", (Table(("family", *map(str, lengths)), rows),)))
+            for family, values in curves
+        )
+        note = edge_note(any(_is_at_edge(family.cells[-1:]) for family, _ in curves), "the family")
+        if lengths:
+            sections.append(Section(f"{measure} by length", (Table(("family", *map(str, lengths)), rows), *note)))
     return sections
 
 

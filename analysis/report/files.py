@@ -8,12 +8,13 @@ import pandas as pd
 
 from analysis import figures, json_values
 from analysis.files import write_atomically
-from analysis.report.captions import CaptionedFigure, comparison_figures, study_figures
+from analysis.report.captions import CaptionedFigure, comparison_figures, study_figures, sweep_figures
 from analysis.report.comparison import comparison_document
 from analysis.report.document import Figure, Section
 from analysis.report.markdown import markdown
 from analysis.report.study import StudyReport
-from analysis.studies import Comparison
+from analysis.report.sweep_laws import sweep_document
+from analysis.studies import Comparison, SweepLaws
 
 
 def write_study(folder: Path | str, table: pd.DataFrame, report: StudyReport) -> list[Path]:
@@ -30,6 +31,15 @@ def write_comparison(folder: Path | str, title: str, question: str, comparison: 
     drawn = comparison_figures(comparison)
     document = comparison_document(title, question, comparison, _figures(drawn))
     return _write(Path(folder), "comparison.json", comparison, drawn, document)
+
+
+def write_sweep(folder: Path | str, title: str, question: str, found: SweepLaws, table: pd.DataFrame) -> list[Path]:
+    """Write sweep.json, the figures of the bowls and report.md into `folder`; returns the paths.
+
+    table: the one that was searched.
+    """
+    drawn = sweep_figures(found, table)
+    return _write(Path(folder), "sweep.json", found, drawn, sweep_document(title, question, found, _figures(drawn)))
 
 
 def write_document(path: Path, document: Section) -> Path:

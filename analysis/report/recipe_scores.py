@@ -1,7 +1,7 @@
 """Recipes scored on a sweep as a document: what following each costs, over all cells and in each."""
 
 from analysis.report.document import Bullets, Number, Paragraph, Section, Strong, Table
-from analysis.report.table_notes import left_out_section, notes_block
+from analysis.report.table_notes import edge_note, left_out_section, notes_block, starred
 from analysis.studies.recipe_scores import RecipeScore, RecipeScores
 
 
@@ -66,6 +66,7 @@ def _by_cell(found: RecipeScores) -> Section:
     rows = []
     for outcomes in zip(*(score.outcomes for score in found.scores), strict=True):
         cell = (value if isinstance(value, str) else Number(value) for value in outcomes[0].cell.values())
-        excess = (Number(one.excess, ".3g") for one in outcomes)
+        excess = (starred(Number(one.excess, ".3g"), bool(one.at_edge)) for one in outcomes)
         rows.append((*cell, *excess))
-    return Section("Loss above the best of each cell (relative)", (Table(columns, tuple(rows)),))
+    note = edge_note(any(one.at_edge for score in found.scores for one in score.outcomes))
+    return Section("Loss above the best of each cell (relative)", (Table(columns, tuple(rows)), *note))

@@ -1,6 +1,6 @@
 """A sweep of hyperparameters as a document: the best of each cell, the laws of them, and what following those costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from analysis.report.document import (
     Bullets,
     Code,
     Content,
+    Figure,
     Number,
     Paragraph,
     Section,
@@ -23,8 +24,9 @@ from analysis.report.document import (
     span,
 )
 from analysis.report.fitted_law import constants_table, weakly_identified
-from analysis.report.table_notes import left_out_section, notes_block
+from analysis.report.table_notes import edge_note, left_out_section, notes_block, starred
 from analysis.runs_table import unit_of
+from analysis.studies.hyperparameters import Bowl
 from analysis.studies.sweep_laws import WAYS, Advice, Followed, SweepLaws
 
 
@@ -33,10 +35,17 @@ def sweep_sections(found: SweepLaws) -> tuple[Section, ...]:
     laws = (*(_law(found, axis) for axis in found.axes), *_shape(found))
     advice = [_advice(found.advice, found.level)] if found.advice else []
     notes, left_out = notes_block(found.table_notes), left_out_section(found.left_out)
-    return (*notes, _optima(found), *laws, _followed(found), *advice, *left_out)
+    return (*notes, best_runs_section(found), optima_section(found), *laws, _followed(found), *advice, *left_out)
 
 
-def _optima(found: SweepLaws) -> Section:
+def sweep_document(title: str, question: str, found: SweepLaws, figures: Sequence[Figure] = ()) -> Section:
+    """The whole report on a search of settings; figures: those that were drawn for it."""
+    drawn = [Section("Figures", tuple(figures))] if figures else []
+    return Section(title, (Paragraph(question), *sweep_sections(found), *drawn))
+
+
+def optima_section(found: SweepLaws) -> Section:
+    """The best settings of each cell, by its own runs."""
     columns = (
         *found.cell,
         "runs",
@@ -50,9 +59,10 @@ def _optima(found: SweepLaws) -> Section:
     )
     rows = []
     for bowl in found.bowls:
-        best: list[Content] = ["none", ""] * len(found.axes)
+        best = [part for axis in found.axes for part in (starred("none", axis in bowl.at_edge), "")]
         if not bowl.reason:
-            best = [part for axis in found.axes for part in (Number(bowl.optimum[axis]), ends(bowl.intervals[axis]))]
+            optima = {axis: starred(Number(bowl.optimum[axis]), axis in bowl.at_edge) for axis in found.axes}
+            best = [part for axis in found.axes for part in (optima[axis], ends(bowl.intervals[axis]))]
         loss: Content = "" if bowl.reason else Number(bowl.loss_nats, QUANTITY)
         rows.append((*_cell(bowl.cell), Number(bowl.runs, "d"), *best, loss, bowl.reason))
     text = (
@@ -60,7 +70,21 @@ def _optima(found: SweepLaws) -> Section:
         "the lowest run. The intervals hold the noise of those runs around it."
     )
     notes = notes_on(interval for bowl in found.bowls if not bowl.reason for interval in bowl.intervals.values())
-    return Section("The best settings of each cell", (Paragraph(text), Table(columns, tuple(rows)), *notes))
+    table, edges = Table(columns, tuple(rows)), edge_note(any(bowl.at_edge for bowl in found.bowls))
+    return Section("The best settings of each cell", (Paragraph(text), table, *edges, *notes))
+
+
+def best_runs_section(found: SweepLaws) -> Section:
+    """The settings of the best runs of each cell, as they were measured."""
+    loss = f"their loss ({unit_of('loss_nats')})"
+    columns = (*found.cell, "runs", *(with_unit(axis) for axis in found.axes), loss)
+    rows = []
+    for bowl in found.bowls:
+        best = (starred(Number(bowl.best_settings[axis]), axis in bowl.at_edge) for axis in found.axes)
+        rows.append((*_cell(bowl.cell), Number(bowl.runs, "d"), *best, Number(bowl.best_mean_nats, QUANTITY)))
+    edges = edge_note(any(bowl.at_edge for bowl in found.bowls))
+    text = "Those of the least loss, by its mean over runs of equal settings."
+    return Section("The best runs of each cell", (Paragraph(text), Table(columns, tuple(rows)), *edges))
 
 
 def _law(found: SweepLaws, axis: str) -> Section:
@@ -120,13 +144,17 @@ def _followed(found: SweepLaws) -> Section:
         "times beyond the other cells",
         *(["outside the values run here"] if any(one.outside for one in found.followed) else []),
     )
-    rows = tuple((*_cell(one.cell), *_outcome(one, found.axes))[: len(columns)] for one in found.followed)
+    rows = tuple(
+        (*_cell(one.cell), *_outcome(one, bowl, found.axes))[: len(columns)]
+        for one, bowl in zip(found.followed, found.bowls, strict=True)
+    )
     blocks: list[Block] = [
         Paragraph(
             "In each cell, laws fitted to the other cells alone are followed to the run nearest to what they say. The "
             "cell's best run is the luckiest of many, so that the excess is not zero for the true optimum either."
         ),
         Table(columns, rows),
+        *edge_note(any(bowl.at_edge and not one.reason for one, bowl in zip(found.followed, found.bowls))),
     ]
     reasons = tuple(dict.fromkeys(one.reason for one in found.followed if one.reason))
     if reasons:
@@ -146,11 +174,12 @@ def _followed(found: SweepLaws) -> Section:
     return Section(title, tuple(blocks))
 
 
-def _outcome(one: Followed, axes: tuple[str, ...]) -> tuple[Content, ...]:
+def _outcome(one: Followed, bowl: Bowl, axes: tuple[str, ...]) -> tuple[Content, ...]:
     if one.reason:
         return (*[""] * len(axes), "none", "", "no laws without it", "")
     wanted = tuple(Number(one.recommended[axis]) for axis in axes)
-    return (*wanted, one.nearest_run, Number(one.excess, ".3g"), _distance(one.reach), Strong(", ".join(one.outside)))
+    excess = starred(Number(one.excess, ".3g"), bool(bowl.at_edge))
+    return (*wanted, one.nearest_run, excess, _distance(one.reach), Strong(", ".join(one.outside)))
 
 
 def _distance(reach: Reach) -> Content:

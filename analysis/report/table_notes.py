@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from analysis.fit import LeftOut
-from analysis.report.document import Bullets, Number, Paragraph, Section, Table
+from analysis.report.document import Bullets, Content, Number, Paragraph, Section, Table
 
 SHOWN_ROWS = 20  # of those left out, on a terminal
 
@@ -19,6 +19,17 @@ def counted_rows(texts: Iterable[str]) -> tuple[Paragraph, ...]:
     """What the number of a row means, where any of the texts has one."""
     numbered = any(re.search(r"\brow \d", text) for text in texts)
     return (Paragraph("Rows are counted from 0: row 3 is the fourth below the header."),) if numbered else ()
+
+
+def starred(content: Content, is_at_edge: bool) -> Content:
+    """What rests on the best of a sweep, with a star where that lies at an end of what was swept (`edge_note`)."""
+    return (content, " *") if is_at_edge else content
+
+
+def edge_note(is_starred: bool, subject: str = "the cell") -> tuple[Paragraph, ...]:
+    """What `starred` means, below a table that has it anywhere."""
+    text = f"* the best lies at an end of the values that were run: {subject} may do better beyond it."
+    return (Paragraph(text),) if is_starred else ()
 
 
 def left_out_table(left_out: Sequence[LeftOut], kind: str = "run") -> tuple[Table | Paragraph, ...]:

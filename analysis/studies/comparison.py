@@ -15,6 +15,7 @@ from analysis.laws import find
 from analysis.quantities import counted
 from analysis.runs_table import check_run_names, complete
 from analysis.sampling import ONE_FIT, Sampling
+from analysis.studies.edges import edges_of
 
 MEASURES = ("loss_nats", "bits_per_byte", "token_accuracy", "exact_match")
 NEEDED = ("family", "learning_rate", "flops", "params", "loss_nats")
@@ -26,8 +27,8 @@ FEWEST_BUDGETS = 3  # one more than the two constants of a power law
 class Cell:
     """One family at one budget (None: the runs state none), at the learning rate of the least mean loss over seeds.
 
-    at_edge: that rate is the smallest or the largest of a sweep of several. loss_nats: mean over seeds; lowest and
-    highest: of the seeds. measures: mean over seeds of every held-out measure in the table, by column.
+    at_edge: that rate is the smallest or the largest of several, those of failed runs among them. loss_nats: mean over
+    seeds; lowest and highest: of the seeds. measures: mean over seeds of each held-out measure in the table, by column.
     """
 
     budget_flops: float | None
@@ -96,8 +97,9 @@ def compare(table: pd.DataFrame, *, law: str | None = None, sampling: Sampling =
 
 def _family(name: str, rows: pd.DataFrame, reasons: np.ndarray, sampling: Sampling) -> Family:
     done, unused = rows[reasons == ""], left_out(rows, reasons)
+    failed = rows[rows["status"].eq("failed").to_numpy(bool, na_value=False)]
     cells = tuple(
-        _cell(None if np.isnan(budget) else float(budget), alike)
+        _cell(None if np.isnan(budget) else float(budget), alike, failed[failed["budget_flops"].isin([budget])])
         for budget, alike in done.groupby("budget_flops", dropna=False)
     )
     if len(cells) < FEWEST_BUDGETS:
@@ -123,7 +125,7 @@ def _joint(
         return None, str(error)
 
 
-def _cell(budget: float | None, rows: pd.DataFrame) -> Cell:
+def _cell(budget: float | None, rows: pd.DataFrame, failed: pd.DataFrame) -> Cell:
     by_rate = rows.groupby("learning_rate")["loss_nats"].mean()
     rate = float(by_rate.idxmin())
     best = rows[rows["learning_rate"] == rate]
@@ -133,7 +135,7 @@ def _cell(budget: float | None, rows: pd.DataFrame) -> Cell:
         budget_flops=budget,
         learning_rate=rate,
         rates=len(by_rate),
-        at_edge=len(by_rate) > 1 and rate in (by_rate.index.min(), by_rate.index.max()),
+        at_edge=bool(edges_of(rows, ["learning_rate"], failed.dropna(subset=["learning_rate"]))),
         runs=tuple(best["run"]),
         params=float(best["params"].mean()),
         active_params=float(active.mean()),

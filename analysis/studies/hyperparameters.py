@@ -22,6 +22,7 @@ import scipy.special
 from analysis.fit import FitError, LeftOut, left_out, missing_reason, reasons_left_out, those_left_out
 from analysis.intervals import NOT_DETERMINED, Interval, check_level
 from analysis.runs_table import complete
+from analysis.studies.edges import best_settings, edges_of
 from analysis.tables.columns import some_of
 from analysis.tables.files import words_of
 
@@ -35,14 +36,18 @@ class Bowl:
     """One cell: log(loss) near its bottom is log(loss_nats) + u C u / 2 with u = log(hyperparameter / optimum).
 
     optimum: the best hyperparameters, intervals: where they may lie for the noise of the cell's own runs around the
-    bowl; curvature: C as (axes, axes); best_run and best_loss_nats: the lowest loss that was measured. reason is empty
-    for a usable optimum; else it says why there is none.
+    bowl; curvature: C as (axes, axes); best_run and best_loss_nats: the lowest loss that was measured; best_settings
+    and best_mean_nats: of the least mean loss over runs of equal settings, at_edge: the axes at an end of which those
+    lie (`edges_of`). reason is empty for a usable optimum; else it says why there is none.
     """
 
     cell: dict[str, float | str]
     runs: int
     best_run: str
     best_loss_nats: float
+    best_settings: dict[str, float]
+    best_mean_nats: float
+    at_edge: tuple[str, ...]
     optimum: dict[str, float]
     intervals: dict[str, Interval]
     loss_nats: float
@@ -68,11 +73,16 @@ def fit_bowls(
     if not bandwidth > 0:
         raise FitError(f"bandwidth = {bandwidth:g}: must be positive. Fix: use 1, one step of the grid.")
     check_level(level)
-    return tuple(_bowl(at, group, list(axes), bandwidth, level) for at, group in cells_of(rows, cell))
+    failed = failed_in(table, cell, axes)
+    return tuple(
+        _bowl(at, group, list(axes), bandwidth, level, failed.get(tuple(at.values())))
+        for at, group in cells_of(rows, cell)
+    )
 
 
 def optima_table(bowls: Sequence[Bowl]) -> pd.DataFrame:
-    """A runs table with one row per cell: what the cell holds equal, its optimum and the loss there.
+    """A runs table with one row per cell: what the cell holds equal, its optimum, the loss there, and the axes at an
+    end of which its best runs lie (`at_edge`).
 
     Cells without an optimum stand in it as failed, with the reason, so that a fit names them as left out.
     """
@@ -82,6 +92,7 @@ def optima_table(bowls: Sequence[Bowl]) -> pd.DataFrame:
             **bowl.cell,
             **bowl.optimum,
             "loss_nats": bowl.loss_nats,
+            "at_edge": ", ".join(bowl.at_edge),
             "status": "failed" if bowl.reason else "done",
             "failure_reason": bowl.reason or None,
         }
@@ -159,6 +170,13 @@ def grid_steps(group: pd.DataFrame, axes: Sequence[str]) -> np.ndarray:
     return np.array([np.median(gap) if gap.size else 1.0 for gap in gaps])
 
 
+def failed_in(table: pd.DataFrame, cell: Sequence[str], axes: Sequence[str]) -> dict[tuple, pd.DataFrame]:
+    """The failed runs of each cell, by its values: nothing better was found at their settings."""
+    table = complete(table, (*axes, "loss_nats"))
+    failed = table[table["status"].eq("failed").to_numpy(bool, na_value=False)].dropna(subset=[*cell, *axes])
+    return {tuple(at.values()): group for at, group in cells_of(failed, cell)} if len(failed) else {}
+
+
 def cell_name(cell: Mapping[str, float | str]) -> str:
     """A cell for people, and its row's name among the optima: cell params=1e+08 tokens=2e+09."""
     return "cell " + " ".join(f"{name}={v if isinstance(v, str) else format(v, '.4g')}" for name, v in cell.items())
@@ -168,13 +186,21 @@ def _value(value: object) -> float | str:
     return float(value) if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) else str(value)
 
 
-def _bowl(cell: dict[str, float | str], group: pd.DataFrame, axes: list[str], bandwidth: float, level: float) -> Bowl:
+def _bowl(
+    cell: dict[str, float | str],
+    group: pd.DataFrame,
+    axes: list[str],
+    bandwidth: float,
+    level: float,
+    failed: pd.DataFrame | None,
+) -> Bowl:
     logs = np.log(group[axes].to_numpy(np.float64))
     log_loss = np.log(group["loss_nats"].to_numpy(np.float64))
     lowest = int(np.argmin(log_loss))
     width = bandwidth * grid_steps(group, axes)
     place, value, curvature, reason = _descend(logs / width, log_loss, logs[lowest] / width)
     spread = [np.inf] * len(axes) if reason else width * _reach(logs / width, log_loss, place, level)
+    settings, mean = best_settings(group, axes)
     outside = (place * width < logs.min(axis=0)) | (place * width > logs.max(axis=0))
     if not reason and outside.any():
         name = axes[int(np.argmax(outside))]
@@ -184,6 +210,9 @@ def _bowl(cell: dict[str, float | str], group: pd.DataFrame, axes: list[str], ba
         runs=len(group),
         best_run=str(group["run"].iloc[lowest]),
         best_loss_nats=float(np.exp(log_loss[lowest])),
+        best_settings=settings,
+        best_mean_nats=mean,
+        at_edge=edges_of(group, axes, failed),
         optimum=dict(zip(axes, map(float, np.exp(place * width)), strict=True)),
         intervals={
             name: _interval(centre, reach) for name, centre, reach in zip(axes, place * width, spread, strict=True)

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.fit import FitError, LeftOut
-from analysis.studies.hyperparameters import AXES, CELL, cells_of, nearest_run, sweep_rows
+from analysis.studies.edges import edges_of
+from analysis.studies.hyperparameters import AXES, CELL, cells_of, failed_in, nearest_run, sweep_rows
 from analysis.tables.files import notes_of
 from analysis.tables.units import batch_notes, check_counts, loss_notes
 
@@ -79,7 +80,8 @@ class Recommended:
 class Outcome:
     """One cell by one recipe.
 
-    granted: axes of which it says nothing; outside: those recommended beyond the values that were run in the cell.
+    granted: axes of which it says nothing; outside: those recommended beyond the values that were run in the cell;
+    at_edge: those at an end of which the cell's best runs lie, so that the excess may be larger than it seems.
     nearest_run: the run nearest to it; excess: its loss over the cell's best, minus 1.
     """
 
@@ -87,6 +89,7 @@ class Outcome:
     recommended: dict[str, float]
     granted: tuple[str, ...]
     outside: tuple[str, ...]
+    at_edge: tuple[str, ...]
     nearest_run: str
     excess: float
 
@@ -152,7 +155,9 @@ def recipe_scores(
     speaking = [one for one in recommended if all(set(settings) & set(axes) for settings in one.settings)]
     if not speaking:
         raise FitError(f"axes: no recipe says anything of {', '.join(axes)}. Fix: give an axis of which one does.")
-    scores = [_score(one, counted, axes) for one in speaking]
+    failed = failed_in(table, cell, axes)
+    edges = [edges_of(group, axes, failed.get(tuple(at.values()))) for at, group in counted]
+    scores = [_score(one, counted, edges, axes) for one in speaking]
     return RecipeScores(
         cell=tuple(cell),
         axes=tuple(axes),
@@ -182,10 +187,14 @@ def _counted(
 
 
 def _score(
-    recipe: Recommended, counted: Sequence[tuple[dict[str, float | str], pd.DataFrame]], axes: Sequence[str]
+    recipe: Recommended,
+    counted: Sequence[tuple[dict[str, float | str], pd.DataFrame]],
+    edges: Sequence[tuple[str, ...]],
+    axes: Sequence[str],
 ) -> RecipeScore:
     outcomes = tuple(
-        _outcome(at, group, settings, axes) for (at, group), settings in zip(counted, recipe.settings, strict=True)
+        _outcome(at, group, settings, at_edge, axes)
+        for (at, group), settings, at_edge in zip(counted, recipe.settings, edges, strict=True)
     )
     excess = [one.excess for one in outcomes]
     return RecipeScore(
@@ -200,11 +209,15 @@ def _score(
 
 
 def _outcome(
-    at: dict[str, float | str], group: pd.DataFrame, settings: Mapping[str, float], axes: Sequence[str]
+    at: dict[str, float | str],
+    group: pd.DataFrame,
+    settings: Mapping[str, float],
+    at_edge: tuple[str, ...],
+    axes: Sequence[str],
 ) -> Outcome:
     wanted = {name: float(settings[name]) for name in axes if name in settings}
     best = group.loc[group["loss_nats"].idxmin()]
     granted = tuple(name for name in axes if name not in settings)
     nearest, excess = nearest_run(group, wanted | {name: float(best[name]) for name in granted})
     outside = tuple(name for name, value in wanted.items() if not group[name].min() <= value <= group[name].max())
-    return Outcome(at, wanted, granted, outside, str(nearest["run"]), excess)
+    return Outcome(at, wanted, granted, outside, at_edge, str(nearest["run"]), excess)
