@@ -6,6 +6,7 @@ saved, leave a result or a failure.
 
 import errno
 import json
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from research.execution.local import LocalEngine
 from research.runs import RunFolder, Status
 
 STEP_SECONDS = 0.004
+BEST_RATE, BEST_BATCH = 0.01, 12  # of `bowl_loss` at width 16
 
 
 def each(train_one: Callable) -> Callable:
@@ -40,9 +42,22 @@ def planted_loss(config: RunConfig) -> float:
     return 1.5 + 20 / params**0.3 + 100 / config.training.tokens**0.35
 
 
-def _train(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
+def bowl_loss(config: RunConfig) -> float:
+    """A bowl over the logarithms of learning rate and batch, whose bottom moves with the width; above that law."""
+    rate, batch = BEST_RATE * 16 / config.model.width, BEST_BATCH
+    away = math.log(config.optimizer.learning_rate / rate), math.log(config.training.batch_size / batch)
+    return planted_loss(config) * math.exp(0.02 * (away[0] ** 2 + 0.3 * away[0] * away[1] + 0.5 * away[1] ** 2))
+
+
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    on_progress: Callable,
+    should_stop: Callable,
+    loss_of: Callable[[RunConfig], float] = planted_loss,
+) -> Status:
     """Steps that sleep; the loss is a law's, so that a sweep of such runs can be fitted."""
-    loss = planted_loss(config)
+    loss = loss_of(config)
     step = folder.checkpoint_step()
     with open(folder.metrics_path, "a") as metrics:
         metrics.write(json.dumps({"kind": "session", "step": step, "process": os.getpid()}) + "\n")
@@ -79,6 +94,12 @@ def _train(config: RunConfig, folder: RunFolder, on_progress: Callable, should_s
 
 
 train = each(_train)
+
+
+@each
+def train_in_bowl(config: RunConfig, folder: RunFolder, on_progress: Callable, should_stop: Callable) -> Status:
+    """Steps that sleep; the loss is a bowl's, so that a search finds its best settings."""
+    return _train(config, folder, on_progress, should_stop, bowl_loss)
 
 
 def _comes_up(config: RunConfig, folder: RunFolder) -> bool:

@@ -20,9 +20,12 @@ class Mine:
     question: str = "?"
     law: str | None = None
     held_out_flops: float | None = None
+    searched: tuple[str, ...] = ()
     steps: int = 100
 
     def runs(self): return (RunConfig(),)
+    def following(self, losses): return ()
+    def remarks(self, runs): return ()
     def held_out_run(self, optimum_params): return None
 
 EXPERIMENT = Mine(steps=STEPS)

@@ -64,6 +64,7 @@ CONFINED = {
     "sentencepiece": PREPARE,
     "flax": ("research",),
     "optax": ("research",),
+    "optuna": ("research.plan.sequential",),
     "matplotlib": ("analysis",),
     "torch": (),
     "transformers": (),
@@ -177,7 +178,7 @@ def test_third_party_packages_stay_where_they_belong(package):
 
 def test_every_imported_package_is_declared():
     distributions = importlib.metadata.packages_distributions()
-    analysis, training = declared(), declared("train")
+    analysis, training = declared(), declared("train", "search")
     missing = []
     for module, names in imports().items():
         allowed = analysis if below(module, "analysis") else analysis | training
@@ -239,7 +240,9 @@ def locked(file: str, python: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("python", LOCKED_PYTHONS)
-@pytest.mark.parametrize(("file", "extras"), [("train.lock", ("train", "test")), ("oracles.lock", ("oracles",))])
+@pytest.mark.parametrize(
+    ("file", "extras"), [("train.lock", ("train", "search", "test")), ("oracles.lock", ("oracles",))]
+)
 def test_the_locks_cover_what_pyproject_asks_for(file, extras, python):
     pins = locked(file, python)
     for name, requirement in declared(*extras).items():

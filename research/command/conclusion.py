@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import jax
@@ -11,13 +12,34 @@ from rich.console import Console
 from analysis import runs_table
 from analysis.fit import FitError
 from analysis.laws import find
-from analysis.report import TimeAccount, cells_section, show, study_report, time_account, time_section
+from analysis.report import (
+    TimeAccount,
+    best_runs_section,
+    cells_section,
+    optima_section,
+    show,
+    study_report,
+    time_account,
+    time_section,
+)
 from analysis.report.document import Number, Paragraph, Section, Table
-from analysis.report.files import write_comparison, write_document, write_study
-from analysis.studies import Comparison, Score, Study, backtest_of, compare, fit_table, optimum, predict, score
+from analysis.report.files import write_comparison, write_document, write_study, write_sweep
+from analysis.studies import (
+    Comparison,
+    Score,
+    Study,
+    SweepLaws,
+    backtest_of,
+    compare,
+    fit_table,
+    optimum,
+    predict,
+    score,
+    sweep_laws,
+)
 from research.config import run_name
 from research.plan import Experiment, run_cost
-from research.runs import PlanFolder, Status, collect, prediction
+from research.runs import PlanFolder, Status, collect, prediction, rounds, setting_column
 from research.runs.prediction import HeldOut
 from research.runs.timings import account
 
@@ -26,10 +48,11 @@ from research.runs.timings import account
 class Fitted:
     """The law of the planned runs, or why there is none; of several families, how they compare."""
 
-    table: pandas.DataFrame  # the planned runs; the held-out one is not in it
+    table: pandas.DataFrame  # the runs of all rounds; the held-out one is not in it
     study: Study | None
     why_not: str = ""
     comparison: Comparison | None = None
+    sweep: SweepLaws | None = None  # the best settings that a plan searched
 
 
 def check_law(experiment: Experiment) -> None:
@@ -39,17 +62,40 @@ def check_law(experiment: Experiment) -> None:
 
 
 def fit(plan: PlanFolder) -> Fitted:
-    """Fit the law to what is done of the planned runs."""
+    """Fit the law to what is done of the runs of all rounds, or find the best settings where a plan searched some."""
     # The workers may have the accelerator to themselves only if this process, which fits on the CPU, does not take it.
     jax.config.update("jax_platforms", "cpu")
-    table = collect(plan.configs, plan.runs_dir)
+    searched = plan.experiment.searched
+    table = collect(chain.from_iterable(rounds(plan)), plan.runs_dir, searched)
     try:
+        if searched:
+            why_not = "The best settings of each cell are looked for instead."
+            return Fitted(table, None, why_not, sweep=_best_settings(table, [*map(setting_column, searched)]))
         if table["family"].nunique() > 1:
             comparison = compare(table, law=plan.experiment.law)
             return Fitted(table, None, "Several families are compared instead.", comparison)
         return Fitted(table, fit_table(table))
     except FitError as error:
         return Fitted(table, None, str(error))
+
+
+def _best_settings(table: pandas.DataFrame, settings: list[str]) -> SweepLaws:
+    """Bowls and laws of the settings that are numbers; those that are not make cells of their own.
+
+    Raises FitError where nothing of them can be found.
+    """
+    types = pandas.api.types
+    axes = [name for name in settings if types.is_numeric_dtype(table[name]) and not types.is_bool_dtype(table[name])]
+    if not axes:
+        raise FitError(f"{', '.join(settings)}: have no bowl, being names. Fix: compare them as families of a Grid.")
+    cell = ("params", "tokens", *(name for name in settings if name not in axes))
+    return sweep_laws(_at_tokens_of_cell(table), cell=cell, axes=axes)
+
+
+def _at_tokens_of_cell(table: pandas.DataFrame) -> pandas.DataFrame:
+    """The table with the tokens that a cell's runs have in the middle: steps are whole, so that they differ by half a
+    step, and a cell is one by its tokens."""
+    return table.assign(tokens=table.groupby(["params", "budget_flops"])["tokens"].transform("median"))
 
 
 def predict_held_out(plan: PlanFolder, fitted: Fitted, console: Console) -> HeldOut | None:
@@ -108,6 +154,9 @@ def _write(
     folder: Path,
 ) -> list[Path]:
     paths = runs_table.write(table, folder / "runs")
+    if fitted.sweep is not None:
+        searched = _at_tokens_of_cell(fitted.table)
+        return paths + write_sweep(folder, experiment.name, experiment.question, fitted.sweep, searched)
     if fitted.comparison is not None:
         return paths + write_comparison(folder, experiment.name, experiment.question, fitted.comparison)
     if fitted.study is None:
@@ -159,7 +208,9 @@ def _print_gist(fitted: Fitted, held_out: HeldOut | None, table: pandas.DataFram
     console.print(f"{counts['done']} of {len(table)} runs are done" + (f"; {missing}." if missing else "."))
     for run, reason in table.loc[table["status"] == Status.FAILED, ["run", "failure_reason"]].itertuples(index=False):
         console.print(f"failed: {run}: {reason}", style="red", markup=False, soft_wrap=True)
-    if fitted.comparison is not None:
+    if fitted.sweep is not None:
+        show(console, best_runs_section(fitted.sweep), optima_section(fitted.sweep))
+    elif fitted.comparison is not None:
         show(console, cells_section(fitted.comparison))
     elif fitted.study is None:
         console.print(f"No law was fitted. {fitted.why_not}", style="yellow", markup=False, soft_wrap=True)

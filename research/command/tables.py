@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import reduce
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from research.command.progress import STATUS_STYLES, duration, short_count
 from research.command.text_table import Column, TextTable
-from research.config import RunConfig, distinct_labels, short_number, short_values, varying_fields
+from research.config import RunConfig, distinct_labels, short_number, short_values, value_at, varying_fields
 from research.plan import run_cost
 from research.runs import Status, folder_of
 
@@ -24,19 +24,25 @@ PLAN_COLUMNS = (
 )
 
 
-def plan_table(configs: Sequence[RunConfig], title: str, held_out_flops: float | None) -> TextTable:
+def plan_table(
+    configs: Sequence[RunConfig], title: str, held_out_flops: float | None, searched: Sequence[str] = ()
+) -> TextTable:
     """One line per run, a gap between families and budgets, the total cost below.
 
-    Where runs would look the same, a column for each field in which they differ is added.
+    searched: dotted fields that get a column of their own. Where runs would look the same even so, one is added for
+    each field in which they differ.
     """
     shown = [_plan_row(config) for config in configs]
-    extra = _fields_that_tell_apart(configs, shown)
+    further = [name for name in searched if name != "optimizer.learning_rate"]  # which has its column anyway
+    told = [(*row, *(value_at(config, name) for name in further)) for config, row in zip(configs, shown)]
+    extra = [*further, *_fields_that_tell_apart(configs, told)]
     families = {config.family for config in configs}
     columns = [Column("family", is_number=False)] * (len(families) > 1)
     columns += [Column(name) for name in (*PLAN_COLUMNS, *(name.rpartition(".")[2] for name in extra))]
-    further = list(zip(*(short_values(_values(configs, name)) for name in extra))) or [()] * len(configs)
+    values = ([value_at(config, name) for config in configs] for name in extra)
+    extra_cells = list(zip(*map(short_values, values))) or [()] * len(configs)
     rows: list[tuple[str, ...] | None] = []
-    lines = zip(configs, shown, further)
+    lines = zip(configs, shown, extra_cells)
     for _, alike in groupby(lines, key=lambda line: (line[0].family, line[0].budget_flops)):
         if rows:
             rows.append(None)
@@ -67,18 +73,12 @@ def _plan_row(config: RunConfig) -> tuple[str, ...]:
     )
 
 
-def _fields_that_tell_apart(configs: Sequence[RunConfig], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def _fields_that_tell_apart(configs: Sequence[RunConfig], rows: Sequence[tuple[Any, ...]]) -> list[str]:
     """The dotted fields in which runs differ whose rows are the same."""
     alike = defaultdict(list)
     for config, row in zip(configs, rows):
         alike[config.family, row].append(config)
     return list(dict.fromkeys(name for group in alike.values() for name, _ in varying_fields(group)))
-
-
-def _values(configs: Sequence[RunConfig], name: str) -> list:
-    """The dotted field `name` of each; None below a section that is None."""
-    parts = name.split(".")
-    return [reduce(lambda value, part: getattr(value, part, None), parts, config) for config in configs]
 
 
 def status_table(configs: Sequence[RunConfig], runs_dir: Path) -> TextTable:

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -20,13 +21,13 @@ from research.plan import Experiment, load, run_cost, select
 from research.runs import (
     NotWritableError,
     PlanFolder,
-    RunFolder,
     Status,
     check_locks,
     folder_of,
     make_folder,
     one_at_a_time,
     prediction,
+    rounds,
 )
 from research.runs.text import check_text
 from research.runs.timings import phase
@@ -47,10 +48,10 @@ def plan(request: Request, console: Console, prior: str | None = None, noise_nat
     _check_held_out(planned)
     held_out_flops = planned.experiment.held_out_flops if request.only is None else None
     chosen = select(planned.configs, request.only)
-    print_table(plan_table(chosen, _title(planned.experiment), held_out_flops), console)
-    recipe = getattr(planned.experiment, "recipe", None)  # a list of runs has none
-    if recipe is not None and (beyond := recipe.beyond(chosen)):
-        console.print(beyond, style="yellow", markup=False, soft_wrap=True, highlight=False)
+    searched = planned.experiment.searched
+    print_table(plan_table(chosen, _title(planned.experiment), held_out_flops, searched), console)
+    for remark in planned.experiment.remarks(chosen):
+        console.print(remark, style="yellow", markup=False, soft_wrap=True, highlight=False)
     if prior is not None:
         from research.command import planned_design  # brings jax and the analysis
 
@@ -90,7 +91,7 @@ MakeEngine = Callable[[Path, int], Engine]  # of the experiment's folder and the
 
 
 def run(request: Request, console: Console, make_engine: MakeEngine, retry_failed: bool = False) -> int:
-    """Everything: data, plan, sweep, table, fit, prediction, held-out run, report.
+    """Everything: data, plan, sweep, the rounds that follow from it, table, fit, prediction, held-out run, report.
 
     What is on disk already is used: a second call trains only what the first did not finish. Returns 0 if everything
     asked for is done, a loss that became infinite being a result too, else 1. Raises KeyboardInterrupt when a signal
@@ -101,19 +102,22 @@ def run(request: Request, console: Console, make_engine: MakeEngine, retry_faile
     planned = _plan_of(request)
     conclusion.check_law(planned.experiment)
     _check_held_out(planned)
-    chosen = select(_known_runs(planned), request.only)
+    chosen = planned.configs if request.only is None else select(_known_runs(planned), request.only)
     planned.make()
     check_locks(planned.experiment_dir)
     sweep = [config for config in chosen if not config.held_out]
     held_out_flops = planned.experiment.held_out_flops if request.only is None else None
-    print_table(plan_table(sweep, _title(planned.experiment), held_out_flops), console)
+    searched = planned.experiment.searched
+    print_table(plan_table(sweep, _title(planned.experiment), held_out_flops, searched), console)
 
     def train(phase_name: str, configs: Sequence[RunConfig]) -> bool:
         if todo := _to_train(configs, request.runs_dir, retry_failed, console):
             _train(phase_name, todo, configs, planned, make_engine, console)
-        return all(_is_finished(folder_of(request.runs_dir, config)) for config in configs)
+        return all(folder_of(request.runs_dir, config).loss_nats() is not None for config in configs)
 
     finished = [train("sweep", sweep)]
+    if request.only is None:
+        finished += _train_following(planned, train, console)
     with phase(planned.timings_path, "fit"):
         fitted = conclusion.fit(planned)
     if request.only is None:
@@ -128,10 +132,19 @@ def run(request: Request, console: Console, make_engine: MakeEngine, retry_faile
     return 0 if all(finished) else 1
 
 
-def _is_finished(folder: RunFolder) -> bool:
-    """Whether the run is done, or failed by a loss that became infinite and not by an exception."""
-    status = folder.status()
-    return status == Status.DONE or (status == Status.FAILED and not folder.result().get("traceback"))
+def _train_following(
+    planned: PlanFolder, train: Callable[[str, Sequence[RunConfig]], bool], console: Console
+) -> list[bool]:
+    """Train each round after the sweep as it follows from those before; whether each of them is finished."""
+    finished = []
+    for number, configs in enumerate(rounds(planned)):
+        if number == 0:
+            continue
+        if any(folder_of(planned.runs_dir, config).loss_nats() is None for config in configs):
+            title = f"{planned.experiment.name}: round {number} after the sweep"
+            print_table(plan_table(configs, title, None, planned.experiment.searched), console)
+        finished.append(train(f"round_{number}", configs))
+    return finished
 
 
 def _to_train(configs: Sequence[RunConfig], runs_dir: Path, retry_failed: bool, console: Console) -> list[RunConfig]:
@@ -204,9 +217,9 @@ def _plan_of(request: Request) -> PlanFolder:
 
 
 def _known_runs(planned: PlanFolder) -> list[RunConfig]:
-    """The planned runs and, once its size has been chosen, the held-out one."""
+    """The runs of every round that is known and, once its size has been chosen, the held-out one."""
     held_out = prediction.of_plan(planned)
-    return [*planned.configs, *([held_out.config] if held_out else [])]
+    return [*chain.from_iterable(rounds(planned)), *([held_out.config] if held_out else [])]
 
 
 def _check_held_out(planned: PlanFolder) -> None:

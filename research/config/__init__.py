@@ -45,8 +45,10 @@ from research.config.serialization import (
     from_dict,
     from_json,
     override,
+    replaced,
     to_dict,
     to_json,
+    value_at,
 )
 from research.config.shared_program import program_of
 from research.config.state_spaces import Eigenvalues, H3Config, S4Config

@@ -29,7 +29,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         "EXPERIMENT",
         type(experiment).__name__,
         "must be a plan",
-        "make it an IsoFlop, a Grid or a Runs of research.plan, or a dataclass with all that Experiment there has",
+        "make it an IsoFlop, Grid, Search or Runs of research.plan, or a dataclass with all that Experiment there has",
     )
     experiment = override(experiment, overrides)
     check(

@@ -1,11 +1,16 @@
 """Families of runs side by side: each at the same budgets, with a learning-rate sweep and seeds of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 
 from research.config import RunConfig, check, not_identity, override
+from research.plan.axis import Value, rounded
 from research.plan.cost import run_cost
+from research.plan.experiment import Losses
 from research.plan.recipe import Recipe
+from research.plan.rounds import Point, extension, extension_remark, wanted
 from research.plan.scaling import scaled, with_seed
 
 
@@ -33,6 +38,10 @@ class Grid:
     budgets: training FLOPs of the model's work, whatever computes it (research/plan/cost.py); the steps follow. Empty:
     each run takes base.training.steps. sizes: (width, depth) at each budget, for all families, or without budgets each
     of them; empty: the base's.
+
+    extend: further learning rates at most at each end of a sweep of several at which the best rate lies, by its mean
+    over seeds, of each family at each budget; one a round, at the ratio of the outermost two. 0: there it is only
+    marked.
     """
 
     name: str
@@ -46,8 +55,10 @@ class Grid:
     law: str | None = None
     min_steps: int = 20  # fewer optimizer steps than this say nothing about a family
     recipe: Recipe = Recipe()
+    extend: int = 0
 
     held_out_flops = None
+    searched = ()  # the families are compared, each at its best rate
 
     def __post_init__(self):
         names = [family.name for family in self.families]
@@ -85,18 +96,29 @@ class Grid:
             f"must be one (width, depth) for each of the {len(self.budgets)} budgets, or empty",
             "add or drop some",
         )
+        check(self.extend >= 0, "extend", self.extend, "must be at least 0", "raise it")
 
     def runs(self) -> tuple[RunConfig, ...]:
         """By family, budget or size, learning rate, seed. Raises ConfigError for a budget too small for a family."""
-        sizes = self.sizes or (None,) * max(1, len(self.budgets))
-        budgets = self.budgets or (None,) * len(sizes)
         return tuple(
-            with_seed(run if rate is None else replace(run, optimizer=replace(run.optimizer, learning_rate=rate)), seed)
-            for family in self.families
-            for run in self._of_family(family, list(zip(budgets, sizes)))
-            for rate in family.learning_rates or self.learning_rates or (None,)
-            for seed in self.seeds
+            run for cell, rates in self._cells() for rate in rates or (None,) for run in self._at_rate(cell, (rate,))
         )
+
+    def following(self, losses: Losses) -> tuple[RunConfig, ...]:
+        """By family, budget, seed: a further learning rate wherever the best one lies at an end of those tried."""
+        if not self.extend:
+            return ()
+        rounds = []
+        for cell, rates in self._cells():
+            runs_of = partial(self._at_rate, cell)
+            first = [(rate,) for rate in rates]
+            rounds.append(wanted(first, extension(first, self.extend, (_outwards,), runs_of), runs_of, losses))
+        return tuple(chain.from_iterable(rounds))
+
+    def remarks(self, runs: Sequence[RunConfig]) -> tuple[str, ...]:
+        """How many of them lie outside of what the recipe comes from, and whether more may follow."""
+        beyond = self.recipe.beyond(runs)
+        return (*([beyond] if beyond else []), *([extension_remark(self.extend)] if self.extend else []))
 
     @property
     def recipe_sets_rates(self) -> bool:
@@ -106,6 +128,20 @@ class Grid:
     def held_out_run(self, optimum_params: float) -> None:
         """There is none."""
         return None
+
+    def _cells(self) -> Iterator[tuple[RunConfig, tuple[float, ...]]]:
+        """What is equal in all runs of a family at a budget, and the learning rates swept there."""
+        sizes = self.sizes or (None,) * max(1, len(self.budgets))
+        budgets = self.budgets or (None,) * len(sizes)
+        for family in self.families:
+            for run in self._of_family(family, list(zip(budgets, sizes))):
+                yield run, family.learning_rates or self.learning_rates
+
+    def _at_rate(self, cell: RunConfig, point: Point | tuple[None]) -> tuple[RunConfig, ...]:
+        """The runs at one learning rate, the cell's own at None: one a seed."""
+        (rate,) = point
+        run = cell if rate is None else replace(cell, optimizer=replace(cell.optimizer, learning_rate=rate))
+        return tuple(with_seed(run, seed) for seed in self.seeds)
 
     def _of_family(
         self, family: Family, points: list[tuple[float | None, tuple[int, int] | None]]
@@ -134,3 +170,9 @@ class Grid:
             "raise the budget, or shrink the batch or the size",
         )
         return replace(run, training=replace(run.training, steps=steps))
+
+
+def _outwards(rates: Sequence[Value], upwards: bool) -> float:
+    """The rate beyond the last one, or before the first: as far as from there to the next, in ratio."""
+    end, inner = (rates[-1], rates[-2]) if upwards else (rates[0], rates[1])
+    return rounded(end * (end / inner))

@@ -1,10 +1,12 @@
 """Approach 2 of Hoffmann 2022 as a plan: model sizes at several compute budgets, and the tuple of runs that follows."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from research.config import ConfigError, RunConfig, check, not_identity
 from research.plan.cost import model_cost, run_cost
+from research.plan.experiment import Losses
 from research.plan.recipe import Recipe
 from research.plan.scaling import scaled, with_seed
 
@@ -30,6 +32,7 @@ class IsoFlop:
     held_out_factor: float | None = None  # one last run at this multiple of the largest budget, which no fit sees
 
     law = None  # of several families together: there is one
+    searched = ()
 
     def __post_init__(self):
         check(
@@ -69,6 +72,15 @@ class IsoFlop:
             for run in [self._run(budget, size) for size in self._sizes_at(budget)]
             for seed in self.seeds
         )
+
+    def following(self, losses: Losses) -> tuple[RunConfig, ...]:
+        """None: sizes and budgets are all planned."""
+        return ()
+
+    def remarks(self, runs: Sequence[RunConfig]) -> tuple[str, ...]:
+        """How many of them lie outside of what the recipe comes from."""
+        beyond = self.recipe.beyond(runs)
+        return (beyond,) if beyond else ()
 
     @property
     def held_out_flops(self) -> float | None:

@@ -157,6 +157,16 @@ class RunFolder:
         """The measured columns of a done run, the failure's columns of a failed one, else nothing."""
         return self.outcome()[1]
 
+    def loss_nats(self) -> float | None:
+        """The held-out loss of a finished run, in nats per token; None as long as there is none.
+
+        Infinite where the loss became so in training, which is a result, too; a run that an exception ended has none.
+        """
+        status, outcome = self.outcome()
+        if status == Status.DONE:
+            return float(outcome["loss_nats"])
+        return math.inf if status == Status.FAILED and not outcome.get("traceback") else None
+
     def last_step(self) -> tuple[int, float | None]:
         """(optimizer steps logged, training loss in nats of the last); (0, None) before the first."""
         line = read_last_line(self.metrics_path, "train", ("step", "loss_nats"))

@@ -47,7 +47,10 @@ class PlanFolder:
 
         Raises ConfigError for a run that is planned twice, or whose name is too long for a folder.
         """
-        configs = self.experiment.runs()
+        return self.checked(self.experiment.runs())
+
+    def checked(self, configs: tuple[RunConfig, ...]) -> tuple[RunConfig, ...]:
+        """The runs of one round; raises ConfigError as `configs` does."""
         for name, times in Counter(map(run_name, configs)).items():
             check(
                 times == 1,

@@ -1,6 +1,6 @@
 """The runs table: one row per run of a plan, what was planned beside what was measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from research.config import (
     RunConfig,
     fingerprint,
     run_name,
+    value_at,
 )
 from research.runs.folder import folder_of
 
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
     import pandas
 
 
-def collect(configs: Iterable[RunConfig], runs_dir: Path) -> "pandas.DataFrame":
+SETTING_COLUMNS = {"training.batch_size": "batch_tokens"}  # of fields that stand in the table by another name
+
+
+def setting_column(field: str) -> str:
+    """The column of the runs table for a dotted field that a plan searches: optimizer.beta2 is `beta2`."""
+    return SETTING_COLUMNS.get(field, field.rpartition(".")[2])
+
+
+def collect(configs: Iterable[RunConfig], runs_dir: Path, searched: Sequence[str] = ()) -> "pandas.DataFrame":
     """The runs table: one row per config, done or not; what has not been measured is missing.
 
+    searched: dotted fields with a column each (`setting_column`), beside those that all tables have.
     Columns as documented in analysis/runs_table.py; planned and costed ones come from the config, measured ones from
     result.json. The returned table is validated.
     """
@@ -36,7 +46,8 @@ def collect(configs: Iterable[RunConfig], runs_dir: Path) -> "pandas.DataFrame":
         status, outcome = folder.outcome()
         measured = {name: value for name, value in outcome.items() if is_column(name)}
         cost = {name: value for name, value in vars(run_cost(config)).items() if name in names}
-        rows.append(_planned(config) | cost | {"status": str(status)} | measured)
+        settings = {setting_column(name): value_at(config, name) for name in searched}
+        rows.append(settings | _planned(config) | cost | {"status": str(status)} | measured)
     table = pandas.DataFrame(rows)
     return runs_table.validate(table.reindex(columns=[*names, *table.columns.difference(names, sort=False)]))
 
