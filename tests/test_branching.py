@@ -8,6 +8,7 @@ from synthetic_tokens import tiny_run
 from test_together import losses, train_in
 
 from research.config import CheckpointConfig, ConfigError, LoggingConfig, StartConfig, override, run_name
+from research.plan import Branches, Experiment
 from research.runs import Status
 from research.training import metrics
 
@@ -77,3 +78,45 @@ def test_what_is_no_beginning_is_refused_in_words(runs_dir, start, change, words
 def test_a_start_beyond_the_end_is_refused():
     with pytest.raises(ConfigError, match=r"start.step = 16: must be less than training.steps = 16"):
         branch(16, 16)
+
+
+PLAN = Branches("branches", "?", TRUNK, lengths=(10, 20, 30), sizes=((16, 2), (32, 2)), seeds=(0, 1))
+
+
+def test_a_plan_of_branches_is_trunks_and_then_their_cooldowns():
+    trunks = PLAN.runs()
+    assert isinstance(PLAN, Experiment) and len(trunks) == 4
+    assert {trunk.checkpoint.also_at for trunk in trunks} == {(8, 16)} and not any(trunk.start for trunk in trunks)
+    assert PLAN.following({}) == ()
+    branches = PLAN.following({trunks[0]: 2.0, trunks[1]: float("inf")})  # one is not done, and one diverged
+    assert [(run.start.run, run.start.step, run.training.steps) for run in branches] == [
+        (run_name(trunks[0]), 8, 10),
+        (run_name(trunks[0]), 16, 20),
+    ]
+    assert {run.optimizer.numbers(run.training.steps)["warmup_steps"] for run in (*trunks, *branches)} == {3}
+    assert sum(run.own_steps for run in branches) == 6  # and not 30
+    assert PLAN.following(dict.fromkeys((*trunks[:1], *branches), 2.0)) == ()
+
+
+def test_the_runs_of_a_plan_of_branches_train(tmp_path):
+    plan = replace(PLAN, sizes=(), seeds=(0,))
+    (trunk,) = plan.runs()
+    (folder,), _ = train_in(tmp_path, [trunk])
+    branches = plan.following({trunk: folder.result()["loss_nats"]})
+    for branch in branches:
+        (cooled,), statuses = train_in(tmp_path, [branch])
+        assert statuses == [Status.DONE] and len(losses(cooled)) == branch.own_steps
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lengths": (10,)}, r"lengths = \(10,\): must be two or more numbers of steps that rise"),
+        ({"lengths": (2, 30)}, r"lengths = 2: would leave the trunk after 1 steps, before its warm-up of 3 ends"),
+        ({"base": override(TRUNK, ["optimizer.schedule=cosine"])}, r"base.optimizer.schedule = 'cosine': must be wsd"),
+        ({"seeds": ()}, r"seeds = \(\): must not be empty"),
+    ],
+)
+def test_a_bad_plan_of_branches_is_refused_in_words(change, words):
+    with pytest.raises(ConfigError, match=words):
+        replace(PLAN, **change)

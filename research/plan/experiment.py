@@ -11,7 +11,7 @@ Losses = Mapping[RunConfig, float]
 
 @runtime_checkable
 class Experiment(Protocol):
-    """A frozen dataclass that says which runs answer a question; IsoFlop, Grid, Search and Runs are some.
+    """A frozen dataclass that says which runs answer a question; IsoFlop, Grid, Search, Branches and Runs are some.
 
     name: the folder of its runs. question: printed with the plan and in the report. law: the name of a law of
     analysis/laws to fit to all families together; None to fit each family alone. held_out_flops: budget of the run
