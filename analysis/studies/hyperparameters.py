@@ -11,6 +11,7 @@ through the runs of all cells. `optima_table` has one row per cell, and any law 
     estimate(find("learning_rate_params_tokens"), optima, objective=LEAST_SQUARES)
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -65,7 +66,7 @@ def fit_bowls(
 ) -> tuple[Bowl, ...]:
     """The bowl of every cell, in the order of the cells' values; of the rows that `sweep_rows` keeps.
 
-    bandwidth: standard deviation of the weights, in steps of each axis's grid (the median ratio between neighbours).
+    bandwidth: standard deviation of the weights, in steps of each axis's grid (`grid_steps`).
     level: of the intervals, which hold the noise of a cell's runs around its bowl, and no bias by its true shape.
     Raises FitError for a missing column, a bandwidth that is not positive, or a level outside (0, 1).
     """
@@ -165,9 +166,22 @@ def cells_of(rows: pd.DataFrame, cell: Sequence[str]) -> Iterator[tuple[dict[str
 
 
 def grid_steps(group: pd.DataFrame, axes: Sequence[str]) -> np.ndarray:
-    """The median ratio between neighbouring values of each axis in a cell, as a logarithm: (axes,); 1 for one value."""
-    gaps = [np.diff(np.log(np.unique(group[name].to_numpy(np.float64)))) for name in axes]
-    return np.array([np.median(gap) if gap.size else 1.0 for gap in gaps])
+    """The median ratio between neighbouring values of each axis in a cell, as a logarithm: (axes,); 1 for one value.
+
+    An axis along which settings are scattered, most at a value of their own, is in no grid: its step is that of the
+    even grid, from its lowest value to its highest, in which as many settings are.
+    """
+    settings = np.log(group[[*axes]].drop_duplicates().to_numpy(np.float64))
+    found = [np.unique(column, return_counts=True) for column in settings.T]
+    steps = np.array([np.median(np.diff(values)) if len(values) > 1 else 1.0 for values, _ in found])
+    # In a cross, one value of an axis has all the settings that are swept along the others.
+    scattered = [2 * len(values) > len(settings) >= 3 * counts.max() for values, counts in found]
+    in_grid = math.prod(len(values) for (values, _), is_off in zip(found, scattered) if not is_off)
+    for i, (values, _) in enumerate(found):
+        if scattered[i]:
+            number = max(2.0, (len(settings) / in_grid) ** (1 / sum(scattered)))
+            steps[i] = max(steps[i], (values[-1] - values[0]) / (number - 1))
+    return steps
 
 
 def failed_in(table: pd.DataFrame, cell: Sequence[str], axes: Sequence[str]) -> dict[tuple, pd.DataFrame]:
