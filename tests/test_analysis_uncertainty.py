@@ -27,7 +27,7 @@ from analysis.studies import fit_table
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # four minutes on two idle cores
+@pytest.mark.timeout(1800)  # two minutes on two busy cores
 def test_intervals_cover():
     """Of 400 tables shaped like the demo's, 85 to 95 % have the truth inside their 90 % intervals.
 
