@@ -11,15 +11,17 @@ Method      One transformer on docstrings of the embedded corpus as bytes, in ba
             tr(Sigma) / |G|^2 over the last quarter of each run, in which the learning rate falls. The text is one
             source, so that no mixture keeps time with the microbatches.
 Prediction  Written before the run, but after smoke runs of earlier designs at one or two rates, whose noise scales were
-            3,500 to 8,600 tokens at losses of 3.03 to 1.81. The critical batch grows as the loss falls, and lies
-            between 512 and 4,096 tokens at the middle loss. The noise scale grows as well, and is above the critical
-            batch by less than a factor of 5 at every loss: it is of the plain gradient, and the optimizer is Adam. The
-            best batch at each budget is 256 or 512 tokens.
+            3,500 to 8,600 tokens at losses of 3.03 to 1.81, and one of which, of three batches at a rate of 1.6e-2,
+            had critical batches of 830 to 1,100 tokens at losses of 2.33 to 2.21. At the best rates the critical batch
+            grows as the loss falls, and lies between 1,024 and 4,096 tokens at the middle loss. The noise scale is
+            above it, by less than a factor of 5 at every loss: it is of the plain gradient, and the optimizer is Adam.
+            The best batch at each budget is 256 or 512 tokens.
 Command     isoflop run experiments/batch_size.py, and then on the plan's runs.csv
             isoflop critical-batch RUNS.csv
             isoflop bowls RUNS.csv --cell params budget_flops --axes learning_rate batch_tokens
-Cost        1.05e13 training FLOPs in 75 runs (`isoflop plan`). A smoke run of 9.5e11 FLOPs in 9 runs took one worker
-            147 s on a busy machine, 79 of them in training steps: by that, 30 minutes of one worker's time or less.
+Cost        1.05e13 training FLOPs in 75 runs (`isoflop plan`). The smoke run of three batches, 1.01e12 FLOPs in 12
+            runs, took one worker 257 s on 2 busy cores, 137 of them in training steps: by that, about 40 minutes of one
+            worker there, and less where nothing else runs.
 Result      Not run yet.
 """
 

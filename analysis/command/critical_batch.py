@@ -7,7 +7,6 @@ import tyro
 
 from analysis.command.outputs import announce, check_file, standard_output, write_json, writing
 from analysis.command.request import Merged, Source
-from analysis.sampling import ONE_FIT, Sampling
 
 
 def critical_batch(
@@ -17,7 +16,7 @@ def critical_batch(
     cell: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN")] = ("params",),
     out: Path | None = None,
     json: Path | None = None,
-    sampling: Annotated[Sampling, Merged] = ONE_FIT,
+    level: float = 0.9,
 ) -> None:
     """Find what each batch takes to reach a loss, and the critical batch that follows, beside the runs' noise scales.
 
@@ -30,7 +29,7 @@ def critical_batch(
         cell: columns whose equal values make a cell.
         out: file (.csv) for what each batch took; isoflop fit --law critical_batch reads it.
         json: file that gets everything that was found, as JSON.
-        sampling: the resamples behind intervals.
+        level: share of the distribution inside each interval.
     """
     from analysis import backend
     from analysis.files import write_atomically
@@ -41,9 +40,8 @@ def critical_batch(
     console = standard_output()
     for option, path in (("--out", out), ("--json", json)):
         check_file(option, path)
-    found = critical_batches(
-        source.read((*cell, "batch_tokens", "tokens", "loss_nats")), losses, cell=cell, sampling=sampling
-    )
+    table = source.read((*cell, "batch_tokens", "tokens", "loss_nats"))
+    found = critical_batches(table, losses, cell=cell, level=level)
     show(console, *critical_batch_sections(found))
     write_json(console, json, found)
     if out is not None:

@@ -24,9 +24,10 @@ def _critical(found: CriticalBatches) -> Section:
         "fewest steps", interval, "noise scale (tokens)", "why there is none",
     )  # fmt: skip
     text = (
-        "The tokens of a loss grow as 1 + batch / critical batch (McCandlish et al. 2018). The intervals hold the "
-        "scatter of the batches around that line. The noise scale, tr(Sigma) / |G|^2 of the gradients, should be near "
-        "the critical batch: it is the runs' own, read at the same loss, the median over batches."
+        "The tokens of a loss grow as 1 + batch / critical batch (McCandlish et al. 2018). The intervals, of profile "
+        "likelihoods, hold the scatter of the batches around that line. The noise scale, tr(Sigma) / |G|^2 of the "
+        "gradients, should be near the critical batch: it is the runs' own, read at the same loss, the median over "
+        "batches."
     )
     intervals = [value for at in found.found for value in (at.critical_batch, at.tokens_min, at.steps_min) if value]
     rows = tuple(_row(at) for at in found.found)

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fit import LEAST_SQUARES, FitError, LeftOut
-from analysis.intervals import NOT_DETERMINED, Interval, estimate
-from analysis.laws import find
-from analysis.sampling import ONE_FIT, Sampling
+from analysis.fit import LEAST_SQUARES, FitError, LeftOut, fit_points, select
+from analysis.intervals import NOT_DETERMINED, Interval, Profile, check_level, profile
+from analysis.intervals.interval import OPEN_ABOVE, OPEN_BELOW
+from analysis.laws import Law, Parameter, find
+from analysis.runs_table import complete
 from analysis.studies.hyperparameters import cell_name, cells_of, sweep_rows
 from analysis.tables.files import notes_of
 
@@ -28,6 +29,20 @@ CELL = ("params",)
 SETTINGS = ("learning_rate", "weight_decay")  # what may be swept beside the batch; the best one counts
 FEWEST_BATCHES = 3  # one more than the law has constants
 DEFAULT_LOSSES = 3
+
+# The law of `analysis/laws/critical_batch.py` with the fewest steps in place of the critical batch, for their interval.
+BY_STEPS = Law(
+    name="critical_batch_by_steps",
+    formula="tokens = tokens_min + steps_min batch_tokens",
+    citation="McCandlish et al. 2018, arXiv:1812.06162, section 2.3",
+    inputs=("batch_tokens",),
+    output="tokens",
+    parameters=(
+        Parameter("tokens_min", "tokens", "tokens that the loss takes in the smallest batches"),
+        Parameter("steps_min", "steps", "steps that the loss takes in the largest batches"),
+    ),
+    predict=lambda p, x: p["tokens_min"] + p["steps_min"] * x["batch_tokens"],
+)
 
 
 @dataclass(frozen=True)
@@ -88,23 +103,24 @@ def critical_batches(
     losses: Sequence[float] = (),
     *,
     cell: Sequence[str] = CELL,
-    sampling: Sampling = ONE_FIT,
+    level: float = 0.9,
 ) -> CriticalBatches:
     """The critical batch of each cell at each of `losses`, nats per token.
 
     table: batch_tokens, tokens, loss_nats, the columns of `cell`, and where there are any learning_rate, weight_decay
     and noise_scale_tokens. losses: by default three of each cell, evenly spread in logarithm inside of what all batches
-    cross. Raises FitError for a missing column, a loss that is not positive, or a cell in which no loss is crossed by
-    all batches where none is given.
+    cross. Raises FitError for a missing column, a loss that is not positive, a level outside (0, 1), or a cell in which
+    no loss is crossed by all batches where none is given.
     """
+    check_level(level)
     if any(not loss > 0 for loss in losses):
         raise FitError(f"losses = {', '.join(f'{x:g}' for x in losses)}: must be positive. Fix: give nats per token.")
     rows, left_out = sweep_rows(table, cell, ("batch_tokens", "tokens"))
     found = []
     for at, group in cells_of(rows, cell):
         curves = {batch: _curve(own) for batch, own in group.groupby("batch_tokens", sort=True)}
-        found += [_at_loss(at, curves, loss, sampling) for loss in losses or _crossed_by_all(at, curves)]
-    return CriticalBatches(tuple(found), tuple(cell), sampling.level, left_out, tuple(notes_of(rows)))
+        found += [_at_loss(at, curves, loss, level) for loss in losses or _crossed_by_all(at, curves)]
+    return CriticalBatches(tuple(found), tuple(cell), level, left_out, tuple(notes_of(rows)))
 
 
 def points_table(found: CriticalBatches) -> pd.DataFrame:
@@ -153,9 +169,7 @@ def _crossed_by_all(at: dict[str, float | str], curves: dict[float, pd.DataFrame
     return np.geomspace(first, last, DEFAULT_LOSSES + 2)[1:-1].tolist()
 
 
-def _at_loss(
-    at: dict[str, float | str], curves: dict[float, pd.DataFrame], loss: float, sampling: Sampling
-) -> CriticalBatch:
+def _at_loss(at: dict[str, float | str], curves: dict[float, pd.DataFrame], loss: float, level: float) -> CriticalBatch:
     reached, missed = [], []
     for batch, curve in curves.items():
         point = _crossing(float(batch), curve, loss)
@@ -168,7 +182,7 @@ def _at_loss(
     if len(reached) < FEWEST_BATCHES:
         reason = f"of {len(curves)} batches {len(reached)} cross this loss, and the law needs {FEWEST_BATCHES}"
     else:
-        critical, tokens_min, steps_min = _fitted(reached, sampling)
+        critical, tokens_min, steps_min = _fitted(reached, level)
     return CriticalBatch(at, float(loss), tuple(reached), tuple(missed), critical, tokens_min, steps_min, reason)
 
 
@@ -191,13 +205,22 @@ def _crossing(batch: float, curve: pd.DataFrame, loss: float) -> Reached | str:
     return Reached(batch, between("tokens"), between("noise_scale_tokens"), bool(ends["at_edge"].any()))
 
 
-def _fitted(reached: Sequence[Reached], sampling: Sampling) -> tuple[Interval, Interval, Interval]:
-    law = find("critical_batch")
-    points = pd.DataFrame({name: [getattr(one, name) for one in reached] for name in (*law.inputs, law.output)})
-    found = estimate(law, points, objective=LEAST_SQUARES, sampling=sampling)
-    critical, tokens_min = (found.intervals[name] for name in ("critical_batch", "tokens_min"))
-    at = {name: law.names.index(name) for name in law.names}
-    steps_min = found.interval_of(lambda v: v[:, at["tokens_min"]] / v[:, at["critical_batch"]], sampling.level)
-    if not (np.isfinite(critical.high) and critical.low > 0 and tokens_min.low > 0):
-        steps_min = Interval(steps_min.value, 0.0, np.inf, NOT_DETERMINED)
-    return critical, tokens_min, steps_min
+def _fitted(reached: Sequence[Reached], level: float) -> tuple[Interval, Interval, Interval]:
+    """critical_batch, tokens_min and steps_min; intervals by profile likelihood, for resamples of so few say little."""
+    laws = {"critical_batch": find("critical_batch"), "tokens_min": find("critical_batch"), "steps_min": BY_STEPS}
+    table = complete(
+        pd.DataFrame({name: [getattr(one, name) for one in reached] for name in ("batch_tokens", "tokens")})
+    )
+    found = {}
+    for law in dict.fromkeys(laws.values()):
+        points, left_out = select(law, table)
+        result = fit_points(law, points, left_out, LEAST_SQUARES)
+        profiles = profile(result, points, level)
+        found[law] = {name: _interval(result.values[name], profiles[name]) for name in law.names}
+    return tuple(found[law][name] for name, law in laws.items())
+
+
+def _interval(value: float, held: Profile) -> Interval:
+    notes = {(True, True): "", (True, False): OPEN_ABOVE, (False, True): OPEN_BELOW, (False, False): NOT_DETERMINED}
+    low, high = held.low if held.closed_below else 0.0, held.high if held.closed_above else np.inf
+    return Interval(value, low, high, notes[held.closed_below, held.closed_above])
