@@ -143,13 +143,14 @@ def test_choices_are_values_of_their_field():
     axes = (
         Axis("optimizer.schedule", scale="choices", choices=("cosine", "wsd")),
         Axis("model.tied_embeddings", scale="choices", choices=("true", "false")),
-        Axis("training.batch_size", scale="choices", choices=(8, 12)),
+        Axis("training.batch_size", scale="choices", choices=("8", "12")),
     )
     runs = replace(SEARCH, axes=axes, method="grid", points=None, tokens=(20_480,)).runs()
     fields = [axis.field for axis in axes]
     assert len(runs) == 8 and {run.model.tied_embeddings for run in runs} == {True, False}
     assert seen(runs, *fields)[0] == ("cosine", True, 8)
     assert all(type(value_at(run, "training.batch_size")) is int for run in runs)
+    assert {run.training.tokens for run in runs} == {53 * 12 * 32, 80 * 8 * 32}  # the first, and what comes nearest
 
 
 def test_a_search_is_a_plan_that_is_written_and_read_back():

@@ -234,7 +234,7 @@ class Search:
     @cached_property
     def _largest_batch(self) -> int:
         axis = next((axis for axis in self.axes if axis.field == "training.batch_size"), None)
-        return self.base.training.batch_size if axis is None else int(max(axis.every))
+        return self.base.training.batch_size if axis is None else max(int(batch) for batch in axis.every)
 
     def _typed(self, axis: Axis, value: Value) -> Value:
         if axis.scale == "choices":
