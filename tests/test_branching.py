@@ -46,6 +46,7 @@ def test_a_cooldown_is_the_run_from_the_start_to_the_bit(runs_dir, tmp_path, end
     assert (session["kind"], session["step"]) == ("session", first)
 
 
+@pytest.mark.slow
 def test_branches_of_one_trunk_train_together_and_resume(runs_dir, tmp_path):
     """Their cooldowns differ in the rate's end alone."""
     ends = [
@@ -98,6 +99,7 @@ def test_a_plan_of_branches_is_trunks_and_then_their_cooldowns():
     assert PLAN.following(dict.fromkeys((*trunks[:1], *branches), 2.0)) == ()
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_plan_of_branches_train(tmp_path):
     plan = replace(PLAN, sizes=(), seeds=(0,))
     (trunk,) = plan.runs()
