@@ -21,9 +21,7 @@ from analysis.fit.points import Points
 from analysis.laws import Law
 from analysis.laws.definition import padded_rows
 
-BATCH_POINTS = (
-    2**7
-)  # problems times points solved together: the last ones that need a thousand steps hold up few others
+BATCH_POINTS = 2**7  # problems times points solved together: few wait for the last ones, of a thousand steps
 QUEUE_POINTS = 2**14  # problems times points of one call, most of which wait until another has ended
 MOST_STEPS = 1000  # of Newton's method at each delta: tens, but in narrow valleys
 BFGS_GAIN, MOST_BFGS_STEPS = 1e-9, 2000  # the largest derivative it stops at, as a share of the value; its steps

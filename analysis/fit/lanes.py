@@ -48,8 +48,7 @@ class Ends(NamedTuple):
 
 
 class _Lane(NamedTuple):
-    """What lanes are at: problem (B,), its number, or how many problems there are where a lane has none; stage (B,) of
-    smoothing; the minimisation at it."""
+    """What lanes are at: problem (B,), its number, or in an empty lane how many there are; stage (B,); minimisation."""
 
     problem: jax.Array
     stage: jax.Array
@@ -79,7 +78,7 @@ def solve_in_lanes(
         lanes = jax.vmap(_either)(done_B, _set_out(problems, next_B), lanes)
         waiting += jnp.sum(done_B, dtype=jnp.int32)
         enough = jnp.where(waiting < count, max(size // REFILLED, 1), size)
-        mine = jax.tree.map(lambda part: part[lanes.problem], problems)  # where there is none, the last, which waits
+        mine = jax.tree.map(lambda part: part[lanes.problem], problems)  # an empty lane stands still
         advance = functools.partial(jax.vmap(functools.partial(_step, law, free_scale, inputs, schedule)), mine)
         return jax.lax.while_loop(lambda x: jnp.sum(x.state.done) < enough, advance, lanes), waiting, found
 
