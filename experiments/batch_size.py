@@ -11,7 +11,7 @@ Method      One transformer on docstrings of the embedded corpus as bytes, in ba
             tr(Sigma) / |G|^2 over the last quarter of each run, in which the learning rate falls. The text is one
             source, so that no mixture keeps time with the microbatches.
 Prediction  Written before the run, but after smoke runs of earlier designs at one or two rates, whose noise scales were
-            3,500 to 8,600 tokens at losses of 3.03 to 1.81, and one of which, of three batches at a rate of 1.6e-2,
+            1,800 to 8,600 tokens at losses of 3.07 to 1.81, and one of which, of three batches at a rate of 1.6e-2,
             had critical batches of 830 to 1,100 tokens at losses of 2.33 to 2.21. At the best rates the critical batch
             grows as the loss falls, and lies between 1,024 and 4,096 tokens at the middle loss. The noise scale is
             above it, by less than a factor of 5 at every loss: it is of the plain gradient, and the optimizer is Adam.

@@ -60,6 +60,7 @@ class Reached:
 
     @property
     def steps(self) -> float:
+        """Optimizer steps to the loss."""
         return self.tokens / self.batch_tokens
 
 
