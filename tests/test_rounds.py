@@ -15,7 +15,7 @@ from research.command import cli, verbs
 from research.config import ConfigError, RunConfig, run_name
 from research.execution import local
 from research.plan import Axis, Family, Grid, IsoFlop, Runs, Search
-from research.runs import PlanFolder, Status, folder_of, open_run, rounds
+from research.runs import PlanFolder, Status, folder_of, open_run, rounds_of
 
 FAR = Axis("optimizer.learning_rate", 3e-4, 1.2e-3, in_grid=3)  # the best at width 16, 0.01, is 3 steps beyond
 SEARCH = Search("search", "?", BASE, (FAR,), "grid", sizes=((16, 2),), tokens=(20_480,))
@@ -185,14 +185,14 @@ def test_an_interrupted_round_is_found_again_and_goes_on_with_the_same_proposals
     plan = replace(SEARCH, method=method, points=points, extend=9, sizes=((16, 2), (32, 2)))
     expected, _ = finished(plan)
     for number, configs in enumerate(expected):
-        *earlier, known = rounds(PlanFolder(plan, tmp_path))
+        *earlier, known = rounds_of(PlanFolder(plan, tmp_path))
         assert [list(one) for one in earlier] == expected[:number] and list(known) == configs
         write(tmp_path, configs[-1], bowl_loss(configs[-1]))  # the last is done first, and then it stops
-        again = [list(one) for one in rounds(PlanFolder(replace(plan), tmp_path))]
+        again = [list(one) for one in rounds_of(PlanFolder(replace(plan), tmp_path))]
         assert again == expected[: number + 1]
         for config in configs[:-1]:
             write(tmp_path, config, bowl_loss(config))
-    assert [list(one) for one in rounds(PlanFolder(plan, tmp_path))] == expected
+    assert [list(one) for one in rounds_of(PlanFolder(plan, tmp_path))] == expected
 
 
 def test_a_round_waits_for_runs_that_an_exception_ended_and_not_for_those_that_diverged(tmp_path):
@@ -201,12 +201,12 @@ def test_a_round_waits_for_runs_that_an_exception_ended_and_not_for_those_that_d
     write(tmp_path, low, 3.0)
     write(tmp_path, middle, 2.0)
     open_run(tmp_path, high).write_failure(None, "MemoryError", "Traceback ...")
-    assert len(list(rounds(plan))) == 1 and folder_of(tmp_path, high).loss_nats() is None
+    assert len(list(rounds_of(plan))) == 1 and folder_of(tmp_path, high).loss_nats() is None
     folder_of(tmp_path, high).forget_failure()
     write(tmp_path, high)
-    assert folder_of(tmp_path, high).loss_nats() == math.inf and len(list(rounds(plan))) == 1
+    assert folder_of(tmp_path, high).loss_nats() == math.inf and len(list(rounds_of(plan))) == 1
     write(tmp_path, high, 1.0)
-    assert [len(configs) for configs in rounds(plan)] == [3, 1]
+    assert [len(configs) for configs in rounds_of(plan)] == [3, 1]
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def test_a_plan_that_would_never_end_is_refused(tmp_path):
     for config in SEARCH.runs():
         write(tmp_path, config, 1.0)
     with pytest.raises(ConfigError, match=r"following of endless = \['.*'\]: is a run of an earlier round. Fix"):
-        list(rounds(PlanFolder(Endless(), tmp_path)))
+        list(rounds_of(PlanFolder(Endless(), tmp_path)))
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_run_trains_every_round_and_a_repeated_command_nothing_again(command, tm
     assert {path: path.read_bytes() for path in before} == before
     assert command("status") == 0
     assert "14 of 14 runs done" in capsys.readouterr().out
-    later = run_name(next(reversed(list(rounds(PlanFolder(_planned(tmp_path), tmp_path / "runs")))))[0])
+    later = run_name(next(reversed(list(rounds_of(PlanFolder(_planned(tmp_path), tmp_path / "runs")))))[0])
     assert command("status", "--only", later) == 0
     assert "1 of 1 runs done" in capsys.readouterr().out
 

@@ -39,7 +39,7 @@ from analysis.studies import (
 )
 from research.config import run_name
 from research.plan import Experiment, run_cost
-from research.runs import PlanFolder, Status, collect, prediction, rounds, setting_column
+from research.runs import PlanFolder, Status, collect, prediction, rounds_of, setting_column
 from research.runs.prediction import HeldOut
 from research.runs.timings import account
 
@@ -66,7 +66,7 @@ def fit(plan: PlanFolder) -> Fitted:
     # The workers may have the accelerator to themselves only if this process, which fits on the CPU, does not take it.
     jax.config.update("jax_platforms", "cpu")
     searched = plan.experiment.searched
-    table = collect(chain.from_iterable(rounds(plan)), plan.runs_dir, searched)
+    table = collect(chain.from_iterable(rounds_of(plan)), plan.runs_dir, searched)
     try:
         if searched:
             why_not = "The best settings of each cell are looked for instead."

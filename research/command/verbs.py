@@ -27,7 +27,7 @@ from research.runs import (
     make_folder,
     one_at_a_time,
     prediction,
-    rounds,
+    rounds_of,
 )
 from research.runs.text import check_text
 from research.runs.timings import phase
@@ -137,7 +137,7 @@ def _train_following(
 ) -> list[bool]:
     """Train each round after the sweep as it follows from those before; whether each of them is finished."""
     finished = []
-    for number, configs in enumerate(rounds(planned)):
+    for number, configs in enumerate(rounds_of(planned)):
         if number == 0:
             continue
         if any(folder_of(planned.runs_dir, config).loss_nats() is None for config in configs):
@@ -219,7 +219,7 @@ def _plan_of(request: Request) -> PlanFolder:
 def _known_runs(planned: PlanFolder) -> list[RunConfig]:
     """The runs of every round that is known and, once its size has been chosen, the held-out one."""
     held_out = prediction.of_plan(planned)
-    return [*chain.from_iterable(rounds(planned)), *([held_out.config] if held_out else [])]
+    return [*chain.from_iterable(rounds_of(planned)), *([held_out.config] if held_out else [])]
 
 
 def _check_held_out(planned: PlanFolder) -> None:

@@ -8,5 +8,5 @@ from analysis.lifecycle import PHASES, Status
 from research.runs.folder import ClaimError, LockError, RunFolder, check_locks, folder_of, one_at_a_time, open_run
 from research.runs.plan_folder import NotWritableError, PlanFolder, make_folder
 from research.runs.records import DamagedFileError
-from research.runs.rounds import rounds
+from research.runs.rounds import rounds_of
 from research.runs.table import collect, setting_column

@@ -7,7 +7,7 @@ from research.runs.folder import folder_of
 from research.runs.plan_folder import PlanFolder
 
 
-def rounds(plan: PlanFolder) -> Iterator[tuple[RunConfig, ...]]:
+def rounds_of(plan: PlanFolder) -> Iterator[tuple[RunConfig, ...]]:
     """Every round that is known, the planned runs first; ends with one that is not finished, or that none follows.
 
     The next one is looked for when it is asked for, so that whoever trains each round as it comes gets them all. Raises
