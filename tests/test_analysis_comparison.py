@@ -101,9 +101,15 @@ def test_rows_that_no_fit_may_use_take_no_part_in_a_comparison():
         compare(table, sampling=Sampling(50))
 
 
-def test_without_budgets_there_is_one_cell_and_no_law():
-    family = compare(_table().drop(columns="budget_flops"), sampling=Sampling(50)).families[0]
-    assert len(family.cells) == 1 and family.law is None and "needs at least 3" in family.law_note
+def test_without_budgets_runs_of_equal_compute_are_a_cell():
+    """As where every size is trained for the same steps."""
+    planned, without = (
+        compare(table, sampling=Sampling(50)).families[0] for table in (_table(), _table().drop(columns="budget_flops"))
+    )
+    assert [cell.runs for cell in without.cells] == [cell.runs for cell in planned.cells]
+    assert {cell.budget_flops for cell in without.cells} == {None} and without.law.intervals == planned.law.intervals
+    one = compare(_table().assign(budget_flops=float("nan"), flops=1e10), sampling=Sampling(50)).families[0]
+    assert len(one.cells) == 1 and one.law is None and "needs at least 3" in one.law_note
 
 
 def test_no_finished_run_is_an_error():

@@ -39,11 +39,12 @@ FAR_ABOVE, ROOM = (
 def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Columns = "two") -> Figure:
     """Loss above the best of its cell against each hyperparameter, one panel each: the runs, and the bowl fitted.
 
-    rows, bowls: of a sweep, as `sweep_rows` and `fit_bowls` give them. A mark is the least loss at one value, over
-    whatever else was varied; the curve is the fitted quadratic with the other hyperparameters at their best for each
-    value, and the star its lowest point. A cell without an optimum has marks joined by dashes; a ring stands where the
-    best settings of a cell lie at an end of the values that were run. Heights are above the cell's own best run, so
-    that cells of very different losses share an axis. The legend names at most ten cells.
+    rows, bowls: of a sweep, as `sweep_rows` and `fit_bowls` give them. A mark is the least loss at one value, by its
+    mean over runs of equal settings, over whatever else was varied; the curve is the fitted quadratic with the other
+    hyperparameters at their best for each value, and the star its lowest point. A cell without an optimum has marks
+    joined by dashes; a ring stands where the best settings of a cell lie at an end of the values that were run. Heights
+    are above the cell's own best run, so that cells of very different losses share an axis. The legend names at most
+    ten cells.
     """
     axes, cell = list(bowls[0].optimum), list(bowls[0].cell)
     shape = (1, len(axes)) if columns == "two" else (len(axes), 1)
@@ -71,7 +72,7 @@ def hyperparameter_bowls(rows: pd.DataFrame, bowls: Sequence[Bowl], columns: Col
 
 
 def _draw_bowl(panel: Axes, bowl: Bowl, group: pd.DataFrame, axis: str, top: float, marker: Mapping) -> None:
-    lowest = group.groupby(axis)["loss_nats"].min()
+    lowest = group.groupby(list(bowl.optimum))["loss_nats"].mean().groupby(level=axis).min()
     at, above = lowest.index.to_numpy(np.float64), lowest.to_numpy() - bowl.best_loss_nats
     joined = {"linestyle": "--", "linewidth": 0.5} if bowl.reason else {"linestyle": "none"}
     panel.plot(at, above, markersize=2.5, **marker, **joined)

@@ -59,9 +59,10 @@ def sweep_figures(found: SweepLaws, table: pd.DataFrame) -> list[CaptionedFigure
     """
     rows, _ = sweep_rows(table, found.cell, found.axes)
     caption = (
-        "Loss (nats per token) above the best of its cell against each setting; a mark is the least at one value, over "
-        "whatever else was varied. Curves are the quadratics fitted near the bottom, stars their lowest points; a ring "
-        "stands where the best lies at an end of the values that were run. Cells without an optimum have dashes.",
+        "Loss (nats per token) above the best run of its cell against each setting; a mark is the least at one value, "
+        "by its mean over runs of equal settings, over whatever else was varied. Curves are the quadratics fitted near "
+        "the bottom, stars their lowest points; a ring stands where the best lies at an end of the values that were "
+        "run. Cells without an optimum have dashes.",
     )
     figure = Figure("bowls", "The bowls of the cells", caption)
     drawn = [CaptionedFigure(figure, lambda: figures.hyperparameter_bowls(rows, found.bowls))]

@@ -25,7 +25,8 @@ FEWEST_BUDGETS = 3  # one more than the two constants of a power law
 
 @dataclass(frozen=True)
 class Cell:
-    """One family at one budget (None: the runs state none), at the learning rate of the least mean loss over seeds.
+    """One family at one budget (None: the runs state none, and are of equal flops), at the learning rate of the least
+    mean loss over seeds.
 
     at_edge: that rate is the smallest or the largest of several, those of failed runs among them. loss_nats: mean over
     seeds; lowest and highest: of the seeds. measures: mean over seeds of each held-out measure in the table, by column.
@@ -98,9 +99,9 @@ def compare(table: pd.DataFrame, *, law: str | None = None, sampling: Sampling =
 def _family(name: str, rows: pd.DataFrame, reasons: np.ndarray, sampling: Sampling) -> Family:
     done, unused = rows[reasons == ""], left_out(rows, reasons)
     failed = rows[rows["status"].eq("failed").to_numpy(bool, na_value=False)]
+    planned = rows["budget_flops"].fillna(rows["flops"])  # without a budget, runs of equal compute are compared
     cells = tuple(
-        _cell(None if np.isnan(budget) else float(budget), alike, failed[failed["budget_flops"].isin([budget])])
-        for budget, alike in done.groupby("budget_flops", dropna=False)
+        _cell(alike, failed[planned[failed.index].eq(budget)]) for budget, alike in done.groupby(planned[done.index])
     )
     if len(cells) < FEWEST_BUDGETS:
         note = f"{counted(len(cells), 'budget')}; a power law of compute needs at least {FEWEST_BUDGETS}"
@@ -125,14 +126,15 @@ def _joint(
         return None, str(error)
 
 
-def _cell(budget: float | None, rows: pd.DataFrame, failed: pd.DataFrame) -> Cell:
+def _cell(rows: pd.DataFrame, failed: pd.DataFrame) -> Cell:
     by_rate = rows.groupby("learning_rate")["loss_nats"].mean()
     rate = float(by_rate.idxmin())
     best = rows[rows["learning_rate"] == rate]
     columns = [c for c in rows.columns if c.startswith(MEASURES) and best[c].notna().all()]
     active = best.get("active_params", best["params"])
+    budget = float(rows["budget_flops"].iloc[0])
     return Cell(
-        budget_flops=budget,
+        budget_flops=None if np.isnan(budget) else budget,
         learning_rate=rate,
         rates=len(by_rate),
         at_edge=bool(edges_of(rows, ["learning_rate"], failed.dropna(subset=["learning_rate"]))),
