@@ -1,4 +1,4 @@
-"""Runs of one program that train together under vmap: the numbers each has alone, and its own log, life and end."""
+"""Runs of one program that train together: the numbers each has alone, and its own log, life and end."""
 
 import json
 from dataclasses import replace

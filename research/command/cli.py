@@ -80,7 +80,7 @@ def run(
         workers: Worker processes, which share the cores; one per core if not given, one where an accelerator is. A run
             that is resumed with another number differs in its last bits from one that was not interrupted.
         together: Runs that differ in no more than seed and the optimizer's numbers, as those of a learning-rate sweep,
-            train as one program, up to N of them in a worker: small models sooner, with other last bits.
+            train as one program, up to N of them in a worker: for accelerators that one small model leaves idle.
         retry_failed: Train failed runs again, each from its newest checkpoint.
     """
     from research.command import verbs

@@ -93,7 +93,7 @@ def train(
     held-out examples; `on_progress(folder, steps done, loss)` is called at every flush of the metrics. Resumed and
     uninterrupted runs have bit-identical parameters.
 
-    Several runs must have one `config.program_of`. They step together under vmap, as far as they start from one step:
+    Several runs must have one `config.program_of`. They step together (lanes.py), as far as they start from one step:
     each with its own log, checkpoints and failure, and with the numbers it has alone up to the rounding of sums, which
     XLA may order otherwise for another number of runs (tests/test_together.py). The objective is that of `program_of`,
     without the run's seed and its optimizer's numbers.
