@@ -110,8 +110,9 @@ def _train(train: Callable, job: Sequence[Job], connection: Connection, should_s
             ended += [ended_as_filed(folder, status) for (_, folder), status in zip(todo, statuses, strict=True)]
         return ended
     except BaseException as error:
-        for _, folder in todo or job:
-            _send(connection, _record(folder, error, len(todo)))
+        blamed = todo or job
+        for _, folder in blamed:
+            _send(connection, _record(folder, error, len(blamed)))
         raise
 
 
