@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from synthetic_tokens import tiny_run
-from test_together import losses, train_in
+from test_together import as_many_devices_as_the_mesh_has, losses, train_in  # noqa: F401  a fixture
 
-from research.config import CheckpointConfig, ConfigError, LoggingConfig, StartConfig, override, run_name
+from research.config import CheckpointConfig, ConfigError, LoggingConfig, MeshConfig, StartConfig, override, run_name
 from research.plan import Branches, Experiment
 from research.runs import Status
 from research.training import metrics
 
 TRUNK = override(
     replace(
-        tiny_run(steps=30), logging=LoggingConfig(every=5), checkpoint=CheckpointConfig(every=100, also_at=(8, 16))
+        tiny_run(steps=30),
+        mesh=MeshConfig(data=1),
+        logging=LoggingConfig(every=5),
+        checkpoint=CheckpointConfig(every=100, also_at=(8, 16)),
     ),
     ["optimizer.schedule=wsd", "optimizer.warmup_fraction=0.1", "optimizer.decay_fraction=0.2"],
 )

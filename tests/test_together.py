@@ -13,13 +13,15 @@ from research.evaluation.held_out import held_out_measures
 from research.execution.jobs import together
 from research.runs import PHASES, Status, open_run
 from research.sharding import make_mesh
-from research.training import metrics
+from research.training import loop, metrics
 from research.training.checkpoint import Checkpoints
 from research.training.loop import Run, train
 from research.training.objective import language_modelling
 from research.training.step import make_program
 
-BASE = replace(tiny_run(), logging=LoggingConfig(every=5), checkpoint=CheckpointConfig(every=8))
+BASE = replace(
+    tiny_run(), mesh=MeshConfig(data=1), logging=LoggingConfig(every=5), checkpoint=CheckpointConfig(every=8)
+)
 THREE = [
     override(BASE, [f"optimizer.learning_rate={rate}", f"optimizer.weight_decay={decay}", f"training.seed={seed}"])
     for rate, decay, seed in ((3e-3, 0.1, 0), (1e-2, 0.1, 1), (3e-3, 0.0, 2))
@@ -40,6 +42,13 @@ def train_in(runs_dir, configs, stop_at=None):
         should_stop=lambda: stop_at is not None and seen[-1] >= stop_at,
     )
     return [run.folder for run in runs], statuses
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_many_devices_as_the_mesh_has():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[: config.data * config.fsdp]))
+        yield
 
 
 def losses(folder):
@@ -88,7 +97,7 @@ def test_what_was_done_together_is_kept_to_the_bit(tmp_path):
     """Stopped and resumed together, the arrays are those of the run that was not."""
 
     def state(folder, config):
-        mesh = make_mesh(config.mesh)
+        mesh = make_mesh(config.mesh, jax.devices()[:1])
         with jax.set_mesh(mesh), Checkpoints(folder.checkpoints_path, config.checkpoint) as checkpoints:
             abstract = make_program(config, mesh, language_modelling(config)).abstract_state
             return jax.device_get(checkpoints.restore(abstract)[0])
@@ -127,12 +136,12 @@ def test_runs_of_other_programs_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_on_a_mesh_they_train_together_too(apart, tmp_path):
-    """Every device has a share of each run."""
-    meshed = [replace(config, mesh=MeshConfig(data=2, fsdp=2, tensor=2)) for config in THREE]
-    folders, _ = train_in(tmp_path, meshed)
+def test_several_devices_train_one_run_after_the_other(apart, tmp_path):
+    folders, statuses = train_in(tmp_path, [replace(config, mesh=MeshConfig(data=2, fsdp=2)) for config in THREE])
+    assert statuses == [Status.DONE] * 3
     for alone, folder in zip(apart, folders, strict=True):
         np.testing.assert_allclose(losses(folder), losses(alone), **SAME)
+        assert folder.result()["trained_together"] == 1
 
 
 @pytest.mark.parametrize(

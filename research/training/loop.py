@@ -93,10 +93,10 @@ def train(
     held-out examples; `on_progress(folder, steps done, loss)` is called at every flush of the metrics. Resumed and
     uninterrupted runs have bit-identical parameters.
 
-    Several runs must have one `config.program_of`. They step together (lanes.py), as far as they start from one step:
-    each with its own log, checkpoints and failure, and with the numbers it has alone up to the rounding of sums, which
-    XLA may order otherwise for another number of runs (tests/test_together.py). The objective is that of `program_of`,
-    without the run's seed and its optimizer's numbers.
+    Several runs must have one `config.program_of`. On one device they step together (lanes.py), as far as they start
+    from one step: each with its own log, checkpoints and failure, and with the numbers it has alone up to the rounding
+    of sums, which XLA may order otherwise for another number of runs (tests/test_together.py). Several devices train
+    one run after the other. The objective is that of `program_of`, without the run's seed and its optimizer's numbers.
 
     Raises ConfigError for runs of several programs, a mesh that does not fit, or a run to start from that is no
     beginning of this one, CorruptCheckpointError if no checkpoint of a folder can be read, OSError for a full disk.
@@ -111,16 +111,18 @@ def train(
             "train them apart",
         )
     began, spent = time.perf_counter(), Counter()
-    with jax.set_mesh(make_mesh(config.mesh)), contextlib.ExitStack() as opened:
+    mesh = make_mesh(config.mesh)
+    is_alone = mesh.size > 1  # of virtual devices, many steps with collectives in one program have stopped each other
+    with jax.set_mesh(mesh), contextlib.ExitStack() as opened:
         program = _program(program_of(config), objective)
-        by_step: dict[int, list[tuple[TrainState, _Member]]] = defaultdict(list)
+        groups: dict[tuple[int, str], list[tuple[TrainState, _Member]]] = defaultdict(list)
         for run in runs:
-            state, member = _start(program, run, opened, spent, len(runs))
-            by_step[int(state.step)].append((state, member))
+            state, member = _start(program, run, opened, spent, 1 if is_alone else len(runs))
+            groups[int(state.step), run.folder.name if is_alone else ""].append((state, member))
         spent["start_seconds"] += time.perf_counter() - began - spent["checkpoint_seconds"]
         statuses: dict[str, Status] = {}
-        for first in sorted(by_step):
-            states, members = zip(*by_step.pop(first), strict=True)
+        for first, name in sorted(groups):
+            states, members = zip(*groups.pop((first, name)), strict=True)
             members = tuple(replace(m, seconds=_plus_share(m.seconds, spent, len(runs))) for m in members)
             lanes = _lanes(program_of(config), objective, len(members))
             session = _Session(program, lanes, members, evaluate, on_progress, should_stop)
