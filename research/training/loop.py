@@ -115,18 +115,15 @@ def train(
     is_alone = mesh.size > 1  # of virtual devices, many steps with collectives in one program have stopped each other
     with jax.set_mesh(mesh), contextlib.ExitStack() as opened:
         program = _program(program_of(config), objective)
-        groups: dict[tuple[int, str], list[tuple[TrainState, _Member]]] = defaultdict(list)
-        for run in runs:
-            state, member = _start(program, run, opened, spent, 1 if is_alone else len(runs))
-            groups[int(state.step), run.folder.name if is_alone else ""].append((state, member))
+        groups = _groups(program, runs, opened, spent, is_alone)
         spent["start_seconds"] += time.perf_counter() - began - spent["checkpoint_seconds"]
         statuses: dict[str, Status] = {}
         for first, name in sorted(groups):
-            states, members = zip(*groups.pop((first, name)), strict=True)
+            states, members = map(list, zip(*groups.pop((first, name)), strict=True))
             members = tuple(replace(m, seconds=_plus_share(m.seconds, spent, len(runs))) for m in members)
             lanes = _lanes(program_of(config), objective, len(members))
             session = _Session(program, lanes, members, evaluate, on_progress, should_stop)
-            statuses |= _train_together(session, lanes.stack(states), first)
+            statuses |= _train_together(session, states, first)
     return [statuses[run.folder.name] for run in runs]
 
 
@@ -165,9 +162,23 @@ def _start(
     return state, _Member(run, checkpoints, log, earlier)
 
 
-def _train_together(session: _Session, state: TrainState, first: int) -> dict[str, Status]:
-    """From step `first` to the end, or until asked to stop; the status of each run by its folder's name."""
+def _groups(
+    program: Program, runs: Sequence[Run], opened: contextlib.ExitStack, spent: Counter[str], is_alone: bool
+) -> dict[tuple[int, str], list[tuple[TrainState, _Member]]]:
+    """The runs that step together, by their first step, and by name where each is alone."""
+    groups = defaultdict(list)
+    for run in runs:
+        state, member = _start(program, run, opened, spent, 1 if is_alone else len(runs))
+        groups[int(state.step), run.folder.name if is_alone else ""].append((state, member))
+    return groups
+
+
+def _train_together(session: _Session, states: list[TrainState], first: int) -> dict[str, Status]:
+    """From step `first` to the end, or until asked to stop; the status of each run by its folder's name. Takes the
+    states out of the list, since beside their lanes they would be kept twice."""
     config, spent = session.config, session.spent
+    state = session.lanes.stack(states)
+    states.clear()
     state, step = _steps(session, state, first)
     finished = step == config.training.steps
     measured = _evaluate(session, state, step) if finished else {}
