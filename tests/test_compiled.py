@@ -141,6 +141,36 @@ def test_collectives_are_counted_as_often_as_they_run(kind, collective, bytes_on
     assert cost.collective_bytes == {kind: 10 * bytes_once}
 
 
+def test_a_collective_of_one_device_sends_nothing():
+    """Which some versions of XLA leave in the program."""
+
+    def over(*axes):
+        mesh, spec = make_mesh(MeshConfig(data=4), jax.devices()[:4]), PartitionSpec("data")
+        return jax.shard_map(lambda x: jax.lax.psum(x, axes), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+    x = jax.ShapeDtypeStruct((32, 12), jnp.float32)
+    assert _cost(over("tensor", "fsdp"), x).collectives == {}
+    assert _cost(over("tensor", "data"), x).collectives == {"all-reduce": 1}
+
+
+@pytest.mark.parametrize(
+    ("groups", "carried"),
+    [
+        ("{{0},{1}}", {}),
+        ("{{0,1}}", {"all-reduce": 1}),
+        ("[8,1]<=[8]", {}),
+        ("[1,8]<=[8]", {"all-reduce": 1}),
+        ("mesh['a'=1,'b'=8] {'a'}", {}),
+        ("mesh['a'=1,'b'=8] {'a','b'}", {"all-reduce": 1}),
+        ("mesh['a'=8] {'a':(4)2}", {"all-reduce": 1}),
+    ],
+)
+def test_groups_of_devices_are_read_as_xla_writes_them(groups, carried):
+    line = f"  ROOT %sum = f32[4]{{0}} all-reduce(%x), channel_id=1, replica_groups={groups}, to_apply=%add"
+    text = "ENTRY %main (x: f32[4]) -> f32[4] {\n  %x = f32[4]{0} parameter(0)\n" + line
+    assert hlo_cost(text).collectives == carried
+
+
 def test_transcendental_functions_count_elements():
     def turns(x):
         return jax.lax.scan(lambda x, _: (jnp.tanh(x) + jnp.exp(x), None), x, None, length=5)[0]

@@ -143,7 +143,7 @@ def _own(instruction: Instruction, computation: Computation, chains: set) -> Cou
     opcode = instruction.opcode
     kind = opcode.removesuffix("-start")
     if kind in COLLECTIVES:
-        if ALONE.search(instruction.attributes):
+        if _is_alone(instruction):
             return Counter()
         chain = _attribute(instruction, r'chain_id="(\d+)"')
         if chain in chains:
@@ -260,6 +260,19 @@ def _trips(loop: Instruction, computation: Computation, condition: Computation, 
     return max(0, -((values[0] - values[1]) // values[2]))
 
 
+LISTED_ALONE = re.compile(r"replica_groups=(\{(\{\d+\},?)+\}|\[\d+,1\])")
+OVER_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}")  # mesh['a'=1,'b'=8] {'a','b':(2)4}
+
+
+def _is_alone(instruction: Instruction) -> bool:
+    """Whether a collective's groups are of one device each, so that nothing is sent: XLA lists them or names axes."""
+    if not (over := OVER_AXES.search(instruction.attributes)):
+        return bool(LISTED_ALONE.search(instruction.attributes))
+    sizes = {axis: int(size) for axis, size in re.findall(r"'([^']*)'=(\d+)", over[1])}
+    parts = re.findall(r"'([^']*)'(?::\(\d+\)(\d+))?", over[2])  # of some axes, a part of the given size
+    return all(int(part or sizes[axis]) == 1 for axis, part in parts)
+
+
 def _root(computation: Computation) -> Instruction:
     return next(instruction for instruction in computation.values() if instruction.is_root)
 
@@ -276,7 +289,6 @@ def _attribute(instruction: Instruction, pattern: str) -> Any:
     return found and found[1]
 
 
-ALONE = re.compile(r"replica_groups=(\{(\{\d+\},?)+\}|\[\d+,1\])")  # groups of one device: nothing is sent
 HEADER = re.compile(r"^(ENTRY )?%([\w.\-]+) \(.*\) -> .*\{$")
 LINE = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
 
