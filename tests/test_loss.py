@@ -50,6 +50,13 @@ def test_value_and_gradients_equal_the_formula(chunks, z_loss):
         np.testing.assert_allclose(ours, formula, rtol=1e-5, atol=1e-5)
 
 
+def test_brier_score_is_the_squared_distance_to_the_target(chunks):
+    x, head, targets, weights = _inputs()
+    probabilities = jax.nn.softmax(jnp.einsum("bld,dv->blv", x, head))
+    distances = ((probabilities - jax.nn.one_hot(targets, V)) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(cross_entropy(x, head, targets, weights).brier, (weights * distances).sum(), rtol=2e-6)
+
+
 def test_extreme_logits_stay_finite(chunks):
     x, head, targets, weights = _inputs()
     value, gradient = jax.value_and_grad(lambda x: cross_entropy(1e4 * x, head, targets, weights).loss)(x)

@@ -47,6 +47,7 @@ PLAN = IsoFlop(
 MUP = replace(BASE, model=replace(BASE.model, parametrisation=ParametrisationConfig("mup", 64)))
 CONSTANTS = {
     "width_power": (("exponent", -0.5),),
+    "fixed_warmup": (("warmup_tokens", 4096.0),),
     "fitted": (("learning_rate.scale", 0.3), ("learning_rate.params_exponent", -0.4)),
 }
 
@@ -117,7 +118,8 @@ def test_every_recipe_sets_the_runs_of_a_plan(name):
     for run in runs:
         assert run.optimizer == replace(base.optimizer, learning_rate=recipe(scale_of(run, base)).learning_rate)
         assert run.training.batch_size == base.training.batch_size
-    assert (len({run.optimizer.learning_rate for run in runs}) > 1) == (name not in ("base", "mup_transfer"))
+    is_one_rate = name in ("base", "mup_transfer", "fixed_warmup")
+    assert (len({run.optimizer.learning_rate for run in runs}) == 1) == is_one_rate
     assert from_json(IsoFlop, to_json(plan)) == plan
 
 
@@ -146,6 +148,10 @@ def test_a_warm_up_is_a_share_of_the_run_and_no_more_than_all_of_it():
     run = replace(PLAN, recipe=recipe, tokens_per_param=(2.0, 1e3), min_sizes=1).runs()[0]
     assert run.optimizer.warmup_fraction == pytest.approx(scale_of(run, BASE).head_params / run.training.tokens)
     assert run.optimizer.learning_rate == BASE.optimizer.learning_rate
+    fixed = replace(PLAN, recipe=Recipe("fixed_warmup", CONSTANTS["fixed_warmup"], sets=("warmup_tokens",)))
+    for run in fixed.runs():
+        assert run.optimizer.warmup_fraction * run.training.tokens == pytest.approx(4096)
+        assert run.optimizer.learning_rate == BASE.optimizer.learning_rate
     with pytest.raises(ConfigError, match="'warmup_tokens': 'step_law' warms up over .* more than .*Fix:"):
         replace(PLAN, recipe=Recipe("step_law", sets=("warmup_tokens",))).runs()
 

@@ -17,7 +17,7 @@ from analysis.runs_table import check_run_names, complete
 from analysis.sampling import ONE_FIT, Sampling
 from analysis.studies.edges import edges_of
 
-MEASURES = ("loss_nats", "bits_per_byte", "token_accuracy", "exact_match")
+MEASURES = ("loss_nats", "bits_per_byte", "token_accuracy", "exact_match", "brier")
 NEEDED = ("family", "learning_rate", "flops", "params", "loss_nats")
 MEASURES_BY_LENGTH = ("exact_match", "token_accuracy")  # of synthetic tasks, a column per length
 FEWEST_BUDGETS = 3  # one more than the two constants of a power law

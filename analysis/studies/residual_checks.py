@@ -28,7 +28,7 @@ LEAST_LEFT = 0.01  # share of a column's variance that the law's inputs must lea
 TRACKS = 0.98  # rank correlation with the output from which a column is the output by another name
 # What a run measured, or how long it took: it follows from the loss, or with it, and sets nothing.
 OUTCOME = re.compile(
-    r"loss|bits_per_byte|bpb|perplexity|ppl|accuracy|exact_match|score|seconds|matmul_flops|failure_|fingerprint"
+    r"loss|bits_per_byte|bpb|perplexity|ppl|accuracy|exact_match|brier|score|seconds|matmul_flops|failure_|fingerprint"
 )
 
 

@@ -15,6 +15,7 @@ def held_out_measures(program: Program, params: Any, examples: Examples) -> dict
     """Each measure as `<measure>_<domain>`, and its mean over domains as `<measure>`.
 
     Measures are loss_nats, token_accuracy (share of tokens whose most probable value is right, the text before given),
+    brier (the mean Brier score of a token, 0 to 2, which falls smoothly where token_accuracy jumps),
     exact_match (share of examples with every token right, which is what greedy decoding would reproduce) and, for
     text, bits_per_byte: the loss of a token in bits, times tokens per byte of the text those tokens stand for, so it
     compares models of different tokenizers. Means weigh domains by `examples.domains`. The examples are the same for
@@ -39,6 +40,7 @@ def _of_domain(program: Program, params: Any, examples: Examples, domain: str) -
         "loss_nats": total.nats / held_out.tokens,
         "token_accuracy": total.correct / held_out.tokens,
         "exact_match": total.exact / total.rows,
+        "brier": total.brier / held_out.tokens,
     }
     if held_out.text_bytes is not None:
         measures["bits_per_byte"] = total.nats / math.log(2) / held_out.text_bytes

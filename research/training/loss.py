@@ -24,7 +24,7 @@ MAX_CHUNK_LOGITS = {"cpu": 2**24, "tpu": 2**26, "gpu": 2**28}
 
 
 class LossSums(NamedTuple):
-    """Sums over tokens, each token weighted by its weight; divide by `weight` for means. The last two count rows."""
+    """Sums over tokens, each token weighted by its weight; divide by `weight` for means. Two of them count rows."""
 
     loss: jax.Array  # nats, with the z-loss: what is differentiated
     nats: jax.Array  # cross-entropy alone
@@ -32,6 +32,7 @@ class LossSums(NamedTuple):
     correct: jax.Array  # tokens whose target has the highest logit
     exact: jax.Array  # rows in which every token of weight above zero is correct
     rows: jax.Array  # rows with such a token
+    brier: jax.Array  # sum over the vocabulary of (probability - 1 at the target)^2 (Brier 1950)
 
 
 def cross_entropy(
@@ -42,15 +43,16 @@ def cross_entropy(
     x_BLD in the compute dtype, head float32 (cast to x's dtype for the product), logits and sums float32. Only `loss`
     carries gradients, to x and head. The chunks run along the length, so a batch split over devices stays split.
     """
-    total, nats, wrong_B = _summed(z_loss, x_BLD, head_DV, targets_BL, weights_BL)
+    total, nats, brier, wrong_B = _summed(z_loss, x_BLD, head_DV, targets_BL, weights_BL)
     weight_B = weights_BL.sum(axis=1)
     exact, rows = jnp.sum((wrong_B == 0) & (weight_B > 0)), jnp.sum(weight_B > 0)
     weight = weight_B.sum()
-    return LossSums(total, nats, weight, weight - wrong_B.sum(), exact.astype(jnp.float32), rows.astype(jnp.float32))
+    exact, rows = exact.astype(jnp.float32), rows.astype(jnp.float32)
+    return LossSums(total, nats, weight, weight - wrong_B.sum(), exact, rows, brier)
 
 
 INPUTS = ("batch length activation", "activation vocab", "batch length", "batch length")
-SUMS = ("", "", "batch")
+SUMS = ("", "", "", "batch")
 
 
 def chunks_of(B: int, L: int, V: int) -> int:
@@ -61,7 +63,7 @@ def chunks_of(B: int, L: int, V: int) -> int:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _summed(z_loss: float, x_BLD: jax.Array, head_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array) -> Any:
-    """(sum of loss, sum of nats, weight of the wrong tokens of each row)."""
+    """(sum of loss, of nats, of Brier scores, weight of the wrong tokens of each row)."""
 
     def of_device(x_BLD: Any, head_DV: Any, targets_BL: Any, weights_BL: Any) -> Any:
         def one(tokens: Any) -> Any:
@@ -88,9 +90,9 @@ def _forward(z_loss: float, x_BLD: jax.Array, head_DV: jax.Array, targets_BL: ja
     return sums, (dx_BLD, dhead_DV)
 
 
-def _over_devices(sums: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-    total, nats, wrong_B = sums
-    return sum_over(total, "batch length"), sum_over(nats, "batch length"), sum_over(wrong_B, "length")
+def _over_devices(sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    *of_tokens, wrong_B = sums
+    return *(sum_over(total, "batch length") for total in of_tokens), sum_over(wrong_B, "length")
 
 
 def _over_chunks(
@@ -115,7 +117,7 @@ def _over_chunks(
 
 
 def _chunk_losses(z_loss: float, head_DV: Any, x_BLD: Any, targets_BL: Any, weights_BL: Any) -> Any:
-    """(what the gradient needs, (sum of loss, sum of nats, weight of the wrong tokens of each row)) of one chunk."""
+    """(what the gradient needs, the sums as `_summed` has them) of one chunk."""
     logits_BLV = jnp.einsum("bld,dv->blv", x_BLD, head_DV, preferred_element_type=jnp.float32)
     top_BL1 = max_over(logits_BLV.max(axis=-1, keepdims=True), "vocab")
     exps_BLV = jnp.exp(logits_BLV - top_BL1)
@@ -129,9 +131,12 @@ def _chunk_losses(z_loss: float, head_DV: Any, x_BLD: Any, targets_BL: Any, weig
     nats_BL = logsumexp_BL - target_logit_BL
     nats = (weights_BL * nats_BL).sum()
     loss = (weights_BL * (nats_BL + z_loss * logsumexp_BL**2)).sum() if z_loss else nats
+    # sum of p^2 - 2 p[target] + 1; nothing of it is computed where, as in training, no one asks for it.
+    squares_BL = sum_over((exps_BLV**2).sum(axis=-1), "vocab") / total_BL1[..., 0] ** 2
+    brier = (weights_BL * (squares_BL - 2 * jnp.exp(-nats_BL) + 1)).sum()
     # A tie counts as right: the target is among the most probable. A logit that is NaN is not.
     wrong_B = (weights_BL * ~(target_logit_BL >= top_BL1[..., 0])).sum(axis=1)
-    return (exps_BLV, total_BL1, logsumexp_BL, target_BL1), (loss, nats, wrong_B)
+    return (exps_BLV, total_BL1, logsumexp_BL, target_BL1), (loss, nats, brier, wrong_B)
 
 
 def _chunk_gradients(z_loss: float, head_DV: Any, x_BLD: Any, targets_BL: Any, weights_BL: Any) -> Any:

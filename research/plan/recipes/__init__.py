@@ -7,6 +7,7 @@ from research.plan.recipes.base import BASE
 from research.plan.recipes.deepseek import DEEPSEEK
 from research.plan.recipes.definition import Rule, Scale, Setting, Settings
 from research.plan.recipes.fitted import FITTED, FittedLaws
+from research.plan.recipes.fixed_warmup import FIXED_WARMUP
 from research.plan.recipes.kaplan import KAPLAN
 from research.plan.recipes.mup_transfer import MUP_TRANSFER
 from research.plan.recipes.porian import PORIAN
@@ -15,6 +16,7 @@ from research.plan.recipes.width_power import WIDTH_POWER
 
 RULES: dict[str, Rule] = {
     "base": BASE,
+    "fixed_warmup": FIXED_WARMUP,
     "width_power": WIDTH_POWER,
     "mup_transfer": MUP_TRANSFER,
     "kaplan": KAPLAN,
