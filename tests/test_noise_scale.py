@@ -14,9 +14,10 @@ from research.runs import Status, open_run
 from research.sharding import make_mesh
 from research.training import metrics
 from research.training.feed import global_batch
-from research.training.loop import Run, train
+from research.training.loop import train
 from research.training.noise_scale import SQUARE, VARIANCE, estimates, of_run
 from research.training.objective import Objective, Terms, language_modelling
+from research.training.session import Run
 from research.training.step import gradients, make_program
 
 SIGNAL = jnp.array([0.8, -0.6, 0.0, 0.0])  # G, with |G|^2 = 1

@@ -15,8 +15,9 @@ from research.runs import PHASES, Status, open_run
 from research.sharding import make_mesh
 from research.training import loop, metrics
 from research.training.checkpoint import Checkpoints
-from research.training.loop import Run, train
+from research.training.loop import train
 from research.training.objective import language_modelling
+from research.training.session import Run
 from research.training.step import make_program
 
 BASE = replace(

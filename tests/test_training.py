@@ -30,8 +30,9 @@ from research.training.checkpoint import (
     _checksums,
     reads_end_before_their_loop,
 )
-from research.training.loop import Run, train
+from research.training.loop import train
 from research.training.objective import language_modelling
+from research.training.session import Run
 from research.training.step import gradients, make_program
 
 
@@ -113,7 +114,8 @@ from synthetic_tokens import synthetic_examples
 from research.config import RunConfig, from_json
 from research.runs import open_run
 from research.evaluation.held_out import held_out_measures
-from research.training.loop import Run, train
+from research.training.loop import train
+from research.training.session import Run
 from research.training.objective import language_modelling
 config = from_json(RunConfig, open({config!r}).read())
 folder = open_run({runs!r}, config)

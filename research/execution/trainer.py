@@ -16,8 +16,9 @@ from research.models.algorithms import names
 from research.runs import RunFolder, Status
 from research.runs.text import record_text
 from research.training import runtime
-from research.training.loop import Evaluate, MakeObjective, OnProgress, Run, train
+from research.training.loop import MakeObjective, train
 from research.training.objective import language_modelling
+from research.training.session import Evaluate, OnProgress, Run
 
 
 def train_runs(
