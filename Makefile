@@ -95,7 +95,8 @@ lock: ## the lock files again from pyproject.toml, keeping pinned versions that 
 	@python="$(ANY_PYTHON)" && test -x .venv-lock/bin/uv || "$$python" -m venv .venv-lock
 	@.venv-lock/bin/python $(PIP_INSTALL) uv==$(UV_VERSION)
 	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" $(ARGS) \
-		--generate-hashes --extra train --extra search --extra test --output-file requirements/train.lock pyproject.toml
+		--generate-hashes --extra train --extra search --extra structured --extra test \
+		--output-file requirements/train.lock pyproject.toml
 	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" $(ARGS) \
 		--constraint requirements/train.lock --extra oracles --output-file requirements/oracles.lock pyproject.toml
 

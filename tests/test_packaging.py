@@ -65,6 +65,8 @@ CONFINED = {
     "flax": ("research",),
     "optax": ("research",),
     "optuna": ("research.plan.sequential",),
+    "llguidance": ("research.generation.structured.extra",),
+    "json_repair": ("research.generation.structured.extra",),
     "matplotlib": ("analysis",),
     "torch": (),
     "transformers": (),
@@ -178,7 +180,7 @@ def test_third_party_packages_stay_where_they_belong(package):
 
 def test_every_imported_package_is_declared():
     distributions = importlib.metadata.packages_distributions()
-    analysis, training = declared(), declared("train", "search")
+    analysis, training = declared(), declared("train", "search", "structured")
     missing = []
     for module, names in imports().items():
         allowed = analysis if below(module, "analysis") else analysis | training
@@ -241,7 +243,7 @@ def locked(file: str, python: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("python", LOCKED_PYTHONS)
 @pytest.mark.parametrize(
-    ("file", "extras"), [("train.lock", ("train", "search", "test")), ("oracles.lock", ("oracles",))]
+    ("file", "extras"), [("train.lock", ("train", "search", "structured", "test")), ("oracles.lock", ("oracles",))]
 )
 def test_the_locks_cover_what_pyproject_asks_for(file, extras, python):
     pins = locked(file, python)
