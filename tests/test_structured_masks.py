@@ -78,10 +78,13 @@ def test_masks_have_a_bit_for_each_id_and_none_beyond():
 
 
 def write(constraint, rows_text, end_after=()):
-    """Let each row write its text byte by byte, side by side; a row ends once it has, if it is in end_after."""
+    """Let each row write its text byte by byte, side by side; then it writes the end if it is in end_after, else is
+    stopped from outside, at a token that its grammar does not allow.
+    """
     running_B = np.ones(len(rows_text), bool)
     for step in range(1 + max(map(len, rows_text))):
-        tokens_B = np.array([3 + text[step] if step < len(text) else END for text in rows_text])
+        last = [END if row in end_after else 3 + ord("z") for row in range(len(rows_text))]
+        tokens_B = np.array([3 + text[step] if step < len(text) else last[row] for row, text in enumerate(rows_text)])
         running_B = running_B & np.array([step < len(text) or row in end_after for row, text in enumerate(rows_text)])
         constraint.advance(tokens_B, running_B)
         running_B = running_B & (tokens_B != END)
@@ -89,7 +92,7 @@ def write(constraint, rows_text, end_after=()):
 
 def test_a_row_that_has_ended_may_write_the_end_alone():
     constraint = GrammarConstraint(regex("ab*"), 3, BYTES, END)
-    write(constraint, [b"a", b"abb", b"ab"], end_after={0, 1})  # row 2 is stopped from outside, where it could go on
+    write(constraint, [b"a", b"abb", b"ab"], end_after={0, 1})
     assert [allowed(mask_W) for mask_W in constraint.masks()] == [[END]] * 3
     constraint.advance(np.array([END, END, 3 + ord("x")]), np.array([True, False, True]))  # nothing is read any more
     assert [allowed(mask_W) for mask_W in constraint.masks()] == [[END]] * 3
@@ -101,6 +104,16 @@ def test_a_text_that_can_only_end_may_write_the_end_alone():
     assert allowed(constraint.masks()[0]) == [3 + ord("b")]
     constraint.advance(np.array([3 + ord("b")]), np.array([True]))
     assert allowed(constraint.masks()[0]) == [END]
+
+
+def test_a_negation_lets_no_text_end_early():
+    name = lark("start: NAME\nNAME: /[a-z]{2,4}/ & ~/if|for/")
+    for text, whole in ((b"if", False), (b"ifs", True), (b"fo", True), (b"for", False), (b"of", True)):
+        constraint = GrammarConstraint(name, 1, BYTES, END)
+        for byte in text:
+            constraint.advance(np.array([3 + byte]), np.array([True]))
+        assert (END in allowed(constraint.masks()[0])) == whole, text
+    assert END not in allowed(GrammarConstraint(lark('start: ~/a/ "b"'), 1, BYTES, END).masks()[0])
 
 
 def test_the_mask_of_a_row_does_not_depend_on_the_others():

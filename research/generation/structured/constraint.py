@@ -10,6 +10,7 @@ from research.generation.structured.grammar import Grammar
 from research.generation.structured.token_table import token_table
 
 WORD_BITS = 32
+_NOTHING_FOLLOWS = ("NoExtension", "NoExtensionBias")  # llguidance's names for it
 
 
 class GrammarConstraint:
@@ -48,8 +49,12 @@ class GrammarConstraint:
             pairs = [(self._matchers[row], row) for row in self._running]
             self._executor.unsafe_compute_mask_ptr(pairs, address, row_bytes, len(masks_BW))
         for row in self._running:
+            matcher = self._matchers[row]
+            if not matcher.is_accepting():
+                # What ~ negates also matches the name of the end id in llguidance's table.
+                masks_BW[row] &= ~self._ended_BW[row]
             # A parser that is stuck allows the end id, as if the text were whole.
-            if self._matchers[row].is_error():
+            if matcher.is_error():
                 raise ConfigError(f"{self._told(row)}. Fix: give the vocabulary every byte, or correct the grammar.")
         return masks_BW
 
@@ -71,4 +76,4 @@ class GrammarConstraint:
 
     def _told(self, row: int) -> str:
         reason = self._matchers[row].get_error().split("\n")[0] or "the text so far is not whole"
-        return f"row {row} cannot go on: {reason}"
+        return f"row {row} cannot go on: {'nothing can follow its text' if reason in _NOTHING_FOLLOWS else reason}"
