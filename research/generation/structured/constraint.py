@@ -32,7 +32,7 @@ class GrammarConstraint:
         self._end = end
         self._ended_BW = np.zeros((rows, -(-len(pieces) // WORD_BITS)), np.uint32)
         self._ended_BW[:, end // WORD_BITS] = 1 << end % WORD_BITS
-        self._executor = library.LLExecutor()
+        self._executor = library.LLExecutor() if rows > 1 else None  # threads cost more than one row does
 
     def masks(self) -> np.ndarray:
         """(B, ceil(V / 32)) uint32: bit v % 32 of word v // 32 is set where row b may write id v next.
@@ -42,7 +42,7 @@ class GrammarConstraint:
         """
         masks_BW = self._ended_BW.copy()
         address, row_bytes = masks_BW.ctypes.data, masks_BW.strides[0]
-        if len(self._running) == 1:  # threads cost more than one row does
+        if len(self._running) == 1:
             row = self._running[0]
             self._matchers[row].unsafe_compute_mask_ptr(address + row * row_bytes, row_bytes)
         elif self._running:

@@ -19,7 +19,10 @@ def check_expression(field: str, text: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)
-            re.compile(text)
+            # The flag is the default. It keeps clear of what re remembers of the same text, which it reads in silence.
+            re.compile(text, re.UNICODE)
+    except OverflowError as error:
+        raise ConfigError(f"{field} = {text!r}: {error}. Fix: repeat less often.") from error
     except re.error as error:
         raise ConfigError(
             f"{field} = {text!r}: is no regular expression at line {error.lineno}, column {error.colno}: {error.msg}. "

@@ -51,7 +51,9 @@ _LARK = re.compile(
 # llguidance's messages: where (the options above are a line of their own), the rule that the source was put into, and
 # what Rust's regex crate says with the expression and carets below what is wrong in it.
 _PLACED = re.compile(r"(?:at )?(?P<line>\d+)\((?P<column>\d+)\): ")
-_WRAPPED = re.compile(r'failed to compile JSON schema: |invalid regex ".*" \(in regex\): ')
+_WRAPPED = re.compile(
+    r'failed to compile JSON schema: |invalid regex ".*" \(in regex\): |\. Enable .coerce_one_of. .*', re.DOTALL
+)
 _EXPRESSION = re.compile(
     r"regex parse error:\n    (?P<line>.*)\n    (?P<before> *)(?P<carets>\^+)\nerror: (?P<rule>.*)"
 )
@@ -110,8 +112,10 @@ def _checked(field: str, grammar: Grammar, of_lark: bool = False) -> Grammar:
             return grammar
         reason = begun.stop_reason()
         messages = [f"is too large ({reason})" if "TooComplex" in reason else "no text satisfies it"]
+    told = _told("; ".join(messages), of_lark)
     shown = grammar.source if len(grammar.source) <= _SHOWN else grammar.source[: _SHOWN - 3] + "..."
-    raise ConfigError(f"{field} = {shown!r}: {_told('; '.join(messages), of_lark)}. Fix: write it without that.")
+    fix = "tell its cases apart by a required const, or write anyOf" if "oneOf" in told else "write it without that"
+    raise ConfigError(f"{field} = {shown!r}: {told}. Fix: {fix}.")
 
 
 def _told(message: str, of_lark: bool) -> str:
