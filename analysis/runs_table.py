@@ -83,6 +83,10 @@ COLUMNS = (
     Column("accuracy", "number", "1", "share of a downstream task's questions answered as it asks"),
     Column("task_loss_<task>", "number", "bits per byte", "loss of one task's correct answers"),
     Column("accuracy_<task>", "number", "1", "share of one task's questions answered as it asks"),
+    Column("samples", "number", "samples", "answers that were drawn for each question"),
+    Column("coverage", "number", "1", "share of the questions that any of the samples solves (pass@k)"),
+    Column("success", "number", "1", "share of the questions that the answer chosen among the samples solves"),
+    Column("gain", "number", "1", "success, or another measure, of the chosen answer above that of one sample"),
     Column("train_loss_nats", "number", "nats per token", "training loss at the end of the run"),
     Column(
         "noise_scale_tokens",

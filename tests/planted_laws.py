@@ -95,6 +95,12 @@ PLANTED = {
         {"floor": 0.25, "gain": 0.6, "k": 0.45, "middle": 3e21}, 60, _inputs(flops=(1e18, 1e25))
     ),
     "critical_batch": Planted({"tokens_min": 3e9, "critical_batch": 2.5e5}, 20, _inputs(batch_tokens=(1e4, 4e6))),
+    "coverage": Planted({"a": -1.9, "b": -0.35}, 20, _inputs(samples=(1, 1e4))),
+    "coverage_beta_binomial": Planted({"alpha": 0.35, "beta": 2.5}, 20, _inputs(samples=(1, 1e4))),
+    "best_of_n": Planted({"alpha": 0.3, "beta": 0.08}, 20, _inputs(samples=(1, 1e3))),
+    "samples_worth": Planted(
+        {"middle": 3e20, "k": 0.35, "worth": 0.6}, 40, _inputs(flops=(1e18, 1e22), samples=(1, 256))
+    ),
     "annealing": Planted({"E": 2.6, "A": 0.5, "C": 0.4, "alpha": 0.5}, 60, _annealed),
 }
 for _output, _scale in (("learning_rate", 1.79), ("batch_tokens", 0.58), ("weight_decay", 3.0)):

@@ -22,8 +22,9 @@ from analysis.laws.experts import LAWS as EXPERTS
 from analysis.laws.hyperparameters import LAWS as HYPERPARAMETERS
 from analysis.laws.learning_curve import LAWS as LEARNING_CURVE
 from analysis.laws.loss import LAWS as LOSS
+from analysis.laws.samples import LAWS as SAMPLES
 
-GROUPS = (LOSS, DATA_CONSTRAINED, EXPERTS, DOWNSTREAM, HYPERPARAMETERS, CRITICAL_BATCH, LEARNING_CURVE)
+GROUPS = (LOSS, DATA_CONSTRAINED, EXPERTS, DOWNSTREAM, HYPERPARAMETERS, CRITICAL_BATCH, LEARNING_CURVE, SAMPLES)
 LAWS = {law.name: law for group in GROUPS for law in group}
 NEAR = 0.5  # likeness of a name to one that was meant
 

@@ -24,7 +24,8 @@ from analysis.laws import Law
 from analysis.tables.files import TableError
 from analysis.tables.runs import rows_or_runs
 
-SHARES = ("accuracy", "token_accuracy", "exact_match")  # and those of one task or domain, as accuracy_<task>
+# And those of one task or domain, as accuracy_<task>.
+SHARES = ("accuracy", "token_accuracy", "exact_match", "coverage", "success")
 ROUNDING = 1e-6  # a mean over answers in single precision may end beyond 1 by less
 COUNTS = ("params", "active_params", "tokens", "unique_tokens")
 STATED_COUNTS = {**dict.fromkeys((*COUNTS, "inference_tokens"), "7e9"), "flops": "1e21"}  # and one, as it is written
