@@ -49,6 +49,7 @@ VERBS = (
     "compare",
     "bowls",
     "critical-batch",
+    "samples",
     "recipes",
     "downstream",
     "laws",

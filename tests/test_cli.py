@@ -111,7 +111,9 @@ def test_help_lists_the_verbs(capsys):
         cli.main(["--help"])
     assert exit.value.code == 0
     printed = capsys.readouterr().out
-    verbs = "plan run status report data fit predict score backtest compare bowls critical-batch downstream laws"
+    verbs = (
+        "plan run status report data fit predict score backtest compare bowls critical-batch samples downstream laws"
+    )
     assert all(f" {verb} " in printed for verb in verbs.split())
 
 

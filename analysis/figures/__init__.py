@@ -11,6 +11,7 @@ from analysis.figures.frontier import isoflop_valleys, loss_against_compute, opt
 from analysis.figures.law import loss_surface
 from analysis.figures.residuals import prediction_against_measurement, residuals
 from analysis.figures.runs import hyperparameter_bowls, learning_curve_collapse, optima_against_laws
+from analysis.figures.samples import success_against_samples
 from analysis.figures.uncertainty import bootstrap_cloud, exponents_compared, profile_likelihoods
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "residuals",
     "save",
     "save_all",
+    "success_against_samples",
 ]

@@ -15,10 +15,11 @@ from analysis.intervals.bootstrap import (
     predictive,
     predictive_interval,
     predictive_intervals,
+    refit_to,
     wide_constants,
     with_intervals,
 )
 from analysis.intervals.interval import AT_BOUND, NOT_DETERMINED, Interval, bca_interval, percentile_interval
 from analysis.intervals.profile_likelihood import Profile, profile
-from analysis.intervals.resampling import POINTS, Resampling, by_run
+from analysis.intervals.resampling import POINTS, Resampling, bootstrap_weights, by_run, jackknife_weights
 from analysis.intervals.run_noise import RunNoise

@@ -152,7 +152,7 @@ def bootstrapped(
 def refit(law: Law, result: Fit, points: Points, weights: np.ndarray) -> np.ndarray:
     """The constants (resamples, parameters) refitted to weights (resamples, points) that count the points of each."""
     outputs = np.broadcast_to(law.target(points.output), weights.shape)
-    return _refit(law, result, points.inputs, outputs, weights)
+    return refit_to(law, result, points.inputs, outputs, weights)
 
 
 def _opened(found: Estimate, points: Points, profiles: Mapping[str, Profile], level: float) -> Estimate:
@@ -248,7 +248,7 @@ def predictive(result: Fit, points: Points, sampling: Sampling = ONE_FIT) -> Pre
     studentised *= result.residual_scale / spread if spread > 0 else 0.0
     generator = np.random.default_rng(seed)
     outputs = fitted + generator.choice(studentised, (bootstraps, len(fitted)))
-    draws = _refit(law, result, points.inputs, outputs, np.ones_like(outputs))
+    draws = refit_to(law, result, points.inputs, outputs, np.ones_like(outputs))
     errors = outputs - law.target(evaluate(law, draws, points.inputs))
     scales = np.sqrt(np.sum(errors**2, axis=1) / (len(fitted) - len(law.parameters)))
     return Predictive(studentised, result.residual_scale, draws, scales)
@@ -267,7 +267,7 @@ def _predictive_by_run(
         draws, _ = one_step_draws(law, result, points, noise.units, strata, bootstraps, seed)
         return Predictive(new, scale, draws, np.full(bootstraps, scale))
     outputs = fitted + noise.draws(residuals, generator, (bootstraps,))
-    draws = _refit(law, result, points.inputs, outputs, np.ones_like(outputs))
+    draws = refit_to(law, result, points.inputs, outputs, np.ones_like(outputs))
     errors = outputs - law.target(evaluate(law, draws, points.inputs))
     return Predictive(new, scale, draws, np.sqrt(np.sum(noise.variances(errors), axis=0)))
 
@@ -318,7 +318,8 @@ def check_level(level: float) -> None:
         raise FitError(f"level = {level:g}: must lie between 0 and 1. Fix: use 0.9 for 90 % intervals.")
 
 
-def _refit(law: Law, result: Fit, inputs: dict, outputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def refit_to(law: Law, result: Fit, inputs: dict, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The constants (resamples, parameters) refitted to targets (resamples, points), as `Law.target` gives them."""
     start_P = off_bounds(law, law.pack(result.array()), inputs, result.residual_scale)
-    starts = np.tile(start_P, (len(outputs), 1))
-    return law.natural(solve(law, inputs, Problems(outputs, weights, starts), result.objective, near=True).theta)
+    starts = np.tile(start_P, (len(targets), 1))
+    return law.natural(solve(law, inputs, Problems(targets, weights, starts), result.objective, near=True).theta)

@@ -12,6 +12,7 @@ from analysis.report.law_ranking import ranking_sections
 from analysis.report.laws import law_in_full, laws_section
 from analysis.report.planned_design import planned_design_section
 from analysis.report.recipe_scores import recipe_sections
+from analysis.report.samples import sample_document, sample_sections
 from analysis.report.study import Questions, StudyReport, study_report
 from analysis.report.sweep_laws import best_runs_section, optima_section, sweep_document, sweep_sections
 from analysis.report.table_notes import left_out_section, notes_block

@@ -13,7 +13,7 @@ from analysis import figures
 from analysis.quantities import with_unit
 from analysis.report.document import Content, Figure, Number, rows_of_runs
 from analysis.report.study import StudyReport
-from analysis.studies import MEASURES_BY_LENGTH, Backtest, Comparison, SweepLaws, by_length, sweep_rows
+from analysis.studies import MEASURES_BY_LENGTH, Backtest, Comparison, SampleStudy, SweepLaws, by_length, sweep_rows
 from analysis.tables.runs import rows_or_runs
 
 
@@ -75,6 +75,18 @@ def sweep_figures(found: SweepLaws, table: pd.DataFrame) -> list[CaptionedFigure
         figure = Figure("optima", "Best settings against the laws", caption)
         drawn.append(CaptionedFigure(figure, lambda: figures.optima_against_laws(found)))
     return drawn
+
+
+def sample_figures(found: SampleStudy) -> list[CaptionedFigure]:
+    """The figure of a table of samples."""
+    caption = (
+        "Share of problems solved against samples a problem, by way of choosing among them, one panel for each model "
+        "or setting; shades are ", Number(found.level, ".0%"), " intervals over problems. The dotted line is the "
+        "coverage of the beta-binomial law, fitted to the successes of each problem and not to the curve; a dash "
+        "behind a vote's last point is what it comes to without end.",
+    )  # fmt: skip
+    figure = Figure("success_against_samples", "Success against samples", caption)
+    return [CaptionedFigure(figure, lambda: figures.success_against_samples(found))]
 
 
 def _of_the_optima(table: pd.DataFrame, report: StudyReport) -> list[CaptionedFigure]:

@@ -8,13 +8,20 @@ import pandas as pd
 
 from analysis import figures, json_values
 from analysis.files import write_atomically
-from analysis.report.captions import CaptionedFigure, comparison_figures, study_figures, sweep_figures
+from analysis.report.captions import (
+    CaptionedFigure,
+    comparison_figures,
+    sample_figures,
+    study_figures,
+    sweep_figures,
+)
 from analysis.report.comparison import comparison_document
 from analysis.report.document import Figure, Section
 from analysis.report.markdown import markdown
+from analysis.report.samples import sample_document
 from analysis.report.study import StudyReport
 from analysis.report.sweep_laws import sweep_document
-from analysis.studies import Comparison, SweepLaws
+from analysis.studies import Comparison, SampleStudy, SweepLaws
 
 
 def write_study(folder: Path | str, table: pd.DataFrame, report: StudyReport) -> list[Path]:
@@ -40,6 +47,12 @@ def write_sweep(folder: Path | str, title: str, question: str, found: SweepLaws,
     """
     drawn = sweep_figures(found, table)
     return _write(Path(folder), "sweep.json", found, drawn, sweep_document(title, question, found, _figures(drawn)))
+
+
+def write_samples(folder: Path | str, title: str, found: SampleStudy) -> list[Path]:
+    """Write samples.json, the figure and report.md into `folder`; returns the paths."""
+    drawn = sample_figures(found)
+    return _write(Path(folder), "samples.json", found, drawn, sample_document(title, found, _figures(drawn)))
 
 
 def write_document(path: Path, document: Section) -> Path:

@@ -33,6 +33,9 @@ from analysis.studies.residual_checks import (
     ResidualChecks,
     residual_checks,
 )
+from analysis.studies.sample_laws import CurveLaws
+from analysis.studies.sample_worth import Match, SampleStudy, SizeFactor, Worth, sample_study
+from analysis.studies.samples import WAYS, Answered, Chosen, Curve, sample_curves, success_table
 from analysis.studies.schedule_areas import schedule_areas
 from analysis.studies.study import Study, fit_table, fitted_rows, planning_law
 from analysis.studies.sweep_laws import SweepLaws, sweep_laws

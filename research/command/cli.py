@@ -216,6 +216,7 @@ def _verbs() -> dict[str, Callable]:
     from analysis.command.fit import fit
     from analysis.command.laws import laws
     from analysis.command.predict import predict
+    from analysis.command.samples import samples
     from analysis.command.score import score
     from research.command.recipes import recipes
 
@@ -223,7 +224,7 @@ def _verbs() -> dict[str, Callable]:
     experiment_verbs |= {"coordinates": coordinates, "data": data}
     table_verbs = {"fit": fit, "predict": predict, "score": score, "backtest": backtest}
     table_verbs |= {"laws": laws, "bowls": bowls, "recipes": recipes, "compare": compare, "downstream": downstream}
-    table_verbs |= {"critical-batch": critical_batch}
+    table_verbs |= {"critical-batch": critical_batch, "samples": samples}
     return {**experiment_verbs, **table_verbs}
 
 
