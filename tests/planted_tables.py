@@ -97,3 +97,12 @@ def noisy_sweep(seed, noise, scatter=0.0, cells=SWEPT, side=7, flattening=FLATTE
         rows += [(params, tokens, *np.exp(best + step), value) for step, value in zip(u, loss, strict=True)]
     table = pd.DataFrame(rows, columns=["params", "tokens", "learning_rate", "batch_tokens", "loss_nats"])
     return table.assign(run=[f"run-{i}" for i in table.index])
+
+
+def planted_samples(
+    generator: np.random.Generator, alpha: float, beta: float, problems: int, drawn: int
+) -> pd.DataFrame:
+    """A table of samples, one row each: problems are solved with probability p ~ Beta(alpha, beta)."""
+    rates = generator.beta(alpha, beta, problems)
+    correct = generator.random((problems, drawn)) < rates[:, None]
+    return pd.DataFrame({"problem": np.repeat(np.arange(problems), drawn), "correct": correct.ravel().astype(int)})

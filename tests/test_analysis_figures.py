@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from planted_tables import BUDGETS, noisy_sweep, planted_table
+from planted_tables import BUDGETS, noisy_sweep, planted_samples, planted_table
 
 from analysis import figures, runs_table
 from analysis.drawing import log_ticks, saving, told_apart
@@ -19,7 +19,18 @@ from analysis.fit import FitError, select
 from analysis.intervals import Interval, profile
 from analysis.laws import CHINCHILLA, find
 from analysis.sampling import Sampling
-from analysis.studies import backtest, collapse, compare, fit_bowls, fit_table, predict, sweep_laws, sweep_rows
+from analysis.studies import (
+    backtest,
+    collapse,
+    compare,
+    fit_bowls,
+    fit_table,
+    predict,
+    sample_curves,
+    sample_study,
+    sweep_laws,
+    sweep_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +99,8 @@ def drawn(table, study):
     )
     on_top = collapse(curves(), floor=2.0)
     followed = sweep_laws(noisy_sweep(0, 1e-3))
+    answered = planted_samples(np.random.default_rng(0), 0.5, 1.5, 12, 8)
+    sampled = sample_study(sample_curves(answered.assign(answer=answered["correct"]), sampling=Sampling(20)))
     moved = [
         SimpleNamespace(activation=f"period0.layer{i}_mixer", step=step, sizes=(64, 128), changes=(0.1, 0.2), slope=1.0)
         for i in range(5)
@@ -109,6 +122,7 @@ def drawn(table, study):
         "optima_against_laws": lambda c: figures.optima_against_laws(followed, c),
         "loss_by_family": lambda c: figures.loss_by_family(families, c),
         "measure_by_length": lambda c: figures.measure_by_length(families, columns=c),
+        "success_against_samples": lambda c: figures.success_against_samples(sampled, c),
         "learning_curve_collapse": lambda c: figures.learning_curve_collapse(on_top, c, label="width"),
     }
 

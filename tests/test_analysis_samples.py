@@ -1,14 +1,17 @@
 """What more samples buy: planted curves, laws and sizes come back, intervals hold, and what cannot be said is not."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import tyro
+from planted_tables import planted_samples
 
 from analysis.command.fit import fit
 from analysis.command.samples import samples
+from analysis.figures import success_against_samples
 from analysis.fit import FitError
 from analysis.laws import evaluate, find
 from analysis.report import sample_sections
@@ -38,6 +41,11 @@ def sized():
     return pd.concat(tables, ignore_index=True).assign(tokens_per_sample=30, score=lambda table: table["correct"])
 
 
+@pytest.fixture(scope="module")
+def sizes_study():
+    return sample_study(sample_curves(sized(), sampling=FEW))
+
+
 def curve_of(found, way, cell=0):
     return next(curve for curve in found.pooled[cell].answered.curves if curve.way == way)
 
@@ -61,8 +69,8 @@ def test_equal_problems_have_the_curves_of_one():
     assert plateaus == [0.0, 1.0, 1.0]  # 2 against 4 and 4; 5 against 3 and 2
 
 
-def test_a_factor_of_size_is_read_between_the_sizes_and_flagged_beyond():
-    worth = sample_study(sample_curves(sized(), sampling=FEW)).worth
+def test_a_factor_of_size_is_read_between_the_sizes_and_flagged_beyond(sizes_study):
+    worth = sizes_study.worth
     factors = {(one.title.split()[0], one.way, one.samples): one for one in worth.factors}
     two = factors["params=1e+06", "best", 2]
     share = (np.log(chance_of(2, 2) / (1 - chance_of(2, 2))) - np.log(0.25)) / np.log(4)
@@ -99,18 +107,12 @@ def test_the_best_by_score_turns_where_its_law_is_greatest():
     assert _peak(np.array([[-0.1, 0.1], [0.1, 0.0]])).tolist() == [1.0, np.inf]
 
 
-def planted(generator, alpha, beta, problems, drawn):
-    rates = generator.beta(alpha, beta, problems)
-    correct = generator.random((problems, drawn)) < rates[:, None]
-    return pd.DataFrame({"problem": np.repeat(np.arange(problems), drawn), "correct": correct.ravel().astype(int)})
-
-
 def test_intervals_hold_what_is_planted_as_often_as_they_promise():
     """Sixty tables: at 90 % more than 13 miss with probability 0.002, and fewer than one with 0.002."""
     generator, missed = np.random.default_rng(0), np.zeros(2, int)
     truth = evaluate(find("coverage_beta_binomial"), np.array([0.6, 1.8]), {"samples": np.array([4.0])}).item()
     for seed in range(60):
-        table = planted(generator, 0.6, 1.8, 60, 12)
+        table = planted_samples(generator, 0.6, 1.8, 60, 12)
         curves = sample_curves(table, sampling=Sampling(200, 0.9, seed))
         (laws,) = sample_study(curves).laws if seed < 12 else (None,)
         missed[0] += not curve_of(curves, "coverage").points[2].success.contains(truth)
@@ -165,7 +167,7 @@ def test_problems_without_a_score_are_named_and_have_the_other_ways():
 
 def test_one_resample_of_problems_serves_all_sizes():
     """Two sizes that answer alike differ by nothing, so that a factor between them has no width."""
-    alike = planted(np.random.default_rng(0), 1.0, 1.0, 12, 8)
+    alike = planted_samples(np.random.default_rng(0), 1.0, 1.0, 12, 8)
     table = pd.concat([alike.assign(params=1e6), alike.assign(params=1e7)])
     found = sample_curves(table, sampling=FEW)
     first, second = (one.values["coverage"] for one in found.pooled)
@@ -204,7 +206,7 @@ def test_the_command_prints_draws_and_writes_tables_that_fit_reads(tmp_path, cap
     generator = np.random.default_rng(0)
     tables = []
     for size, alpha in ((1e6, 0.4), (4e6, 0.8), (1.6e7, 1.6)):
-        table = planted(generator, alpha, 2.0, 20, 16).assign(N=size, flops=120 * size**2, tokens_per_sample=20)
+        table = planted_samples(generator, alpha, 2.0, 20, 16).assign(N=size, flops=120 * size**2, tokens_per_sample=20)
         wrong = generator.integers(1, 4, len(table))
         noise = generator.normal(size=len(table))
         tables.append(table.assign(answer=np.where(table["correct"] == 1, 0, wrong), score=table["correct"] + noise))
@@ -225,6 +227,12 @@ def test_the_command_prints_draws_and_writes_tables_that_fit_reads(tmp_path, cap
     values = json.loads((tmp_path / "law.json").read_text())["law"]["fit"]["values"]
     assert values == pytest.approx(found["laws"][1]["power"]["fit"]["values"], rel=1e-4)
     capsys.readouterr()
+    with_tokens = pd.concat(tables).drop(columns="flops").assign(tokens=generator.integers(5, 50, 960))
+    with_tokens.rename(columns={"N": "params"}).to_csv(tmp_path / "tokens.csv", index=False)
+    tyro.cli(samples, args=[f"{tmp_path}/tokens.csv", "--bootstraps", "20", "--json", f"{tmp_path}/tokens.json"])
+    answered = json.loads((tmp_path / "tokens.json").read_text())["answered"]  # a sample's tokens price no training
+    assert [at["cell"] for at in answered] == [{"params": size} for size in (1e6, 4e6, 1.6e7)]
+    capsys.readouterr()
     with pytest.raises(TableError, match="missing column.* 'problem'"):
         tyro.cli(samples, args=[f"{tmp_path}/points.csv"])
 
@@ -235,3 +243,19 @@ def test_the_table_of_success_has_a_row_for_each_way_and_number():
     best = table[(table["way"] == "best") & (table["params"] == 1e7)]
     assert best["gain"].tolist() == pytest.approx([chance_of(5, k) - 0.5 for k in (1, 2, 4, 8)])
     assert best["coverage"].isna().all() and table.loc[table["way"] == "coverage", "coverage"].notna().all()
+
+
+def test_the_figure_has_a_panel_for_each_size_with_the_curves_and_where_votes_end(sizes_study):
+    study = sizes_study
+    panels = success_against_samples(study).axes
+    assert [panel.get_title() for panel in panels] == [at.title for at in study.answered]
+    for panel, at in zip(panels, study.answered, strict=True):
+        lines = {line.get_label(): line.get_xydata() for line in panel.lines}
+        shown = [(point.samples, point.success.value) for point in at.curves[0].points]
+        assert lines["any of them is right"].tolist() == [pytest.approx(point) for point in shown]
+        ends = [
+            tuple(line.get_xydata()[0]) for line in panel.lines if line.get_marker() == "_" and len(line.get_xdata())
+        ]
+        assert ends == [(12.0, curve.plateau.value) for curve in at.curves if curve.plateau]
+    many = dataclasses.replace(study, answered=study.answered[:1] * 20, laws=study.laws[:1] * 20)
+    assert sum(panel.get_visible() for panel in success_against_samples(many).axes) == 6

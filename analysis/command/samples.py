@@ -72,4 +72,6 @@ def _read(source: Source, cell: tuple[str, ...]) -> "pd.DataFrame":
     reading = source.reading
     there = [*map(str, read_file(source.table, reading.decimal).columns), *pairs("--column", reading.column)]
     optional = [name for name in OPTIONAL if name in there and name not in reading.ignore]
-    return source.read(tuple(dict.fromkeys(("problem", "correct", *cell, *optional))))
+    table = source.read(tuple(dict.fromkeys(("problem", "correct", *cell, *optional))))
+    # Tokens of a table of samples are a sample's: they price no training, as those of a table of runs do.
+    return table if "flops" in optional else table.drop(columns="flops")

@@ -34,7 +34,7 @@ def sample_sections(found: SampleStudy) -> tuple[Section, ...]:
     unscored = tuple(one for at in found.answered for one in at.short)
     short = (Section("Problems without scores", left_out_table(unscored, "problem")),) if unscored else ()
     sections = (_success(found), _turns(found), _coverage_laws(found), *_best_laws(found), *worth)
-    return (*notes_block(found.table_notes), *sections, *short, *left_out_section(found.left_out))
+    return (*notes_block(found.table_notes), *sections, *short, *left_out_section(found.left_out, "sample"))
 
 
 def _success(found: SampleStudy) -> Section:
@@ -201,7 +201,8 @@ def _trade(worth: Worth, found: SampleStudy) -> Section:
     text = (
         "Odds of success as powers of training FLOPs and of samples: success = 1 / (1 + (middle / (flops "
         "samples^worth))^k), so that n samples are worth n^worth times the training FLOPs at equal success. It holds "
-        "between the sizes and samples of this table at best, since votes end at a plateau."
+        "between the sizes and samples of this table at best, since votes end at a plateau; and any of them counts "
+        "only where whoever asks can tell a right answer."
     )
     blocks = [Paragraph(text), Table(columns, tuple(rows)), *notes_on(shown)]
     if worth.matches:

@@ -166,7 +166,8 @@ def sample_curves(table: pd.DataFrame, cell: Sequence[str] = (), sampling: Sampl
         left_out += gone
         notes += [f"{cell_name(at)}: {note}" if cell else note for note in concluded]
         cells.append((at, rows, pools))
-    problems = list(dict.fromkeys(pool.problem for _, _, pools in cells for pool in pools))
+    names = dict.fromkeys(pool.problem for _, _, pools in cells for pool in pools)
+    problems = {name: i for i, name in enumerate(names)}
     if len(problems) < FEWEST_PROBLEMS:
         raise FitError(
             f"problem: {counted(len(problems), 'value')}; intervals resample problems, and need at least "
@@ -212,7 +213,7 @@ def _pooled(
     at: dict[str, float | str],
     rows: pd.DataFrame,
     pools: tuple[Pool, ...],
-    problems: Sequence[str],
+    problems: Mapping[str, int],
     resampled: Resampled,
     sampling: Sampling,
 ) -> Pooled:
@@ -224,7 +225,7 @@ def _pooled(
     plateaus = {way: np.full(len(problems), np.nan) for way in ("majority", "weighted") if way in values}
     counts = np.zeros((len(problems), 2), int)
     for pool in pools:
-        row = problems.index(pool.problem)
+        row = problems[pool.problem]
         reached = [k for k in ks if k <= pool.samples]
         counts[row] = pool.samples, int(pool.correct.sum())
         for way, found in _chances(pool, reached, [sampling.seed, row]).items():
