@@ -73,6 +73,7 @@ def test_the_plateau_shares_ties_and_is_nothing_without_answers():
     assert plateau(np.array([3, 3, 1]), np.array([1.0, 0.0, 1.0])) == 0.5
     assert plateau(np.array([0.1 + 0.2, 0.3]), np.array([1.0, 0.0])) == 0.5  # but for rounding
     assert plateau(np.zeros(0), np.zeros(0)) == 0.0 and majority(Ballot(np.zeros(0, int), np.zeros(0), 4), 2) == 0.0
+    assert [majority(ballot_of(np.full(3, -1)), k) for k in (1, 2, 3)] == [0.0] * 3
 
 
 def test_rare_successes_lose_no_digits():

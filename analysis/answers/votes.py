@@ -73,7 +73,8 @@ def majority(ballot: Ballot, k: int, *, replace: bool = False) -> float:
     replacement the pool's own shares are taken for the truth (a multinomial vote), and k may exceed the pool.
     """
     if k == ballot.samples and not replace:
-        return plateau(ballot.counts, ballot.right)
+        given = ballot.counts > 0
+        return plateau(ballot.counts[given], ballot.right[given])
     votes = np.arange(k + 1)
     if replace:  # independent Poisson counts, given their sum, are multinomial
         mean_A = k * ballot.counts / ballot.samples
