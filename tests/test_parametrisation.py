@@ -58,7 +58,7 @@ def listing():
     for name, model in ARCHITECTURES.items():
         wide = boxes(parametrised(model, "mup", WIDTH // 4))
         for path, box in boxes(model).items():
-            scale = wide[path].scaling
+            scale = wide[path].scaling._replace(growth=1)  # of the fan-in: no number of the parameter's
             numbers = " ".join(f"{field}={value:g}" for field, value in scale._asdict().items() if value != 1)
             where = re.sub(r"(prefix|periods?\d*)\.layer\d+_", "", path)
             lines[f"{name} {where}: {' '.join(box.axes)} | {box.role} | {_start(box.init)} | {numbers}"] = None

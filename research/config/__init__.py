@@ -21,8 +21,10 @@ from research.config.naming import distinct_labels, run_label, run_name, short_n
 from research.config.optimizers import (
     AdafactorConfig,
     AdamWConfig,
+    Axes,
     LionConfig,
     MuonConfig,
+    MuonHConfig,
     OptimizerConfig,
     ScheduleFreeConfig,
     SgdConfig,

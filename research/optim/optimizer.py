@@ -9,7 +9,7 @@ import optax
 from flax.core.meta import AxisMetadata
 
 from research.config import OptimizerConfig
-from research.optim.parametrisation import ROLES
+from research.optim.parametrisation import ROLES, Scaling
 from research.optim.schedules import learning_rate
 
 
@@ -30,23 +30,29 @@ def make_optimizer(config: OptimizerConfig, boxed: Any, numbers: Mapping[str, An
     `boxed` is the parameter tree of `language_model.abstract`; the transformation itself works on unboxed trees.
     """
 
+    scalings = _of_each(boxed, lambda box: box.scaling.by_optimizer(config, box.matrix))
+    axes = _of_each(boxed, lambda box: box.matrix)
+
+    def by(of: Callable[[Scaling], float]) -> Any:
+        return jax.tree.map(of, scalings, is_leaf=lambda leaf: isinstance(leaf, Scaling))
+
     def rate(step: jax.Array) -> jax.Array:
         return learning_rate(config.schedule, numbers, step)
 
     parts = [
-        *_times(_of_each(boxed, lambda box: 1 / box.scaling.epsilon)),
-        config.direction(numbers, _of_each(boxed, lambda box: box.matrix)),
+        *_times(by(lambda scaling: 1 / scaling.epsilon)),
+        config.direction(numbers, axes),
         # Steps over their decay's scale meet the decay, and both times it and the rate's are the update.
-        *_times(_of_each(boxed, lambda box: 1 / box.scaling.decay)),
+        *_times(by(lambda scaling: 1 / scaling.decay)),
         optax.add_decayed_weights(numbers["weight_decay"], decayed(boxed)),
-        *_times(_of_each(boxed, lambda box: box.scaling.decay * box.scaling.rate)),
+        *_times(by(lambda scaling: scaling.decay * scaling.rate)),
         optax.scale_by_learning_rate(rate),
     ]
     dynamics = _of_each(boxed, lambda box: box.role == "dynamics")
     if any(jax.tree.leaves(dynamics)):
         share = jnp.minimum(1.0, numbers["dynamics_learning_rate"] / numbers["learning_rate"])
         parts.append(optax.masked(optax.scale(share), dynamics))
-    update = config.wrapped(optax.chain(*parts), numbers, rate)
+    update = config.wrapped(optax.chain(*parts), numbers, axes, rate)
     return update if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(numbers["clip_norm"]), update)
 
 

@@ -6,7 +6,8 @@ which power of its growth over the base model each number of a parameter changes
 
     multiplier  of the weight where it is used
     init        of its standard deviation, beside the named scale (1 / sqrt(fan-in), an embedding's 1 / sqrt(width))
-    rate        of its learning rate under Adam
+    rate        of its learning rate under Adam; an optimizer whose steps of matrices are of another size says so itself
+                (Optimizer.rate_scale: Muon's grow as a square root, those on a sphere not at all)
     gradient    of the gradient of the weight as it is used, in powers of the fan-out: Adam's epsilon follows it
 
 Growth is that of the fan-in (of the width for parameters without one), so at the base every number is the standard
@@ -37,7 +38,7 @@ What they do not say of themselves:
 import math
 from typing import Literal, NamedTuple
 
-from research.config import ModelConfig, check
+from research.config import Axes, ModelConfig, OptimizerConfig, check
 
 Role = Literal[
     "embedding",
@@ -141,13 +142,23 @@ RULES: dict[str, dict[Role, Rule]] = {
 
 
 class Scaling(NamedTuple):
-    """What a parameter's numbers are multiplied with, its weight's own first; all 1 under the standard one."""
+    """What a parameter's numbers are multiplied with, its weight's own first; all 1 under the standard one.
+
+    rate, decay: under an optimizer whose steps are of Adam's kind; `by_optimizer` has another's. growth: of its fan-in.
+    """
 
     multiplier: float = 1.0
     init: float = 1.0
     rate: float = 1.0
     decay: float = 1.0
     epsilon: float = 1.0
+    growth: float = 1.0
+
+    def by_optimizer(self, optimizer: OptimizerConfig, axes: Axes) -> "Scaling":
+        """The same with the rate that the optimizer's steps of such a parameter ask for, and a decay that follows it
+        where the parametrisation's does."""
+        rate = optimizer.rate_scale(axes, self.rate, self.growth)
+        return self if rate == self.rate else self._replace(rate=rate, decay=1 / rate if self.decay != 1 else 1.0)
 
 
 def check_fans(name: str, role: Role, into: tuple[str, ...], out: tuple[str, ...]) -> None:
@@ -190,6 +201,7 @@ def scaling(
         rate=rate,
         decay=1 / rate if config.decay == "independent" else 1.0,
         epsilon=fan_out**rule.gradient * multiplier * branch,
+        growth=growth,
     )
 
 

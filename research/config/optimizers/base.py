@@ -82,10 +82,16 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no direction. Fix: use one of the optimizers.")
 
     def wrapped(
-        self, update: "optax.GradientTransformation", numbers: dict[str, Any], rate: Callable[[Any], Any]
+        self, update: "optax.GradientTransformation", numbers: dict[str, Any], axes: Any, rate: Callable[[Any], Any]
     ) -> "optax.GradientTransformation":
         """The whole update, from gradients that are clipped to what is added to the parameters; rate: of each step."""
         return update
+
+    def rate_scale(self, axes: Axes, rate: float, growth: float) -> float:
+        """What the learning rate of a parameter is multiplied with in a model whose fan-in is `growth` times the base
+        model's. rate: what the parametrisation says for steps of Adam's kind, whose every entry is of about one size
+        and which all add up in a product: research/optim/parametrisation.py."""
+        return rate
 
     def evaluated(self, moments: Any, params: Any) -> Any:
         """The parameters of which the losses are measured, and which a trained model has."""

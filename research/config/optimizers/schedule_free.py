@@ -35,7 +35,7 @@ class ScheduleFreeConfig(Optimizer):
         return optax.scale_by_adam(0.0, numbers["beta2"], numbers["epsilon"])
 
     def wrapped(
-        self, update: "optax.GradientTransformation", numbers: dict[str, Any], rate: Callable[[Any], Any]
+        self, update: "optax.GradientTransformation", numbers: dict[str, Any], axes: Any, rate: Callable[[Any], Any]
     ) -> "optax.GradientTransformation":
         from optax import contrib
 
