@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.config import (
+    GREEDY,
     AdamWConfig,
     AttentionConfig,
     DataConfig,
@@ -27,7 +28,7 @@ from research.config import (
     RunConfig,
     TrainingConfig,
 )
-from research.generation.greedy import greedy
+from research.generation import Decoding, decode
 from research.models import language_model
 from research.models.algorithms import names
 from research.models.layers import Shared, draw
@@ -197,7 +198,7 @@ def _decoding(at: Sizes) -> tuple[Runs, Callable[[], Facts]]:
     model = llama(at)
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), language_model.init(model, jax.random.key(0)))
     prompt = jax.random.randint(jax.random.key(1), (at.decoded, at.prompt), 0, at.vocab_size)
-    run = {"decoding": lambda: np.asarray(greedy(model, params, prompt, at.new))}
+    run = {"decoding": lambda: decode(model, params, Decoding(at.new, GREEDY), prompt).tokens_BT}
     return run, lambda: {"decoding": {"batch": at.decoded, "length": at.prompt + at.new, "runs": ""}}
 
 

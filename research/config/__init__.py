@@ -41,6 +41,7 @@ from research.config.run import (
     StartConfig,
     TrainingConfig,
 )
+from research.config.sampling import GREEDY, LogProbs, SamplingConfig
 from research.config.section import Section
 from research.config.serialization import (
     differences,

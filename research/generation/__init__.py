@@ -1,5 +1,10 @@
-"""Text out of a model: decoding on the explicit state of its mixers, in one compiled program.
+"""Text out of a model: decoding on the explicit state of its mixers, in compiled programs.
 
-`greedy` is the one way to decode so far; another is another file here that drives the same
-`language_model.decode_step`.
+`decode` continues prompts; choice.py says how a token is chosen, stopping.py and constraint.py what binds the text from
+outside the program, record.py what is asked and given.
 """
+
+from research.generation.constraint import Constraint, DeadEndError
+from research.generation.decode import decode, padded
+from research.generation.record import Decoding, Written
+from research.generation.stopping import Stop, StopStrings
