@@ -37,19 +37,24 @@ from research.sharding import constrain, ways
 
 
 class AttentionState(flax.struct.PyTreeNode):
-    """Keys (already rotated) and values seen so far, and how many: slots past `seen` are empty."""
+    """Keys (already rotated) and values seen so far, and how many: slots past `seen` are empty.
 
-    keys_BSGK: jax.Array
-    values_BSGK: jax.Array
+    They lie as the products of one query with them read them: from arrays (B, S, G, K), XLA on a CPU copies the whole
+    cache at every token, which at a batch of 16 takes longer than all else in the layer.
+    """
+
+    keys_BGKS: jax.Array
+    values_BGSK: jax.Array
     real_BS: jax.Array  # false where a slot holds padding
     seen: jax.Array  # int32 scalar
 
 
 def init_state(config: ModelConfig, batch: int, max_length: int) -> AttentionState:
     """An empty cache of `max_length` slots in the compute dtype."""
-    shape = (batch, max_length, config.attention.kv_heads, config.attention.head_dim)
-    empty = jnp.zeros(shape, config.compute_dtype)
-    return AttentionState(empty, empty, jnp.ones((batch, max_length), bool), jnp.zeros((), jnp.int32))
+    G, K = config.attention.kv_heads, config.attention.head_dim
+    keys_BGKS = jnp.zeros((batch, G, K, max_length), config.compute_dtype)
+    values_BGSK = jnp.zeros((batch, G, max_length, K), config.compute_dtype)
+    return AttentionState(keys_BGKS, values_BGSK, jnp.ones((batch, max_length), bool), jnp.zeros((), jnp.int32))
 
 
 class Attention(nn.Module):
@@ -75,7 +80,7 @@ class Attention(nn.Module):
             q_BLHK, k_BLGK = rotate(q_BLHK, angles, cfg.rope_pairs), rotate(k_BLGK, angles, cfg.rope_pairs)
         if state is not None:
             state = _append(state, k_BLGK, v_BLGK, shared.mask_BL)
-            k_BLGK, v_BLGK = state.keys_BSGK, state.values_BSGK
+            k_BLGK, v_BLGK = state.keys_BGKS.transpose(0, 3, 1, 2), state.values_BGSK.transpose(0, 2, 1, 3)
         real_BS = shared.mask_BL if state is None else state.real_BS
         # A decoder's sequences are padded before their tokens, an encoder's after them.
         mask = Mask(cfg.causal, cfg.window, start, real_BS, ends_early=not cfg.causal)
@@ -170,12 +175,11 @@ def _by_bucket(
 
 
 def _append(state: AttentionState, k_BLGK: jax.Array, v_BLGK: jax.Array, mask_BL: jax.Array | None) -> AttentionState:
-    at = (0, state.seen, 0, 0)
-    real_BS = state.real_BS if mask_BL is None else jax.lax.dynamic_update_slice(state.real_BS, mask_BL, at[:2])
+    append = partial(jax.lax.dynamic_update_slice_in_dim, start_index=state.seen)
     return AttentionState(
-        jax.lax.dynamic_update_slice(state.keys_BSGK, k_BLGK, at),
-        jax.lax.dynamic_update_slice(state.values_BSGK, v_BLGK, at),
-        real_BS,
+        append(state.keys_BGKS, k_BLGK.transpose(0, 2, 3, 1), axis=3),
+        append(state.values_BGSK, v_BLGK.transpose(0, 2, 1, 3), axis=2),
+        state.real_BS if mask_BL is None else append(state.real_BS, mask_BL, axis=1),
         state.seen + k_BLGK.shape[1],
     )
 
