@@ -98,7 +98,7 @@ lock: ## the lock files again from pyproject.toml, keeping pinned versions that 
 		--generate-hashes --extra train --extra search --extra structured --extra test \
 		--output-file requirements/train.lock pyproject.toml
 	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" $(ARGS) \
-		--constraint requirements/train.lock --extra oracles --output-file requirements/oracles.lock pyproject.toml
+		--constraint requirements/train.lock --extra oracles --extra pretrained --output-file requirements/oracles.lock pyproject.toml
 
 clean: ## remove what was built here; runs/ and the cache folder stay
 	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache

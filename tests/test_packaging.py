@@ -31,13 +31,13 @@ IMPORT_ORDER = (
     "research.optim.parametrisation",  # what parameters are and how they scale: models declare them by it
     "research.models",
     "research.pretrained",
-    "research.generation",
     "research.plan",
     "research.data",
     "research.optim",
     "analysis",
     "research.runs",
     "research.training",
+    "research.generation",  # of a run, too: it reads run folders and their checkpoints
     "research.evaluation",
     "research.execution",
     "research.command",
@@ -61,7 +61,8 @@ CONFINED = {
     "tensorflow_datasets": PREPARE,
     "tensorflow_text": PREPARE,
     "seqio": PREPARE,
-    "sentencepiece": PREPARE,
+    "sentencepiece": (*PREPARE, "research.generation.vocabulary"),
+    "tokenizers": ("research.generation.vocabulary",),
     "flax": ("research",),
     "optax": ("research",),
     "optuna": ("research.plan.sequential",),
@@ -180,7 +181,7 @@ def test_third_party_packages_stay_where_they_belong(package):
 
 def test_every_imported_package_is_declared():
     distributions = importlib.metadata.packages_distributions()
-    analysis, training = declared(), declared("train", "search", "structured")
+    analysis, training = declared(), declared("train", "search", "structured", "pretrained")
     missing = []
     for module, names in imports().items():
         allowed = analysis if below(module, "analysis") else analysis | training
@@ -243,7 +244,8 @@ def locked(file: str, python: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("python", LOCKED_PYTHONS)
 @pytest.mark.parametrize(
-    ("file", "extras"), [("train.lock", ("train", "search", "structured", "test")), ("oracles.lock", ("oracles",))]
+    ("file", "extras"),
+    [("train.lock", ("train", "search", "structured", "test")), ("oracles.lock", ("oracles", "pretrained"))],
 )
 def test_the_locks_cover_what_pyproject_asks_for(file, extras, python):
     pins = locked(file, python)

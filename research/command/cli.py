@@ -1,8 +1,8 @@
 """The `isoflop` command. Every import of weight waits until a verb needs it.
 
-The verbs on an experiment (plan, run, status, report, coordinates, data) are here; those on anyone's table of runs
-(fit, predict, score, backtest) are `analysis.command` and need the analysis alone, but for `recipes`, which reads the
-plans' recipes, too.
+The verbs on an experiment (plan, run, status, report, coordinates, data) and on a model (generate) are here; those on
+anyone's table of runs (fit, predict, score, backtest) are `analysis.command` and need the analysis alone, but for
+`recipes`, which reads the plans' recipes, too.
 """
 
 import os
@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 
 from analysis.command.outputs import standard_output
+from research.command.generate import GenerateRequest
 
 MACHINE_FAULT = 1  # exit codes; a verb itself returns 0 if everything asked for is done, or 1
 USAGE_ERROR = 2
@@ -137,6 +138,17 @@ def coordinates(
     return show_coordinates(request, standard_output(), by, sizes, steps, out)
 
 
+def generate(request: Annotated[GenerateRequest, tyro.conf.arg(name="")]) -> int:
+    """Continue prompts by a trained run or a published checkpoint.
+
+    To a terminal the text appears as it is written. With --out each answer is one line of JSON, and the same command
+    goes on after the last line that is there.
+    """
+    from research.command.answers import write_answers
+
+    return write_answers(request)
+
+
 def data_prepare(request: AskedFor) -> int:
     """Build the token files of an experiment that are not there, and print where they are; trains nothing."""
     from research.command import data
@@ -221,7 +233,7 @@ def _verbs() -> dict[str, Callable]:
     from research.command.recipes import recipes
 
     experiment_verbs = {"plan": plan, "run": run, "status": status, "report": report}
-    experiment_verbs |= {"coordinates": coordinates, "data": data}
+    experiment_verbs |= {"coordinates": coordinates, "data": data, "generate": generate}
     table_verbs = {"fit": fit, "predict": predict, "score": score, "backtest": backtest}
     table_verbs |= {"laws": laws, "bowls": bowls, "recipes": recipes, "compare": compare, "downstream": downstream}
     table_verbs |= {"critical-batch": critical_batch, "samples": samples}

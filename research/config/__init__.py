@@ -9,6 +9,9 @@ from research.config.attention import AttentionConfig, LatentAttentionConfig, Ro
 from research.config.data import (
     BYTE_IDS,
     CONTROL_IDS,
+    EOS_ID,
+    PAD_ID,
+    UNKNOWN_ID,
     DataConfig,
     SourceConfig,
     normalized,

@@ -6,7 +6,8 @@ from typing import Literal
 
 from research.config.validation import check, check_choices, check_positive, check_range
 
-CONTROL_IDS = 3  # below every tokenizer's own: 0 pads, 1 ends a document, 2 stands for the unknown
+CONTROL_IDS = 3  # below every tokenizer's own
+PAD_ID, EOS_ID, UNKNOWN_ID = range(CONTROL_IDS)  # padding, the end of a document, what no piece stands for
 BYTE_IDS = CONTROL_IDS + 256  # of the tokenizer "bytes"
 SMALLEST_SENTENCEPIECE = 300  # the control ids, the bytes it falls back on, and some pieces
 LARGEST_VOCABULARY = 2**31  # a batch holds ids as int32

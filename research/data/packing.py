@@ -18,10 +18,10 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from research.config import DataConfig, SourceConfig, check, to_dict
+from research.config import EOS_ID, PAD_ID, DataConfig, SourceConfig, check, to_dict
 from research.data import sources, token_file, tokenizers
 from research.data.extraction import Root
-from research.data.tokenizers import EOS_ID, PAD_ID, SAMPLE_BYTES
+from research.data.tokenizers import SAMPLE_BYTES
 
 _SOFTWARE = ("tensorflow", "tensorflow-datasets", "tensorflow-text", "seqio", "sentencepiece", "numpy")
 

@@ -5,7 +5,6 @@ for a fixed number of bytes of text, which makes bits per byte exact for any str
 """
 
 import io
-import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -17,13 +16,13 @@ import seqio
 import tensorflow as tf
 
 from analysis.cores import usable_cores
-from research.config import BYTE_IDS, CONTROL_IDS, ConfigError, DataConfig, check
+from research.config import BYTE_IDS, CONTROL_IDS, EOS_ID, PAD_ID, UNKNOWN_ID, ConfigError, DataConfig, check
+from research.data import sentence_pieces
 from research.data.errors import DataError
+from research.data.sentence_pieces import SPACE_MARK
 from research.data.token_file import MANIFEST, MODEL, files_of, key_of, sha256, tokenizer_recipe
 
-PAD_ID, EOS_ID, UNKNOWN_ID = range(CONTROL_IDS)
 SAMPLE_BYTES = 8_000_000  # of training text that a SentencePiece model is trained on
-_SPACE_MARK = "\u2581"  # how SentencePiece writes a space inside a piece
 _LONGEST_LINE_BYTES = 65_536  # SentencePiece's own limit is one it would skip longer lines by; ours are cut to this
 _TRAINER = {
     "model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity", "add_dummy_prefix": False,
@@ -39,16 +38,15 @@ class ExactSentencePieceVocabulary(seqio.SentencePieceVocabulary):
     """
 
     def _encode(self, s: str) -> list[int]:
-        parts = [self.tokenizer.EncodeAsIds(part) for part in s.split(_SPACE_MARK)]
-        return list(itertools.chain(*([*part, *self._mark_ids()] for part in parts[:-1]), parts[-1]))
+        return sentence_pieces.encode(self.tokenizer, s)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        parts = self.tf_tokenizer.tokenize(tf.strings.split([s], _SPACE_MARK).flat_values)
+        parts = self.tf_tokenizer.tokenize(tf.strings.split([s], SPACE_MARK).flat_values)
         marks = tf.repeat([self._mark_ids()], parts.nrows(), axis=0)
         return tf.concat([parts, marks], axis=1).flat_values[: -len(self._mark_ids())]
 
     def _mark_ids(self) -> list[int]:
-        return [self.tokenizer.PieceToId(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
+        return sentence_pieces.byte_ids(self.tokenizer, SPACE_MARK.encode())
 
 
 def byte_vocabulary() -> seqio.ByteVocabulary:
@@ -62,12 +60,8 @@ def token_bytes(vocabulary: seqio.Vocabulary) -> np.ndarray:
     if isinstance(vocabulary, seqio.ByteVocabulary):
         counts[CONTROL_IDS:BYTE_IDS] = 1
         return counts
-    model = vocabulary.tokenizer
-    for token in range(model.GetPieceSize()):
-        if model.IsByte(token):
-            counts[token] = 1
-        elif not (model.IsControl(token) or model.IsUnknown(token) or model.IsUnused(token)):
-            counts[token] = len(model.IdToPiece(token).replace(_SPACE_MARK, " ").encode())
+    for token, piece in enumerate(sentence_pieces.pieces(vocabulary.tokenizer)):
+        counts[token] = len(piece or b"")
     return counts
 
 
