@@ -64,6 +64,11 @@ def stacked_experts(tensors: Tensors) -> Tensors:
     return kept
 
 
+def neox_in_memory(tensors: Tensors) -> Tensors:
+    """GPT-NeoX's module has another name for the head than its checkpoints."""
+    return {name.replace("embed_out", "lm_head"): value for name, value in tensors.items()}
+
+
 def load(
     family: str,
     model: ModelConfig,

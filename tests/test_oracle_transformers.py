@@ -18,6 +18,7 @@ from oracle_tools import (  # noqa: E402
     from_transformers,
     load,
     logits_of,
+    neox_in_memory,
     random_tokens,
     stacked_experts,
 )
@@ -119,14 +120,9 @@ CASES = {
 }
 
 
-def _neox_in_memory(tensors):
-    """The module has another name for the head than its checkpoints."""
-    return {name.replace("embed_out", "lm_head"): value for name, value in tensors.items()}
-
-
 IN_MEMORY = {
     "deepseek_v3": stacked_experts,
-    "gpt_neox": _neox_in_memory,
+    "gpt_neox": neox_in_memory,
     "mixtral": stacked_experts,
     "olmoe": stacked_experts,
     "qwen3_moe": stacked_experts,
