@@ -21,7 +21,7 @@ Watch = Callable[[Written], None]
 
 
 class Row(NamedTuple):
-    """One answer: to which prompt, and the how manieth."""
+    """One answer: the prompt that it is to, and which of its samples."""
 
     number: int
     sample: int

@@ -157,7 +157,7 @@ def draw(logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
     """(B,) int32: a token drawn in proportion to exp(logit), by each row's own key; never one of logit -inf.
 
     A group of tokens is drawn by its sum, then one of its tokens: exact, with random numbers for about two square roots
-    of the vocabulary. One for each token, as the Gumbel trick asks for, costs a CPU as much as a small model's step.
+    of the vocabulary, where the Gumbel trick asks for one of each token.
     """
     grouped_BCW = _grouped(logits_BV)
     key_pairs_B2 = jax.vmap(jax.random.split)(keys_B)

@@ -39,8 +39,8 @@ from research.sharding import constrain, ways
 class AttentionState(flax.struct.PyTreeNode):
     """Keys (already rotated) and values seen so far, and how many: slots past `seen` are empty.
 
-    They lie as the products of one query with them read them: from arrays (B, S, G, K), XLA on a CPU copies the whole
-    cache at every token, which at a batch of 16 takes longer than all else in the layer.
+    They lie as the products of one query with them read them: from arrays (B, S, G, K), XLA on a CPU makes a transposed
+    copy of the whole cache at every token.
     """
 
     keys_BGKS: jax.Array
