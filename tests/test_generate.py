@@ -1,10 +1,12 @@
 """`isoflop generate`: a run's folder, here or copied, its vocabulary, and answers that are resumed line by line."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
 import jax
+import jsonschema
 import numpy as np
 import pytest
 import sentencepiece
@@ -111,6 +113,37 @@ def test_a_stop_string_is_no_part_of_the_answer(run, tmp_path, capsys):
     assert capsys.readouterr().out == "x" + cut["text"] + "\n"
 
 
+SCHEMA = {"type": "object", "properties": {"cat": {"enum": ["grin", "\u65e5"]}, "n": {"type": "integer"}},
+          "required": ["cat", "n"], "additionalProperties": False}  # fmt: skip
+LARK = 'start: "SELECT " NAME (", " NAME)~0..2 " FROM cats"\nNAME: "paws" | "tail" | "grin"\n'
+
+
+def _is_schema(text):
+    jsonschema.validate(json.loads(text), SCHEMA)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "is_right"),
+    [
+        ("--json-schema", json.dumps(SCHEMA), _is_schema),
+        ("--regex", "(yes|no), [0-9]{2}", lambda text: re.fullmatch("(yes|no), [0-9]{2}", text)),
+        ("--grammar", LARK, lambda text: text.startswith("SELECT ") and text.endswith(" FROM cats")),
+    ],
+)
+def test_what_a_grammar_holds_is_of_the_grammar(run, tmp_path, option, value, is_right):
+    file = tmp_path / "grammar"
+    file.write_text(value)
+    options = "--prompt", "x", "--samples", "5", option, value if option == "--regex" else str(file)
+    lines = _answers(run, tmp_path / "out.jsonl", *options, tokens="64")
+    ended = [line for line in lines if line["end"] == "end"]
+    assert len(ended) >= 3 and all(is_right(line["text"]) for line in ended)
+    assert len({line["text"] for line in ended}) > 1
+    for line in lines:  # a model that was not trained spreads its probability over all bytes
+        assert len(line["removed_bits"]) == len(line["tokens"]) and max(line["removed_bits"]) > 1
+    assert main(["generate", str(run), "--tokens", "64", *options[:4], "--out", str(tmp_path / "out.jsonl")]) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -120,13 +153,12 @@ def test_a_stop_string_is_no_part_of_the_answer(run, tmp_path, capsys):
         (("--prompt", "x", "--logprobs", "2"), "--logprobs = 2: are written to a file alone"),
         (("--prompt", "x", "--stop", ""), "stop = '': must not be empty"),
         (("--prompt", "x", "--step", "3"), "step = 3: is no checkpoint of this run"),
+        (("--prompt", "\ud83d"), "half of a surrogate pair"),
         (
-            (
-                "--prompt",
-                "\ud83d",
-            ),
-            "half of a surrogate pair",
+            ("--prompt", "x", "--regex", "a", "--grammar", "g.lark"),
+            "--json-schema = ['regex', 'grammar']: must be given",
         ),
+        (("--prompt", "x", "--regex", "(a"), "--regex = '(a': is no regular expression at line 1, column 1: missing )"),
         (("--prompts", "nowhere.jsonl"), "nowhere.jsonl"),
     ],
 )

@@ -11,11 +11,14 @@ from research.command.generate import GenerateRequest
 from research.config import LogProbs, SamplingConfig, check, fingerprint
 from research.generation import Decoding, StopStrings, Written, decode, padded
 from research.generation.source import Source, load
+from research.generation.structured.constraint import GrammarConstraint
+from research.generation.structured.grammar import Grammar, json_schema, lark, regex
 from research.generation.vocabulary import text_stream
 from research.training.runtime import configure
 
 PROMPT_MULTIPLE = 16  # tokens that prompts are padded to, so that those of many lengths share few compiled programs
 STEPS_BETWEEN_LOOKS = 4  # for a reader who waits
+GRAMMARS = {"json_schema": json_schema, "regex": regex, "grammar": lark}  # options, of which one may be given
 TRANSFORMS = "temperature top_k top_p min_p typical_p epsilon repetition_penalty min_new_tokens"
 Watch = Callable[[Written], None]
 
@@ -33,6 +36,7 @@ def write_answers(request: GenerateRequest) -> int:
     sampling = SamplingConfig(**{name: getattr(request, name) for name in TRANSFORMS.split()})
     prompts = _prompts(request)
     _check(request, sampling)
+    grammar = _grammar(request)
     configure()
     source = load(request.source, request.step)
     check(
@@ -46,10 +50,15 @@ def write_answers(request: GenerateRequest) -> int:
     decoding = Decoding(request.tokens, sampling, source.vocabulary.end_ids, logprobs)
     stops = StopStrings(source.vocabulary.pieces, request.stop) if request.stop else None
     ids = [source.vocabulary.prompt(prompt) for prompt in prompts]
+    rule = "has no end token, and a text of a grammar must end"
+    check(grammar is None or len(decoding.end_ids) > 0, "source", source.name, rule, "write without a grammar")
     batches = list(_batches(prompts, request))
 
     def write(batch: Sequence[Row], steps: int | None = None, watch: Watch | None = None) -> Written:
         numbers = list(dict.fromkeys(row.number for row in batch))
+        pieces, constraint = source.vocabulary.pieces, None
+        if grammar is not None:
+            constraint = GrammarConstraint(grammar, len(batch), pieces, decoding.end_ids[0])
         return decode(
             source.config,
             source.params,
@@ -60,7 +69,8 @@ def write_answers(request: GenerateRequest) -> int:
             numbers_P=numbers,
             seed=request.seed,
             stop_strings=stops,
-            steps=steps,
+            constraint=constraint,
+            steps=None if constraint is not None else steps,
             watch=watch,
         )
 
@@ -68,6 +78,8 @@ def write_answers(request: GenerateRequest) -> int:
         _to_screen(source, batches, write, stops)
     else:
         asked = {"source": source.name, "seed": request.seed, "stop": request.stop, "decoding": fingerprint(decoding)}
+        if grammar is not None:
+            asked["grammar"] = fingerprint(grammar)
         _to_file(request.out, json.dumps(asked), source, batches, write)
     return 0
 
@@ -130,6 +142,8 @@ def _line(source: Source, row: Row, written: Written, b: int) -> dict[str, Any]:
     line = {**row._asdict(), "text": text, "end": written.ends[b], "tokens": tokens.tolist()}
     if written.logprobs_BT is not None:
         line["logprobs"] = [round(float(value), 6) for value in written.logprobs_BT[b, : len(tokens)]]
+    if written.removed_bits_BT.any():
+        line["removed_bits"] = [round(float(value), 6) for value in written.removed_bits_BT[b, : len(tokens)]]
     if written.best_BTN is not None:
         line["best"] = [
             [[int(token), round(float(value), 6)] for token, value in zip(*place)]
@@ -161,6 +175,18 @@ def _prompts(request: GenerateRequest) -> list[str]:
         found.append(said["prompt"])
     check(len(found) > 0, "--prompts", str(request.prompts), "holds no prompt", 'write {"prompt": "Once"} into it')
     return found
+
+
+def _grammar(request: GenerateRequest) -> Grammar | None:
+    given = [name for name in GRAMMARS if getattr(request, name) is not None]
+    options = [f"--{name.replace('_', '-')}" for name in GRAMMARS]
+    check(len(given) <= 1, options[0], given, f"must be given without {' and '.join(options[1:])}", "give one of them")
+    if not given:
+        return None
+    (name,) = given
+    value = getattr(request, name)
+    text = value if isinstance(value, str) else value.read_text(encoding="utf-8")
+    return GRAMMARS[name](text, f"--{name.replace('_', '-')}")
 
 
 def _check(request: GenerateRequest, sampling: SamplingConfig) -> None:

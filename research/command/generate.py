@@ -39,6 +39,12 @@ class GenerateRequest:
     """Write no end before as many tokens."""
     stop: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="STR")] = ()
     """End a text before this string; may be given several times."""
+    json_schema: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write JSON, without white space, that satisfies the JSON schema in this file."""
+    regex: Annotated[str | None, tyro.conf.arg(metavar="RE")] = None
+    """Write a text that this regular expression matches as a whole."""
+    grammar: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write a text of the Lark grammar in this file."""
     seed: int = 0
     """Of the draws; a prompt's text does not depend on the others or on --batch."""
     logprobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
