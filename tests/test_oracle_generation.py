@@ -11,7 +11,7 @@ import pytest
 from random_configs import perturbed
 
 from research.config import GREEDY, AttentionConfig, Mamba2Config, MlpConfig, ModelConfig, SamplingConfig
-from research.generation import Decoding, decode, padded
+from research.generation import BeamSearch, Decoding, beam_search, decode, padded
 from research.generation.choice import distribution, transformed
 from research.generation.vocabulary import hugging_face_vocabulary
 
@@ -137,6 +137,40 @@ def test_greedy_text_is_that_of_generate(family):
         stopped = ours(decoding=Decoding(NEW, GREEDY, (end,)))
         np.testing.assert_array_equal(stopped.tokens_BT[:, : ended.shape[1]], ended)
         assert stopped.ends[0] == "end"
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize(
+    ("length_penalty", "early_stopping"), [(1.0, False), (1.0, True), (2.0, "never"), (-1.0, False)], ids=str
+)
+def test_beams_are_those_of_generate(family, length_penalty, early_stopping):
+    """All four of each prompt, best first, and their scores, which Hugging Face sums in float32."""
+    model = FAMILIES[family]
+    rng = np.random.default_rng(3)
+    prompt_PL, mask_PL = padded([rng.integers(0, VOCAB, length) for length in (6, 3)])
+    double = jax.tree.map(partial(np.asarray, dtype=np.float64), perturbed(model))
+    ends = (2, 7, 30, 31, 55, 80)  # of 97 ids, so that some beams end early
+    with float64_everywhere():
+        in_memory = neox_in_memory if family == "gpt_neox" else as_stored
+        theirs = load(family, model, double, in_memory=in_memory)
+        with torch.inference_mode():
+            found = theirs.generate(
+                torch.tensor(prompt_PL.astype(np.int64)),
+                attention_mask=torch.tensor(mask_PL.astype(np.int64)),
+                max_new_tokens=NEW, num_beams=4, num_return_sequences=4, do_sample=False, eos_token_id=list(ends),
+                pad_token_id=0, length_penalty=length_penalty, early_stopping=early_stopping, output_scores=True,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+        search = BeamSearch(NEW, 4, ends, length_penalty, early_stopping)
+        ours = beam_search(replace(model, compute_dtype="float64"), double, search, prompt_PL, mask_PL)
+    written = found.sequences[:, prompt_PL.shape[1] :].numpy().reshape(2, 4, -1)
+    steps = written.shape[2]
+    fill = np.where(np.arange(steps) < ours.lengths_PK[..., None], 0, ends[0])  # what theirs has in place of our zeros
+    np.testing.assert_array_equal(ours.tokens_PKT[:, :, :steps] + fill, written)
+    assert not ours.tokens_PKT[:, :, steps:].any()
+    np.testing.assert_allclose(ours.scores_PK.ravel(), found.sequences_scores.numpy(), rtol=1e-5)
+    if family == "llama" and length_penalty <= 1:  # others end at their length, or soon
+        assert len(set(ours.lengths_PK.ravel().tolist())) > 1
 
 
 @pytest.mark.parametrize("kind", ["bytes", "space marks"])

@@ -104,16 +104,7 @@ def _check(
     config: ModelConfig, decoding: Decoding, prompt_PL: np.ndarray, mask_PL: Any, samples: int, sources: Any
 ) -> None:
     check(samples >= 1, "samples", samples, "must be at least 1", "ask for one")
-    real = np.full(len(prompt_PL), prompt_PL.shape[1]) if mask_PL is None else np.asarray(mask_PL).sum(axis=1)
-    shortest, longest = (int(real.min()), int(real.max())) if real.size else (0, 0)
-    check(shortest >= 1, "prompt", "", "must hold a token, after which the next is written", "begin with an end token")
-    check(
-        config.max_positions is None or longest + decoding.tokens <= config.max_positions,
-        "model.max_positions",
-        config.max_positions,
-        f"must be at least the {longest + decoding.tokens} tokens of prompt and answer",
-        "ask for fewer tokens, or shorten the prompt",
-    )
+    check_prompts(config, decoding.tokens, prompt_PL, mask_PL, sources)
     decoding.sampling.check_vocabulary(config.vocab_size)
     if decoding.logprobs is not None:
         check(
@@ -123,6 +114,20 @@ def _check(
             f"must be at most the {config.vocab_size} ids of the vocabulary",
             "ask for fewer",
         )
+
+
+def check_prompts(config: ModelConfig, tokens: int, prompt_PL: np.ndarray, mask_PL: Any, sources: Any) -> None:
+    """Raise ConfigError unless the model can read these prompts and write `tokens` after each."""
+    real = np.full(len(prompt_PL), prompt_PL.shape[1]) if mask_PL is None else np.asarray(mask_PL).sum(axis=1)
+    shortest, longest = (int(real.min()), int(real.max())) if real.size else (0, 0)
+    check(shortest >= 1, "prompt", "", "must hold a token, after which the next is written", "begin with an end token")
+    check(
+        config.max_positions is None or longest + tokens <= config.max_positions,
+        "model.max_positions",
+        config.max_positions,
+        f"must be at least the {longest + tokens} tokens of prompt and answer",
+        "ask for fewer tokens, or shorten the prompt",
+    )
     check(
         (config.encoder is None) == (sources is None),
         "sources",
