@@ -52,6 +52,7 @@ COLUMNS = (
     Column("sequence_length", "integer", "tokens", "tokens per training sequence"),
     Column("batch_tokens", "integer", "tokens", "tokens predicted per optimizer step"),
     Column("steps", "integer", "steps", "optimizer steps planned"),
+    Column("objective", "string", "", "name of what training minimises"),
     Column("optimizer", "string", "", "name of the optimizer"),
     Column("parametrisation", "string", "", "how initialisation and rates change with the model's size"),
     Column("learning_rate", "number", "1", "peak of the learning-rate schedule"),

@@ -16,7 +16,8 @@ from research.training import metrics
 from research.training.feed import global_batch
 from research.training.loop import train
 from research.training.noise_scale import SQUARE, VARIANCE, estimates, of_run
-from research.training.objective import Objective, Terms, language_modelling
+from research.training.objective import language_modelling
+from research.training.objectives.base import Objective, Terms
 from research.training.session import Run
 from research.training.step import gradients, make_program
 
@@ -34,6 +35,7 @@ def linear() -> Objective:
         ),
         metrics=lambda sums, weight, penalty: {},
         evaluate=lambda params, batch: (),
+        measures=lambda sums, held_out: {},
     )
 
 

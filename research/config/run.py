@@ -11,6 +11,7 @@ from typing import Literal
 from research.config.data import DataConfig
 from research.config.identity import not_identity
 from research.config.model import ModelConfig
+from research.config.objectives import LanguageModellingConfig, ObjectiveConfig
 from research.config.optimizers import AdamWConfig, OptimizerConfig
 from research.config.task import TaskConfig
 from research.config.validation import check, check_choices, check_positive, check_range
@@ -164,6 +165,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     task: TaskConfig | None = None  # in place of the text of `data`
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
+    objective: ObjectiveConfig = field(default_factory=LanguageModellingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     start: StartConfig | None = None  # none: from the initialisation of training.seed

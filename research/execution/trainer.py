@@ -16,8 +16,9 @@ from research.models.algorithms import names
 from research.runs import RunFolder, Status
 from research.runs.text import record_text
 from research.training import runtime
-from research.training.loop import MakeObjective, train
-from research.training.objective import language_modelling
+from research.training.loop import train
+from research.training.objective import objective_of
+from research.training.objectives.base import MakeObjective
 from research.training.session import Evaluate, OnProgress, Run
 
 
@@ -26,14 +27,15 @@ def train_runs(
     on_progress: OnProgress,
     should_stop: Callable[[], bool],
     *,
-    objective: MakeObjective = language_modelling,
+    objective: MakeObjective = objective_of,
     evaluate: Evaluate = held_out_measures,
 ) -> list[Status]:
     """Train each run to its end, or to a checkpoint once `should_stop` turns true; see training/loop.py. Several runs
     are of one program, and train together.
 
-    A trainer with another objective calls this with it, and takes the three arguments that a worker gives. What selects
-    it must be a field of the config: runs are told apart by nothing else.
+    The objective is the one that `config.objective` names. A trainer with one that the project lacks calls this with
+    it, and takes the three arguments that a worker gives. What selects it must be a field of the config: runs are told
+    apart by nothing else.
 
     The data must have been prepared: nothing here imports tensorflow. Raises DataError for text that is missing,
     damaged, or not what a run began on, MachineError in a program of several processes.

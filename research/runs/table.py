@@ -66,6 +66,7 @@ def _planned(config: RunConfig) -> dict[str, Any]:
         "sequence_length": config.training.sequence_length,
         "batch_tokens": config.training.batch_tokens,
         "steps": config.training.steps,
+        "objective": config.objective.name,
         "optimizer": config.optimizer.name,
         "parametrisation": config.model.parametrisation.name,
         "learning_rate": config.optimizer.learning_rate,

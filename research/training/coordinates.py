@@ -32,7 +32,8 @@ from research.models.experts.router import ROUTING
 from research.models.layers import BRANCH
 from research.optim.optimizer import make_optimizer
 from research.plan.scaling import scaled
-from research.training.objective import Batch, language_modelling
+from research.training.objectives.base import Batch
+from research.training.objectives.language_modelling import language_modelling
 from research.training.step import gradients
 
 Activations = dict[str, jax.Array]

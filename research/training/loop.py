@@ -20,7 +20,7 @@ from research.training import metrics, noise_scale
 from research.training.branching import state_of_another
 from research.training.checkpoint import Checkpoints
 from research.training.lanes import Lanes, make_lanes
-from research.training.objective import Objective
+from research.training.objectives.base import MakeObjective
 from research.training.runtime import matmul_flops_per_second
 from research.training.session import (
     Evaluate,
@@ -35,8 +35,6 @@ from research.training.session import (
     timed,
 )
 from research.training.step import Program, TrainState, make_program
-
-MakeObjective = Callable[[RunConfig], Objective]
 
 
 def train(

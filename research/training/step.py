@@ -15,7 +15,7 @@ from research.optim.optimizer import make_optimizer
 from research.optim.schedules import learning_rate
 from research.sharding import batch_sharding, check_batches, moment_shardings, parameter_shardings, replicated
 from research.training import noise_scale
-from research.training.objective import Batch, Objective, Terms
+from research.training.objectives.base import Batch, Objective, Terms
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -31,14 +31,16 @@ class Program(NamedTuple):
 
     `init(seed)` -> state, by default of the config's seed; `train(state, batch, numbers)` -> (state, metrics),
     consuming the state; `evaluated(state)` -> the parameters whose losses count; `evaluate(params, batch)` -> the
-    objective's sums over a held-out batch. A batch holds the arrays that the objective names; numbers are the
-    optimizer's: `numbers`, or those of another run whose `config.program_of` is the same.
+    objective's sums over a held-out batch; `measures(sums, held_out)` -> what these say. A batch holds the arrays that
+    the objective names; numbers are the optimizer's: `numbers`, or those of another run whose `config.program_of` is
+    the same.
     """
 
     init: Any
     train: Any
     evaluated: Any
     evaluate: Any
+    measures: Any
     numbers: dict[str, float]
     abstract_state: TrainState  # shapes, dtypes and shardings
     batch_sharding: Any
@@ -137,6 +139,7 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
             in_shardings=(params_sharding, batch_shardings),
             out_shardings=rest,
         ),
+        measures=objective.measures,
         numbers=numbers,
         abstract_state=jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
