@@ -50,6 +50,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "selected": (),  # Mamba's: a rank and two states
     "experts": ("expert",),
     "routes": (),  # the router's experts: every device scores all of them
+    "classes": (),  # of a classifier head
     "layers": (),
 }
 

@@ -3,6 +3,7 @@
 from research.config import (
     AttentionConfig,
     H3Config,
+    HeadsConfig,
     LatentAttentionConfig,
     Mamba2Config,
     MambaConfig,
@@ -54,5 +55,6 @@ ARCHITECTURES = {
     "lstm_multiplicative": _model("lstm -> lstm_multiplicative"),
     "gru_additive": _model("gru -> gru_additive"),
     "gru_multiplicative": _model("gru -> gru_multiplicative"),
+    "judged": _model("attention:mlp", heads=HeadsConfig(scalar=True, classes=3)),
     "scanned": _model("mamba2:moe", moe=MOE, scan_layers=True),
 }

@@ -162,8 +162,8 @@ def assert_gradients_equal(
     loss.backward()
 
     def ours(params: Any) -> jax.Array:
-        x_BLD, head_DV, _ = language_model.hidden(model, params, tokens[:, :-1])
-        return cross_entropy(x_BLD, head_DV, tokens[:, 1:], jnp.ones(targets.shape)).loss
+        x_BLD, heads, _ = language_model.hidden(model, params, tokens[:, :-1])
+        return cross_entropy(x_BLD, heads.vocabulary_DV, tokens[:, 1:], jnp.ones(targets.shape)).loss
 
     value, gradient = jax.jit(jax.value_and_grad(ours))(params)
     np.testing.assert_allclose(float(value), loss.item(), rtol=1e-5)

@@ -14,7 +14,7 @@ from tests.architectures import ARCHITECTURES, WIDTH
 
 SIZES, STEPS, SEEDS, LENGTH, VOCAB = (WIDTH, 4 * WIDTH), 4, (0, 1, 2, 3), 8, 260
 DEPTHS = {"encoder_decoder": 2, "rwkv7": 2}  # of patterns or stacks that need several layers
-LAYERS_OF_OTHERS = {"scanned"}  # the same mixers, unrolled for the check
+LAYERS_OF_OTHERS = {"scanned", "judged"}  # the same mixers, unrolled for the check or without further heads
 # Not flat, and pinned. Multi-query attention's single values start as small as logits do, and what it makes of them
 # falls with them (training/coordinates.py). Of the two others no wrong rule is known; after more steps they fall more.
 FALLING = {

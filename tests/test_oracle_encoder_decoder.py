@@ -34,7 +34,8 @@ def _inputs(model: ModelConfig):
 
 def _ours(model: ModelConfig, params, tokens, sources):
     mask = jnp.arange(sources.shape[1])[None] < jnp.array(LENGTHS)[:, None]
-    return language_model.hidden(model, params, jnp.asarray(tokens), sources=(jnp.asarray(sources), mask))[:2]
+    x_BLD, heads, _ = language_model.hidden(model, params, jnp.asarray(tokens), sources=(jnp.asarray(sources), mask))
+    return x_BLD, heads.vocabulary_DV
 
 
 def _gates(*weights):

@@ -101,7 +101,8 @@ def _inputs():
 
 def _ours(model: ModelConfig, params, tokens, sources):
     mask = jnp.arange(sources.shape[1])[None] < jnp.array(LENGTHS)[:, None]
-    return language_model.hidden(model, params, jnp.asarray(tokens), sources=(jnp.asarray(sources), mask))[:2]
+    x_BLD, heads, _ = language_model.hidden(model, params, jnp.asarray(tokens), sources=(jnp.asarray(sources), mask))
+    return x_BLD, heads.vocabulary_DV
 
 
 def _their_logits(theirs, tokens, sources):

@@ -17,6 +17,7 @@ from research.config.data import (
     normalized,
 )
 from research.config.experts import LOSS_TERMS, MoeConfig
+from research.config.heads import Head, HeadsConfig
 from research.config.identity import fingerprint, identity, not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
 from research.config.model import GATED_ACTIVATIONS, SECTION_MIXERS, Layer, MlpConfig, ModelConfig

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from research.config.attention import AttentionConfig, LatentAttentionConfig
 from research.config.data import BYTE_IDS
 from research.config.experts import MoeConfig
+from research.config.heads import HeadsConfig
 from research.config.identity import not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
 from research.config.parametrisation import ParametrisationConfig
@@ -90,6 +91,7 @@ class ModelConfig:
     encoder_depth: int | None = None  # layers of an encoder-decoder's encoder; none: as many as `depth`
     source_length: int | None = None  # tokens of the longest source that an encoder-decoder reads
     tied_embeddings: bool = False
+    heads: HeadsConfig = field(default_factory=HeadsConfig)  # beside the language model's, which is always there
     parametrisation: ParametrisationConfig = field(default_factory=ParametrisationConfig)
     # One compiled period: compile time flat in depth, 5 to 15 % slower steps on CPU. The layers start from other draws.
     scan_layers: bool = False
@@ -190,6 +192,7 @@ class ModelConfig:
             parametrisation=parametrisation,
             encoder_depth=None,
             source_length=None,
+            heads=HeadsConfig(),
             attention=replace(self.attention, causal=False),
         )
 

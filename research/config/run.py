@@ -201,6 +201,7 @@ class RunConfig:
         else:
             self._check_task()
         self._check_lengths()
+        self.objective.check_fits(self.model)
         check(
             self.first_step < self.training.steps,
             "start.step",

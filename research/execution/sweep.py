@@ -93,8 +93,8 @@ def _run_state(config: RunConfig, runs_dir: Path) -> RunState:
 
 def evaluation_flops(config: RunConfig) -> float:
     """FLOPs of one held-out evaluation over all domains."""
-    per_token = model_cost(config.model, config.training.sequence_length).forward_flops_per_token
-    return per_token * config.evaluation.tokens * len(config.domains)
+    cost = model_cost(config.model, config.training.sequence_length, config.objective.heads)
+    return cost.forward_flops_per_token * config.evaluation.tokens * len(config.domains)
 
 
 def advance(sweep: Sweep, event: Event, now: float) -> Sweep:

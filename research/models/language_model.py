@@ -14,13 +14,14 @@ import jax.numpy as jnp
 from flax.core import meta
 
 from research.config import Layer, ModelConfig, check
-from research.models import remat
+from research.models import heads, remat
 from research.models.attention.attention import distance_tables
 from research.models.experts.router import ROUTING
+from research.models.heads import Heads
 from research.models.initialisers import NORMAL, Normal, Uniform
 from research.models.layers import BRANCH, STACKED_AXIS, Shared, draw, look_up, norm, parameter
 from research.models.mixers import Mixer, check_hand_over, mixers_of
-from research.optim.parametrisation import branch_multiplier, tied_head_multiplier
+from research.optim.parametrisation import branch_multiplier
 from research.sharding import constrain
 
 SMALL_EMBEDDING = 1e-4  # of RWKV's published code
@@ -117,7 +118,7 @@ class Encoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Tokens (B, L) int32 to final hidden states (B, L, D) in the compute dtype, and the head's matrix (D, V).
+    """Tokens (B, L) int32 to final hidden states (B, L, D) in the compute dtype, and the heads' matrices.
 
     states: {"prefix", "periods": see `stack`, "read": tokens read (B,)}. sources: an encoder-decoder's source tokens
     (B, S) int32 and true where they are real (B, S); None once the states hold what the decoder needs of them.
@@ -132,7 +133,7 @@ class LanguageModel(nn.Module):
         states: Any = None,
         mask_BL: jax.Array | None = None,
         sources: tuple[jax.Array, jax.Array] | None = None,
-    ) -> tuple[jax.Array, jax.Array, Any]:
+    ) -> tuple[jax.Array, Heads, Any]:
         cfg = self.config
         V, D = cfg.vocab_size, cfg.width
         # Under a norm only a row's direction counts, which the first steps choose where it starts at nearly nothing.
@@ -151,10 +152,7 @@ class LanguageModel(nn.Module):
             read_B += tokens_BL.shape[1] if mask_BL is None else jnp.sum(mask_BL, axis=1, dtype=jnp.int32)
             states = {**inner, "read": read_B}
         x_BLD = norm(cfg, name="final_norm")(x_BLD)
-        if cfg.tied_embeddings:
-            multiplier = tied_head_multiplier(cfg)
-            return x_BLD, table_VD.T if multiplier == 1 else table_VD.T * multiplier, states
-        return x_BLD, parameter(self, "head", (D, V), "width vocab", NORMAL, "output"), states
+        return x_BLD, heads.declared(self, table_VD), states
 
 
 def embed(
@@ -250,18 +248,18 @@ def hidden(
     tokens_BL: jax.Array,
     mask_BL: jax.Array | None = None,
     sources: tuple[jax.Array, jax.Array] | None = None,
-) -> tuple[jax.Array, jax.Array, Any]:
-    """(x_BLD, head_DV, routing): final hidden states in the compute dtype and the float32 head; the loss joins them.
+) -> tuple[jax.Array, Heads, Any]:
+    """(x_BLD, heads, routing): final hidden states in the compute dtype and the float32 heads; the loss joins them.
 
     mask_BL: false at padding, which must stand left of a sequence's tokens and changes nothing at them. sources: what
     an encoder-decoder's encoder reads: tokens (B, S), and true at the real ones (B, S), which may end early.
     routing: router.RouterStatistics of every mixture of experts, in a tree shaped like `params` (empty without one);
     auxiliary losses, metrics and the balancing bias follow from it.
     """
-    (x_BLD, head_DV, _), left = LanguageModel(config).apply(
+    (x_BLD, of_model, _), left = LanguageModel(config).apply(
         {"params": params}, tokens_BL, None, mask_BL, sources, mutable=[ROUTING]
     )
-    return x_BLD, head_DV, left.get(ROUTING, {})
+    return x_BLD, of_model, left.get(ROUTING, {})
 
 
 def logits(
@@ -272,8 +270,33 @@ def logits(
     sources: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """Next-token logits (B, L, V), float32; arguments as of `hidden`."""
-    x_BLD, head_DV, _ = hidden(config, params, tokens_BL, mask_BL, sources)
-    return _project(x_BLD, head_DV)
+    x_BLD, of_model, _ = hidden(config, params, tokens_BL, mask_BL, sources)
+    return heads.word_logits(x_BLD, of_model)
+
+
+def scores(
+    config: ModelConfig,
+    params: Any,
+    tokens_BL: jax.Array,
+    mask_BL: jax.Array | None = None,
+    sources: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """The scalar head's number after each token (B, L), float32; arguments as of `hidden`."""
+    x_BLD, of_model, _ = hidden(config, params, tokens_BL, mask_BL, sources)
+    return heads.token_scores(x_BLD, of_model)
+
+
+def class_logits(
+    config: ModelConfig,
+    params: Any,
+    tokens_BL: jax.Array,
+    read_BL: jax.Array,
+    mask_BL: jax.Array | None = None,
+    sources: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """Class logits (B, C), float32, after the last token of each row at which read_BL is true; the rest as `hidden`."""
+    x_BLD, of_model, _ = hidden(config, params, tokens_BL, mask_BL, sources)
+    return heads.row_class_logits(x_BLD, of_model, read_BL)
 
 
 def init_states(config: ModelConfig, batch: int, max_length: int) -> Any:
@@ -296,10 +319,19 @@ def decode_step(
     `max_length` of `init_states`: there is one slot a token. An encoder-decoder is given its `sources` (as in `hidden`)
     at the first step, and none after it.
     """
-    x_BLD, head_DV, states = LanguageModel(config).apply({"params": params}, tokens_BL, states, mask_BL, sources)
-    return _project(x_BLD[:, -1:], head_DV)[:, 0], states
+    x_BLD, of_model, states = LanguageModel(config).apply({"params": params}, tokens_BL, states, mask_BL, sources)
+    return heads.word_logits(x_BLD[:, -1:], of_model)[:, 0], states
 
 
-def _project(x_BLD: jax.Array, head_DV: jax.Array) -> jax.Array:
-    precise = jnp.promote_types(x_BLD.dtype, jnp.float32)
-    return jnp.einsum("bld,dv->blv", x_BLD, head_DV.astype(x_BLD.dtype), preferred_element_type=precise)
+def scored_step(
+    config: ModelConfig,
+    params: Any,
+    tokens_BL: jax.Array,
+    states: Any,
+    mask_BL: jax.Array | None = None,
+    sources: tuple[jax.Array, jax.Array] | None = None,
+) -> tuple[jax.Array, jax.Array, Any]:
+    """`decode_step` of a model that judges as it writes: (logits (B, V), the scalar head's number after each of
+    tokens_BL (B, L), states)."""
+    x_BLD, of_model, states = LanguageModel(config).apply({"params": params}, tokens_BL, states, mask_BL, sources)
+    return heads.word_logits(x_BLD[:, -1:], of_model)[:, 0], heads.token_scores(x_BLD, of_model), states

@@ -3,11 +3,12 @@
 All FLOPs are raw (a multiply-add is 2), and training is three times the forward pass (Chinchilla, appendix F). Only the
 last two counts depend on the program that computes the model. Each mixer's file has its own closed forms.
 
-- `flops`: the model's work; what budgets, laws and tables mean. Every matrix that a token is multiplied with, and, by
-  mixer: attention: both L x L products, masked pairs included. A mixture of experts: the router and the experts that a
-  token passes, whatever the capacity. Linear recurrences (S4, H3, Mamba, Mamba-2, RWKV-4): 2 for each number of the
-  state that a token is written to and 2 for each that it is read from, as if run token by token; RWKV-7, whose delta
-  rule reads and rewrites what it removes, twice that. LSTM and GRU: their matrices.
+- `flops`: the model's work; what budgets, laws and tables mean. Every matrix that a token is multiplied with, of the
+  heads those that the run's objective trains, and, by mixer: attention: both L x L products, masked pairs included. A
+  mixture of experts: the router and the experts that a token passes, whatever the capacity. Linear recurrences (S4, H3,
+  Mamba, Mamba-2, RWKV-4): 2 for each number of the state that a token is written to and 2 for each that it is read
+  from, as if run token by token; RWKV-7, whose delta rule reads and rewrites what it removes, twice that. LSTM and GRU:
+  their matrices.
 - `flops_causal`: the same with only the causal half of attention, the least a perfect kernel could execute.
 - `flops_6nd`: 6 * params * tokens (Kaplan 2020), with all parameters.
 - `executed_flops`: the matrix products of the program that trains, for utilisation: they depend on the algorithm and so
@@ -25,9 +26,9 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
-from research.config import ModelConfig, RunConfig
+from research.config import Head, ModelConfig, RunConfig
 from research.config.optimizers import Axes, Optimizer
-from research.models import language_model
+from research.models import heads, language_model
 from research.models.algorithms import resolved
 from research.models.attention.attention import distance_table_params
 from research.models.layers import is_boxed, norm_params
@@ -43,7 +44,7 @@ class ModelCost:
     params: int
     embedding_params: int  # the input and position tables, and the head unless tied to the former
     active_params: int  # that one token uses
-    matmul_params: int  # that one token is multiplied with, head included
+    matmul_params: int  # that one token is multiplied with, heads included
     sequence_flops: int  # one whole sequence, beyond 2 * matmul_params a token
     sequence_flops_causal: int
     length: int
@@ -64,8 +65,8 @@ class ModelCost:
 
 
 @cache
-def model_cost(model: ModelConfig, length: int) -> ModelCost:
-    """Closed-form counts of `model` on sequences of `length` tokens.
+def model_cost(model: ModelConfig, length: int, used: tuple[Head, ...] = ("vocabulary",)) -> ModelCost:
+    """Closed-form counts of `model` on sequences of `length` tokens, which the heads in `used` read.
 
     An encoder is counted with `sequence_flops`: it reads a whole source (model.source_length) for each sequence.
     """
@@ -75,14 +76,16 @@ def model_cost(model: ModelConfig, length: int) -> ModelCost:
     embedding = table * (1 if model.tied_embeddings else 2) + model.width * (model.max_positions or 0)
     layer_norms = model.depth if model.shared_norm else len(stack)  # one per layer or per mixer
     norms = norm_params(model) * (layer_norms + 1 + model.embedding_norm)  # and the final one
-    others = norms + distance_table_params(model) + embedding
+    of_one_token = heads.sequence_flops(model, used)
+    others = norms + distance_table_params(model) + embedding + heads.params(model)
     cost = ModelCost(
         params=sum(mixer.params(model) for mixer in stack) + others,
         embedding_params=embedding,
         active_params=sum((mixer.active_params or mixer.params)(model) for mixer in stack) + others,
-        matmul_params=sum(mixer.matmul_params(model) for mixer in stack) + table,
-        sequence_flops=sum(sequence),
-        sequence_flops_causal=sum(int(flops * mixer.causal_share) for flops, mixer in zip(sequence, stack)),
+        matmul_params=sum(mixer.matmul_params(model) for mixer in stack) + heads.matmul_params(model, used),
+        sequence_flops=sum(sequence) + of_one_token,
+        sequence_flops_causal=sum(int(flops * mixer.causal_share) for flops, mixer in zip(sequence, stack))
+        + of_one_token,
         length=length,
     )
     return cost if model.encoder is None else _with_encoder(cost, model.encoder, table, model.source_length)
@@ -121,7 +124,7 @@ def run_cost(config: RunConfig) -> RunCost:
     """Closed-form cost of training `config`, evaluation not counted: of all its steps, those included that another run
     has done for it (RunConfig.start), since the model has seen their tokens."""
     length = config.training.sequence_length
-    model = model_cost(config.model, length)
+    model = model_cost(config.model, length, config.objective.heads)
     sequences = config.training.steps * config.training.batch_size
     masked = TRAINING_OVER_FORWARD * (model.sequence_flops - model.sequence_flops_causal)
     return RunCost(
@@ -154,7 +157,7 @@ def executed_cost(config: RunConfig, backend: str) -> ExecutedCost:
         of_encoder = _executed(resolved(model.encoder, backend, model.source_length), model.source_length)
         beyond, elementwise = beyond + of_encoder[0], elementwise + of_encoder[1]
     sequences = config.own_steps * config.training.batch_size
-    work = model_cost(model, length).training_flops_per_sequence
+    work = model_cost(model, length, config.objective.heads).training_flops_per_sequence
     return ExecutedCost(
         executed_flops=sequences * (work + TRAINING_OVER_FORWARD * beyond)
         + round(config.own_steps * update_flops(config)),

@@ -128,5 +128,6 @@ class IsoFlop:
         return model_cost(scaled(self.base.model, *size), self.base.training.sequence_length).params
 
     def _tokens_at(self, budget: float, size: tuple[int, int]) -> float:
-        cost = model_cost(scaled(self.base.model, *size), self.base.training.sequence_length)
+        base = self.base
+        cost = model_cost(scaled(base.model, *size), base.training.sequence_length, base.objective.heads)
         return budget / cost.training_flops_per_token

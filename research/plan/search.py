@@ -170,7 +170,8 @@ class Search:
         found = []
         for size in self.sizes or (None,):
             model = self.base.model if size is None else scaled(self.base.model, *size)
-            per_token = model_cost(model, self.base.training.sequence_length).training_flops_per_token
+            cost = model_cost(model, self.base.training.sequence_length, self.base.objective.heads)
+            per_token = cost.training_flops_per_token
             tokens = self.tokens or tuple(budget / per_token for budget in self.budgets) or (self.base.training.tokens,)
             for each, budget in zip(tokens, self.budgets or [per_token * each for each in tokens]):
                 one_step = replace(self.base.training, steps=1)  # until the batch is known

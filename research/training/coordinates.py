@@ -128,7 +128,7 @@ def _look(config: RunConfig) -> Callable[[Any, Batch], Activations]:
 
     def look(params: Any, batch: Batch) -> Activations:
         sources = (batch["sources"], batch["source_weights"] > 0) if "sources" in batch else None
-        (x_BLD, head_DV, _), seen = model.apply(
+        (x_BLD, heads, _), seen = model.apply(
             {"params": params},
             batch["inputs"],
             sources=sources,
@@ -141,7 +141,7 @@ def _look(config: RunConfig) -> Callable[[Any, Batch], Activations]:
         ):
             found[".".join(part.key for part in path[:-1])] = jax.tree.leaves(leaf)[0]
         last = f"period{config.model.repeats - 1}" if config.model.repeats else "prefix"
-        found |= {"stack": found[last], "final": x_BLD, "logits": x_BLD @ head_DV.astype(x_BLD.dtype)}
+        found |= {"stack": found[last], "final": x_BLD, "logits": x_BLD @ heads.vocabulary_DV.astype(x_BLD.dtype)}
         return {name: array.astype(jnp.float32) for name, array in found.items()}
 
     return look

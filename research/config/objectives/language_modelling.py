@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from research.config.validation import check_choices
+from research.config.objectives.base import ObjectiveSettings
 
 
 @dataclass(frozen=True)
-class LanguageModellingConfig:
+class LanguageModellingConfig(ObjectiveSettings):
     """Next-token cross-entropy. Its z-loss is `training.z_loss`, which names earlier runs."""
 
     name: Literal["language_modelling"] = "language_modelling"
-
-    def __post_init__(self):
-        check_choices(self, "objective")

@@ -27,8 +27,8 @@ def language_modelling(config: RunConfig) -> Objective:
 
     def losses(params: Any, batch: Batch) -> tuple[LossSums, Any]:
         sources = (batch["sources"], batch["source_weights"] > 0) if model.encoder is not None else None
-        x_BLD, head_DV, routing = language_model.hidden(model, params, batch["inputs"], sources=sources)
-        return cross_entropy(x_BLD, head_DV, batch["targets"], batch["weights"], z_loss), routing
+        x_BLD, heads, routing = language_model.hidden(model, params, batch["inputs"], sources=sources)
+        return cross_entropy(x_BLD, heads.vocabulary_DV, batch["targets"], batch["weights"], z_loss), routing
 
     def terms(params: Any, batch: Batch) -> Terms:
         sums, routing = losses(params, batch)
