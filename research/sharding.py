@@ -212,9 +212,9 @@ def check_batches(config: RunConfig, mesh: Mesh) -> None:
             )
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Of token arrays (B, L)."""
-    return NamedSharding(mesh, partition_spec(("batch", "length")))
+def batch_sharding(mesh: Mesh, dimensions: int = 2) -> NamedSharding:
+    """Of arrays of tokens (B, L), or of rows (B,)."""
+    return NamedSharding(mesh, partition_spec(("batch", "length")[:dimensions]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

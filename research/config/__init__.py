@@ -22,7 +22,12 @@ from research.config.identity import fingerprint, identity, not_identity
 from research.config.mamba import Mamba2Config, MambaConfig
 from research.config.model import GATED_ACTIVATIONS, SECTION_MIXERS, Layer, MlpConfig, ModelConfig
 from research.config.naming import distinct_labels, run_label, run_name, short_number, short_values, varying_fields
-from research.config.objectives import LanguageModellingConfig, ObjectiveConfig
+from research.config.objectives import (
+    ClassificationConfig,
+    LanguageModellingConfig,
+    ObjectiveConfig,
+    VerifierConfig,
+)
 from research.config.optimizers import (
     AdafactorConfig,
     AdamWConfig,

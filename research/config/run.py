@@ -203,6 +203,13 @@ class RunConfig:
         self._check_lengths()
         self.objective.check_fits(self.model)
         check(
+            self.training.z_loss == 0 or "vocabulary" in self.objective.heads,
+            "training.z_loss",
+            self.training.z_loss,
+            f"is of next-token logits, which objective {self.objective.name!r} does not train",
+            "set it to 0",
+        )
+        check(
             self.first_step < self.training.steps,
             "start.step",
             self.first_step,

@@ -13,14 +13,15 @@ from research.training.step import Program
 def held_out_measures(program: Program, params: Any, examples: Examples) -> dict[str, float]:
     """Each of the objective's measures as `<measure>_<domain>`, and its mean over domains as `<measure>`.
 
-    Means weigh domains by `examples.domains`. The examples are the same for every run on the same data.
+    Means weigh domains by `examples.domains`; there is none of a measure that some domain lacks. The examples are the
+    same for every run on the same data.
     """
     total = sum(examples.domains.values())
-    found: dict[str, float] = {}
-    for domain, rate in examples.domains.items():
-        for measure, value in _of_domain(program, params, examples, domain).items():
-            found[measure] = found.get(measure, 0.0) + value * rate / total
-            found[f"{measure}_{domain}"] = value
+    of_domains = {domain: _of_domain(program, params, examples, domain) for domain in examples.domains}
+    found = {f"{name}_{domain}": value for domain, named in of_domains.items() for name, value in named.items()}
+    for name in next(iter(of_domains.values())):
+        if all(name in named for named in of_domains.values()):
+            found[name] = sum(of_domains[domain][name] * rate / total for domain, rate in examples.domains.items())
     return found
 
 

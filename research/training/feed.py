@@ -11,6 +11,7 @@ import numpy as np
 
 from research.config import RunConfig
 from research.data.batches import Examples
+from research.sharding import batch_sharding
 
 Batch = dict[str, Any]  # the arrays of research/data/arrays.py
 
@@ -26,11 +27,11 @@ def global_batch(config: RunConfig, examples: Examples, step: int, sharding: Any
         start, stop, _ = index[0].indices(batch_size)
         if start not in parts:
             parts[start] = examples.batch(step, start // (stop - start), batch_size // (stop - start))
-        return parts[start][name][:, index[1]]
+        return parts[start][name][(slice(None), *index[1:])]
 
-    shapes = {name: (batch_size, array.shape[1]) for name, array in examples.batch(step, 0, batch_size).items()}
+    shapes = {name: (batch_size, *array.shape[1:]) for name, array in examples.batch(step, 0, batch_size).items()}
     return {
-        name: jax.make_array_from_callback(shape, sharding, lambda i, name=name: read(name, i))
+        name: jax.make_array_from_callback(shape, _of(sharding, len(shape)), lambda i, name=name: read(name, i))
         for name, shape in shapes.items()
     }
 
@@ -40,6 +41,13 @@ def whole(host_batch: dict[str, np.ndarray], sharding: Any) -> Batch:
     if jax.process_count() == 1:
         return host_batch
     return {
-        name: jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: array[index])
+        name: jax.make_array_from_callback(
+            array.shape, _of(sharding, array.ndim), lambda index, array=array: array[index]
+        )
         for name, array in host_batch.items()
     }
+
+
+def _of(sharding: Any, dimensions: int) -> Any:
+    """The sharding of arrays of tokens, for those that may have one number a row."""
+    return batch_sharding(sharding.mesh, dimensions)

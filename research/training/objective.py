@@ -6,11 +6,17 @@ research/config/objectives/ with its name and its numbers.
 
 from collections.abc import Mapping
 
-from research.config import LanguageModellingConfig, RunConfig
+from research.config import ClassificationConfig, LanguageModellingConfig, RunConfig, VerifierConfig
 from research.training.objectives.base import MakeObjective, Objective
+from research.training.objectives.classification import classification
 from research.training.objectives.language_modelling import language_modelling
+from research.training.objectives.verifier import verifier
 
-OBJECTIVES: Mapping[type, MakeObjective] = {LanguageModellingConfig: language_modelling}
+OBJECTIVES: Mapping[type, MakeObjective] = {
+    LanguageModellingConfig: language_modelling,
+    ClassificationConfig: classification,
+    VerifierConfig: verifier,
+}
 
 
 def objective_of(config: RunConfig) -> Objective:

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from research.config import RunConfig, TrainingConfig
+from research.data.arrays import ROW_ARRAYS
 from research.models import language_model
 from research.models.layers import draw
 from research.optim.optimizer import make_optimizer
@@ -120,7 +121,7 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
         metrics |= noise_scale.estimates(terms.spread, metrics["gradient_norm"], weight)
         return TrainState(params, moments, state.step + 1), metrics
 
-    batch_shardings = dict.fromkeys(objective.arrays, batch_sharding(mesh))
+    batch_shardings = {name: batch_sharding(mesh, 1 if name in ROW_ARRAYS else 2) for name in objective.arrays}
     return Program(
         init=init,
         train=jax.jit(

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from research.config import RunConfig
+from research.config import ModelConfig, RunConfig
+from research.data.arrays import LABEL_ARRAYS, PAIRED_ARRAYS, TEXT_ARRAYS
 from research.data.batches import Validation
+from research.models import language_model
+from research.models.heads import Heads
 
 Batch = dict[str, jax.Array]
 
@@ -50,3 +53,19 @@ class Objective(NamedTuple):
 
 
 MakeObjective = Callable[[RunConfig], Objective]
+
+
+def text_arrays(model: ModelConfig) -> tuple[str, ...]:
+    """The arrays that `final_states` reads, and the targets and weights of the next token."""
+    return TEXT_ARRAYS if model.encoder is None else PAIRED_ARRAYS
+
+
+def labelled_arrays(model: ModelConfig) -> tuple[str, ...]:
+    """`text_arrays` of rows that have a label."""
+    return (*text_arrays(model), *LABEL_ARRAYS)
+
+
+def final_states(model: ModelConfig, params: Any, batch: Batch) -> tuple[jax.Array, Heads, Any]:
+    """What `language_model.hidden` returns of a batch: final hidden states (B, L, D), heads, routing."""
+    sources = (batch["sources"], batch["source_weights"] > 0) if model.encoder is not None else None
+    return language_model.hidden(model, params, batch["inputs"], sources=sources)

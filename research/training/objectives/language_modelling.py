@@ -7,12 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from research.config import RunConfig
-from research.data.arrays import PAIRED_ARRAYS, TEXT_ARRAYS
 from research.data.batches import Validation
-from research.models import language_model
 from research.optim.expert_bias import balanced
 from research.training.loss import LossSums, cross_entropy
-from research.training.objectives.base import Batch, Objective, Terms
+from research.training.objectives.base import Batch, Objective, Terms, final_states, text_arrays
 from research.training.routing import auxiliary_loss, router_metrics, summed
 
 
@@ -26,8 +24,7 @@ def language_modelling(config: RunConfig) -> Objective:
     model, moe, z_loss = config.model, config.model.moe, config.training.z_loss
 
     def losses(params: Any, batch: Batch) -> tuple[LossSums, Any]:
-        sources = (batch["sources"], batch["source_weights"] > 0) if model.encoder is not None else None
-        x_BLD, heads, routing = language_model.hidden(model, params, batch["inputs"], sources=sources)
+        x_BLD, heads, routing = final_states(model, params, batch)
         return cross_entropy(x_BLD, heads.vocabulary_DV, batch["targets"], batch["weights"], z_loss), routing
 
     def terms(params: Any, batch: Batch) -> Terms:
@@ -42,7 +39,7 @@ def language_modelling(config: RunConfig) -> Objective:
         }
 
     return Objective(
-        arrays=TEXT_ARRAYS if model.encoder is None else PAIRED_ARRAYS,
+        arrays=text_arrays(model),
         weight=lambda batch: jnp.sum(batch["weights"]),
         terms=terms,
         metrics=metrics,
