@@ -13,6 +13,7 @@ from research.config import (
     CheckpointConfig,
     ClassificationConfig,
     ConfigError,
+    ExamplesConfig,
     HeadsConfig,
     LanguageModellingConfig,
     LoggingConfig,
@@ -145,7 +146,7 @@ def test_a_planted_rule_is_learnt_and_resuming_is_bit_identical(kind, tmp_path):
     folder, status, state = _train(config, tmp_path / "straight")
     assert status == Status.DONE
     result = folder.result()
-    assert result["accuracy"] == result["accuracy_planted"] > 0.95
+    assert result["accuracy"] == result["accuracy_examples"] > 0.95
     if kind == "classification":
         assert result["loss_nats"] < 0.3 and result["brier"] < 0.2  # a guess has 1.1 and 0.67
     else:
@@ -188,11 +189,16 @@ def test_a_head_that_the_model_lacks_is_asked_for():
             override(RunConfig(), [f"objective.name={name}"])
     with pytest.raises(ConfigError, match=r"objective.loss = 'hinge': must be one of 'squared_error', 'logistic'"):
         VerifierConfig("hinge")
+    model = replace(RunConfig().model, heads=HeadsConfig(classes=2))
+    with pytest.raises(ConfigError, match=r"objective.name = 'classification': reads a label of each row.*`examples`"):
+        replace(RunConfig(), model=model, objective=ClassificationConfig())
     with pytest.raises(ConfigError, match=r"training.z_loss = 0.1: is of next-token logits"):
         override(labelled_run(ClassificationConfig()), ["training.z_loss=0.1"])
 
 
 def test_every_number_of_an_objective_names_its_runs():
     model = replace(RunConfig().model, heads=HeadsConfig(True, 3))
-    runs = [replace(RunConfig(), model=model, objective=kind) for kind in (*KINDS.values(), VerifierConfig())]
+    examples = ExamplesConfig(sha256="0" * 64, path="examples.jsonl")
+    base = replace(RunConfig(), model=model, examples=examples)
+    runs = [replace(base, objective=kind) for kind in (*KINDS.values(), VerifierConfig())]
     assert len({fingerprint(run) for run in runs}) == len(runs)

@@ -61,7 +61,7 @@ CONFINED = {
     "tensorflow_datasets": PREPARE,
     "tensorflow_text": PREPARE,
     "seqio": PREPARE,
-    "sentencepiece": (*PREPARE, "research.generation.vocabulary"),
+    "sentencepiece": (*PREPARE, "research.data.encoding", "research.generation.vocabulary"),
     "tokenizers": ("research.generation.vocabulary",),
     "flax": ("research",),
     "optax": ("research",),

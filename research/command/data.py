@@ -34,9 +34,9 @@ def describe_data(request: Request, console: Console) -> int:
 def _texts(request: Request, console: Console) -> list[DataConfig]:
     """The different texts of the runs that are asked for."""
     configs = select(load(request.file, request.assignments).runs(), request.only)
-    texts = list(dict.fromkeys(config.data for config in configs if config.task is None))
+    texts = list(dict.fromkeys(config.data for config in configs if config.needs_token_files))
     if not texts:
-        console.print("these runs read no text: a synthetic task is drawn as it is trained")
+        console.print("these runs need no token files: synthetic tasks are drawn, and examples read, as they train")
     return texts
 
 

@@ -200,13 +200,13 @@ def _prepare(configs: Sequence[RunConfig], runs_dir: Path, console: Console) -> 
     from research.data.prepare import prepare  # imports tensorflow, when it has anything to build
 
     files = {}
-    for data in dict.fromkeys(config.data for config in configs if config.task is None):
+    for data in dict.fromkeys(config.data for config in configs if config.needs_token_files):
         with console.status("preparing data"):
             files[data] = prepare(
                 data, report=lambda line: console.print(line, style="dim", markup=False, soft_wrap=True)
             )
     for config in configs:
-        if config.task is None:
+        if config.reads_text:
             check_text(folder_of(runs_dir, config), text_digests(config, files[config.data]))
 
 

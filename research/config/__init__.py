@@ -16,6 +16,7 @@ from research.config.data import (
     SourceConfig,
     normalized,
 )
+from research.config.examples import ExamplesConfig
 from research.config.experts import LOSS_TERMS, MoeConfig
 from research.config.heads import Head, HeadsConfig
 from research.config.identity import fingerprint, identity, not_identity
@@ -44,12 +45,10 @@ from research.config.parametrisation import ParametrisationConfig
 from research.config.recurrent import RecurrentConfig, Rwkv4Config, Rwkv7Config
 from research.config.run import (
     CheckpointConfig,
-    EvaluationConfig,
     LoggingConfig,
     MeshConfig,
     RunConfig,
     StartConfig,
-    TrainingConfig,
 )
 from research.config.sampling import GREEDY, LogProbs, SamplingConfig
 from research.config.section import Section
@@ -66,4 +65,5 @@ from research.config.serialization import (
 from research.config.shared_program import program_of
 from research.config.state_spaces import Eigenvalues, H3Config, S4Config
 from research.config.task import TASK_CONTROL_IDS, TaskConfig
+from research.config.training import EvaluationConfig, TrainingConfig
 from research.config.validation import ConfigError, check, check_choice, check_positive, check_range

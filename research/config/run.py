@@ -6,81 +6,16 @@ are the same run and share a folder. Fingerprints are in `identity.py`: a defaul
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from research.config.data import DataConfig
+from research.config.examples import ExamplesConfig
 from research.config.identity import not_identity
 from research.config.model import ModelConfig
 from research.config.objectives import LanguageModellingConfig, ObjectiveConfig
 from research.config.optimizers import AdamWConfig, OptimizerConfig
 from research.config.task import TaskConfig
-from research.config.validation import check, check_choices, check_positive, check_range
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How long and on what batches."""
-
-    steps: int = 100
-    batch_size: int = 16  # sequences in the global batch
-    sequence_length: int = 128
-    microbatches: int = 1  # gradient accumulation: in float32 equal to one large batch
-    accumulation_dtype: Literal["float32", "bfloat16"] = "float32"  # of gradients summed over microbatches
-    z_loss: float = 0.0  # weight of mean(logsumexp^2) (PaLM section 5)
-    max_epochs: float = not_identity(
-        1.0
-    )  # passes over the token file that are allowed; above 1 repeats data on purpose
-    seed: int = 0  # initialisation and data order
-
-    def __post_init__(self):
-        check_choices(self, "training")
-        check_range(self, "training", "steps batch_size sequence_length microbatches", 1)
-        check_range(self, "training", "z_loss", 0)
-        check_positive(self, "training", "max_epochs")
-        check_range(self, "training", "seed", 0, 2**31 - 1)
-        check(
-            self.batch_size % self.microbatches == 0,
-            "training.microbatches",
-            self.microbatches,
-            f"must divide batch_size = {self.batch_size}",
-            "choose a divisor",
-        )
-        check(
-            self.accumulation_dtype == "float32" or self.microbatches > 1,
-            "training.accumulation_dtype",
-            self.accumulation_dtype,
-            "is of sums over microbatches, and microbatches is 1",
-            "leave it at float32, or raise microbatches",
-        )
-
-    @property
-    def unused(self) -> frozenset[str]:
-        """Fields that decide no number: microbatches, unless their sums are rounded to less than float32."""
-        return frozenset({"microbatches"} if self.accumulation_dtype == "float32" else ())
-
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens predicted per optimizer step."""
-        return self.batch_size * self.sequence_length
-
-    @property
-    def tokens(self) -> int:
-        """Tokens predicted over the whole run."""
-        return self.steps * self.batch_tokens
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Held-out loss per domain; always at the last step, and every `every` steps when that is set."""
-
-    every: int | None = not_identity(None)
-    tokens: int = 131_072  # per domain, from the start of its validation file
-    batch_size: int = not_identity(32)
-    seed: int = 0  # of a synthetic task's held-out examples
-
-    def __post_init__(self):
-        check_range(self, "evaluation", "seed", 0)
-        check_range(self, "evaluation", "every tokens batch_size", 1)
+from research.config.training import EvaluationConfig, TrainingConfig
+from research.config.validation import check, check_range
 
 
 @dataclass(frozen=True)
@@ -164,6 +99,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     task: TaskConfig | None = None  # in place of the text of `data`
+    examples: ExamplesConfig | None = None  # in place of it, too, tokenized as it would be
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     objective: ObjectiveConfig = field(default_factory=LanguageModellingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -175,8 +111,18 @@ class RunConfig:
 
     @property
     def unused(self) -> frozenset[str]:
-        """Fields that nothing reads: the text, where a task takes its place."""
-        return frozenset() if self.task is None else frozenset({"data"})
+        """Fields that nothing reads: the text, where a task takes its place, or examples in bytes."""
+        return frozenset() if self.needs_token_files else frozenset({"data"})
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it is trained on the documents of `data`."""
+        return self.task is None and self.examples is None
+
+    @property
+    def needs_token_files(self) -> bool:
+        """Whether the token files of `data` must be there: to be read, or for the tokenizer that lies with them."""
+        return self.reads_text or (self.examples is not None and self.data.tokenizer != "bytes")
 
     @property
     def first_step(self) -> int:
@@ -191,17 +137,28 @@ class RunConfig:
     @property
     def domains(self) -> tuple[str, ...]:
         """Names of the held-out domains."""
+        if self.examples is not None:
+            return ("examples",)
         if self.task is None:
             return tuple(source.name for source in self.data.sources)
         return tuple(f"{self.task.name}_{length}" for length in self.task.evaluated)
 
     def __post_init__(self):
-        if self.task is None:
+        if self.examples is not None:
+            self._check_examples()
+        elif self.task is None:
             self._check_text()
         else:
             self._check_task()
         self._check_lengths()
         self.objective.check_fits(self.model)
+        check(
+            self.objective.labels(self.model) is None or self.examples is not None,
+            "objective.name",
+            self.objective.name,
+            "reads a label of each row, which only examples have",
+            "set `examples` to a file with labels",
+        )
         check(
             self.training.z_loss == 0 or "vocabulary" in self.objective.heads,
             "training.z_loss",
@@ -242,7 +199,8 @@ class RunConfig:
             for name in model.sections:
                 getattr(model, name).check_length(length, field_name)
 
-    def _check_text(self) -> None:
+    def _check_stream(self) -> None:
+        """Of text and examples alike."""
         check(
             self.model.encoder is None,
             "model.pattern",
@@ -257,6 +215,19 @@ class RunConfig:
             f"must equal data.vocab_size = {self.data.vocab_size}",
             "set both to the same number",
         )
+
+    def _check_examples(self) -> None:
+        self._check_stream()
+        check(
+            self.task is None,
+            "task",
+            self.task,
+            "must be none where `examples` is set, since both take the place of the text",
+            "set one of them to none",
+        )
+
+    def _check_text(self) -> None:
+        self._check_stream()
         allowed = self.training.max_epochs * self.data.train_tokens
         epochs = self.training.tokens / self.data.train_tokens
         check(

@@ -56,14 +56,24 @@ def split(documents: Iterable[tuple[str, bytes]], fraction: float, source: str) 
     seen, empty, repeated = Seen(), 0, 0
     for name, text in documents:
         decoded = _decoded(name, text, source)
-        digest = int.from_bytes(hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest(), "big")
+        digest = digest_of(text)
         if not decoded.strip():
             empty += 1
         elif not seen.add(digest):
             repeated += 1
         else:
-            yield Document(text, digest < fraction * 256**_DIGEST_BYTES, empty, repeated)
+            yield Document(text, is_held_out(digest, fraction), empty, repeated)
     yield Document(b"", False, empty, repeated)  # what was left out after the last
+
+
+def digest_of(text: bytes) -> int:
+    """A number that a text shares with no other."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest(), "big")
+
+
+def is_held_out(digest: int, fraction: float) -> bool:
+    """The side of a text: `fraction` of all digests are held out."""
+    return digest < fraction * 256**_DIGEST_BYTES
 
 
 def _decoded(name: str, text: bytes, source: str) -> str:

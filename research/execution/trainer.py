@@ -7,6 +7,7 @@ import jax
 
 from research.config import RunConfig
 from research.data.batches import Examples, text_digests, text_examples
+from research.data.example_rows import example_batches, example_digests
 from research.data.synthetic import task_examples
 from research.data.token_file import open_files
 from research.evaluation.held_out import held_out_measures
@@ -62,6 +63,9 @@ def train_runs(
 def _examples(config: RunConfig, folder: RunFolder) -> Examples:
     if config.task is not None:
         return task_examples(config)
+    if config.examples is not None:
+        record_text(folder, example_digests(config))
+        return example_batches(config)
     files = open_files(config.data)
     record_text(folder, text_digests(config, files))
     return text_examples(config, files)
