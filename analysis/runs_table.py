@@ -27,6 +27,8 @@ COLUMNS = (
     Column("experiment", "string", "", "experiment the run belongs to", required=True),
     Column("family", "string", "", "architecture family; one law is fitted per family"),
     Column("fingerprint", "string", "", "digest of everything that decides the run's numbers"),
+    Column("stage", "string", "", "what the run is a stage of: pre_training, or what fine-tunes its parent"),
+    Column("parent", "string", "", "fingerprint of the run whose parameters it starts from"),
     Column("status", "string", "", f"one of {', '.join(Status)}", required=True),
     Column("held_out", "bool", "", "kept away from every fit", required=True),
     Column("seed", "integer", "", "seed of initialisation and data order"),

@@ -14,8 +14,11 @@ from research.config import (
     AdamWConfig,
     AttentionConfig,
     CheckpointConfig,
+    ClassificationConfig,
     EvaluationConfig,
+    ExamplesConfig,
     H3Config,
+    HeadsConfig,
     LatentAttentionConfig,
     Mamba2Config,
     MambaConfig,
@@ -23,6 +26,7 @@ from research.config import (
     MlpConfig,
     ModelConfig,
     MoeConfig,
+    ParentConfig,
     RopeScaling,
     RunConfig,
     Rwkv7Config,
@@ -30,6 +34,7 @@ from research.config import (
     SourceConfig,
     TaskConfig,
     TrainingConfig,
+    VerifierConfig,
     fingerprint,
     identity,
     override,
@@ -47,6 +52,7 @@ def run(pattern="attention:mlp", **sections):
     return RunConfig(model=ModelConfig(pattern=pattern, **sections))
 
 
+EXAMPLES = ExamplesConfig(sha256="0" * 64, path="examples.jsonl")
 COPY = TaskConfig("copy", lengths=(2, 8), evaluated=(2, 8), symbols=16)
 # Never change a name here: runs on disk are called by them. A name that changes says that a default was changed, a
 # field renamed, or a default field written: research/config/identity.py.
@@ -96,6 +102,19 @@ FROZEN = {
             evaluation=EvaluationConfig(tokens=65_536),
         ),
         "11314d56fa3e",
+    ),
+    "classifier": (
+        RunConfig(
+            model=ModelConfig(heads=HeadsConfig(classes=3)), objective=ClassificationConfig(), examples=EXAMPLES
+        ),
+        "44b5bff907ef",
+    ),
+    "verifier": (
+        RunConfig(
+            model=ModelConfig(heads=HeadsConfig(scalar=True)), objective=VerifierConfig("logistic", 0.5),
+            examples=dataclasses.replace(EXAMPLES, split_by="template"), parent=ParentConfig("44136fa355b3", "parent"),
+        ),
+        "068078a85c43",
     ),
 }  # fmt: skip
 

@@ -47,6 +47,7 @@ from research.config.run import (
     CheckpointConfig,
     LoggingConfig,
     MeshConfig,
+    ParentConfig,
     RunConfig,
     StartConfig,
 )

@@ -17,6 +17,8 @@ from research.config.task import TaskConfig
 from research.config.training import EvaluationConfig, TrainingConfig
 from research.config.validation import check, check_range
 
+FIRST_STAGE = "pre_training"  # of a run without a parent
+
 
 @dataclass(frozen=True)
 class MeshConfig:
@@ -77,6 +79,25 @@ class StartConfig:
 
 
 @dataclass(frozen=True)
+class ParentConfig:
+    """A run from whose parameters this one starts: fine-tuning, with a fresh optimizer and steps of its own.
+
+    Heads that the parent lacks start fresh, from training.seed; the rest of the model must be the parent's. This run's
+    counts of tokens and FLOPs are of its own steps.
+    """
+
+    fingerprint: str  # of the parent's config, which its folder must hold
+    run: str = not_identity()  # a run of the same experiment by its name, or the path of a run folder elsewhere
+    step: int | None = None  # of which of its checkpoints; none: the last, when all its steps are done
+    stage: str = "fine_tuning"  # what training this run is a stage of, for the runs table
+
+    def __post_init__(self):
+        check_range(self, "parent", "step", 1)
+        rule = f"must be a plain identifier other than {FIRST_STAGE}, that of runs without a parent"
+        check(self.stage.isidentifier() and self.stage != FIRST_STAGE, "parent.stage", self.stage, rule, "use a_z0_9")
+
+
+@dataclass(frozen=True)
 class LoggingConfig:
     """Metrics go to metrics.jsonl, one object per step; TensorBoard mirrors them."""
 
@@ -105,6 +126,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     start: StartConfig | None = None  # none: from the initialisation of training.seed
+    parent: ParentConfig | None = None  # the run whose parameters are fine-tuned, in place of the initialisation
     mesh: MeshConfig = not_identity(factory=MeshConfig)
     checkpoint: CheckpointConfig = not_identity(factory=CheckpointConfig)
     logging: LoggingConfig = not_identity(factory=LoggingConfig)
@@ -133,6 +155,11 @@ class RunConfig:
     def own_steps(self) -> int:
         """Steps that it takes itself: all, unless it starts from another run."""
         return self.training.steps - self.first_step
+
+    @property
+    def stage(self) -> str:
+        """What this run is a stage of training of."""
+        return FIRST_STAGE if self.parent is None else self.parent.stage
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -172,6 +199,13 @@ class RunConfig:
             self.first_step,
             f"must be less than training.steps = {self.training.steps}, which counts from the start of that run",
             "raise training.steps",
+        )
+        check(
+            self.start is None or self.parent is None,
+            "start.run",
+            self.start and self.start.run,
+            "goes on with another run's optimizer, and `parent` begins with a fresh one",
+            "set one of them to none",
         )
         for model in (self.model, self.model.encoder):
             if model is not None and "moe" in model.sections:

@@ -58,6 +58,8 @@ def _planned(config: RunConfig) -> dict[str, Any]:
         "experiment": config.experiment,
         "family": config.family,
         "fingerprint": fingerprint(config),
+        "stage": config.stage,
+        "parent": config.parent and config.parent.fingerprint,
         "held_out": config.held_out,
         "seed": config.training.seed,
         "budget_flops": config.budget_flops,

@@ -53,6 +53,7 @@ def _beginning(config: RunConfig) -> dict[str, Any]:
     return identity(
         replace(
             alike,
+            parent=config.parent,
             evaluation=EvaluationConfig(),
             optimizer=replace(alike.optimizer, schedule="constant"),
             training=replace(alike.training, steps=1, seed=config.training.seed),

@@ -21,6 +21,7 @@ from research.training.branching import state_of_another
 from research.training.checkpoint import Checkpoints
 from research.training.lanes import Lanes, make_lanes
 from research.training.objectives.base import MakeObjective
+from research.training.parents import parameters_of_parent
 from research.training.runtime import matmul_flops_per_second
 from research.training.session import (
     Evaluate,
@@ -101,19 +102,20 @@ def _lanes(config: RunConfig, objective: MakeObjective, runs: int) -> Lanes:
 def _start(
     program: Program, run: Run, opened: contextlib.ExitStack, spent: Counter[str], together: int
 ) -> tuple[TrainState, Member]:
-    """A new state, that of the run to start from, or the newest readable checkpoint's, whose notes bring the seconds
-    spent before it."""
+    """A new state, perhaps of a parent's parameters, that of the run to start from, or the newest readable
+    checkpoint's, whose notes bring the seconds spent before it."""
     config, folder = run.config, run.folder
     checkpoints = opened.enter_context(Checkpoints(folder.checkpoints_path, config.checkpoint))
     earlier: Mapping[str, float] = {}
-    if checkpoints.latest() is None and config.start is None:
-        state = program.init(config.training.seed)
-    else:
-        with timed(spent, "checkpoint_seconds"):
-            if checkpoints.latest() is None:
-                state = state_of_another(config, folder, program.abstract_state)
-            else:
-                state, earlier = checkpoints.restore(program.abstract_state)
+    state, inherited = None, {}
+    with timed(spent, "checkpoint_seconds"):
+        if checkpoints.latest() is not None:
+            state, earlier = checkpoints.restore(program.abstract_state)
+        elif config.start is not None:
+            state = state_of_another(config, folder, program.abstract_state)
+        elif config.parent is not None:
+            inherited = parameters_of_parent(config, folder, program.batch_sharding.mesh)
+    state = program.init(config.training.seed, inherited) if state is None else state
     first = int(state.step)
     tensorboard = folder.tensorboard_path if config.logging.tensorboard else None
     log = opened.enter_context(metrics.MetricsLog(folder.metrics_path, first, tensorboard))

@@ -1,5 +1,7 @@
 """One optimizer step as a pure function, compiled once with explicit shardings and a donated state."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -30,11 +32,11 @@ class TrainState(flax.struct.PyTreeNode):
 class Program(NamedTuple):
     """The pure functions of a run, compiled for a mesh.
 
-    `init(seed)` -> state, by default of the config's seed; `train(state, batch, numbers)` -> (state, metrics),
-    consuming the state; `evaluated(state)` -> the parameters whose losses count; `evaluate(params, batch)` -> the
-    objective's sums over a held-out batch; `measures(sums, held_out)` -> what these say. A batch holds the arrays that
-    the objective names; numbers are the optimizer's: `numbers`, or those of another run whose `config.program_of` is
-    the same.
+    `init(seed, inherited)` -> state, by default of the config's seed, with the parameters in `inherited` (by the names
+    of the model's parts) in place of those drawn; `train(state, batch, numbers)` -> (state, metrics), consuming the
+    state; `evaluated(state)` -> the parameters whose losses count; `evaluate(params, batch)` -> the objective's sums
+    over a held-out batch; `measures(sums, held_out)` -> what these say. A batch holds the arrays that the objective
+    names; numbers are the optimizer's: `numbers`, or those of another run whose `config.program_of` is the same.
     """
 
     init: Any
@@ -80,6 +82,21 @@ def gradients(
     return jax.tree.map(lambda g, param: g.astype(param.dtype) / weight, grads, params), terms, weight
 
 
+def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of a run's state. Raises ConfigError if parameters do not divide over the mesh."""
+    boxed = language_model.abstract(config.model)
+    optimizer = make_optimizer(config.optimizer, boxed, config.optimizer.numbers(config.training.steps))
+    params = language_model.unbox(boxed)
+    moments = jax.eval_shape(optimizer.init, params)
+    params_sharding = parameter_shardings(boxed, mesh)
+    moments_sharding = moment_shardings(moments, params, params_sharding, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        TrainState(params, moments, jax.ShapeDtypeStruct((), jnp.int32)),
+        TrainState(params_sharding, moments_sharding, replicated(mesh)),
+    )
+
+
 def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program:
     """Trace and shard the run's functions on `mesh`; compilation happens at the first call of each.
 
@@ -89,18 +106,15 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
     boxed = language_model.abstract(config.model)
     numbers = config.optimizer.numbers(config.training.steps)
     optimizer = make_optimizer(config.optimizer, boxed, numbers)
-
-    abstract_params = language_model.unbox(boxed)
-    abstract_state = TrainState(
-        abstract_params, jax.eval_shape(optimizer.init, abstract_params), jax.ShapeDtypeStruct((), jnp.int32)
-    )
-    params_sharding = parameter_shardings(boxed, mesh)
-    moments_sharding = moment_shardings(abstract_state.moments, abstract_params, params_sharding, mesh)
-    state_sharding = TrainState(params_sharding, moments_sharding, replicated(mesh))
+    abstract = abstract_state(config, mesh)
+    state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    params_sharding = state_sharding.params
     rest = replicated(mesh)
 
-    def init(seed: int = config.training.seed) -> TrainState:
+    def init(seed: int = config.training.seed, inherited: Mapping[str, Any] = MappingProxyType({})) -> TrainState:
         params = draw(boxed, jax.random.key(seed), params_sharding)
+        if inherited:
+            params = jax.device_put({**params, **inherited}, params_sharding)
         moments = jax.jit(optimizer.init, out_shardings=state_sharding.moments)(params)
         return TrainState(params, moments, jax.device_put(jnp.zeros((), jnp.int32), rest))
 
@@ -142,10 +156,6 @@ def make_program(config: RunConfig, mesh: Mesh, objective: Objective) -> Program
         ),
         measures=objective.measures,
         numbers=numbers,
-        abstract_state=jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            abstract_state,
-            state_sharding,
-        ),
+        abstract_state=abstract,
         batch_sharding=batch_sharding(mesh),
     )
