@@ -13,6 +13,7 @@ from data_fixtures import CODE, LONG_DOCUMENT_BYTES, ODD_TEXT, PROSE, data_confi
 from research.config import ConfigError, SourceConfig
 from research.data import extraction, token_file
 from research.data.describe import described
+from research.data.encoding import encoder_of
 from research.data.errors import DataError
 from research.data.prepare import prepare
 from research.data.token_file import folder_of, open_files
@@ -130,6 +131,7 @@ def test_sentencepiece_decodes_every_document_exactly(mixed, pieces):
 
     tokens = pieces["prose"]
     vocabulary = ExactSentencePieceVocabulary(str(tokens.folder / "tokenizer.model"))
+    encode = encoder_of(data_config(**PIECES))
     stream = np.asarray(tokens.validation)
     parts = np.split(stream, np.flatnonzero(stream == 1) + 1)[:-1]
     found = [vocabulary.decode(part[part != 1].tolist()).encode() for part in parts]
@@ -137,7 +139,7 @@ def test_sentencepiece_decodes_every_document_exactly(mixed, pieces):
     for text in (ODD_TEXT, "", "\u2581", " \u2581 a\u2581", "\x00\n\r\n", "plain text of a model"):
         ids = vocabulary.encode(text)
         assert vocabulary.decode(ids) == text
-        assert vocabulary.encode_tf(text).numpy().tolist() == ids
+        assert vocabulary.encode_tf(text).numpy().tolist() == ids == encode(text)
         assert tokens.token_bytes[ids].sum() == len(text.encode())
         assert not {0, 1, 2} & set(ids)
 
@@ -148,6 +150,7 @@ def test_byte_tokens_are_exact(mixed):
     vocabulary = byte_vocabulary()
     assert vocabulary.vocab_size == mixed["prose"].vocab_size == 259
     assert vocabulary.decode(vocabulary.encode(ODD_TEXT)) == ODD_TEXT
+    assert encoder_of(data_config())(ODD_TEXT) == vocabulary.encode(ODD_TEXT)
     assert token_bytes(vocabulary)[vocabulary.encode(ODD_TEXT)].sum() == len(ODD_TEXT.encode())
     assert mixed["prose"].token_bytes.tolist() == [0] * 3 + [1] * 256
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from synthetic_tokens import tiny_run
 
+from research.command.verbs import _prepare
 from research.config import (
     ClassificationConfig,
     ConfigError,
@@ -155,6 +157,13 @@ def test_what_does_not_go_together_is_refused(tmp_path):
         read_examples(examples_of(written(tmp_path, LINES[:1], "one.jsonl")), None)
     assert not run_on(examples).needs_token_files and not run_on(examples).reads_text
     assert RunConfig().needs_token_files and RunConfig().reads_text
+
+
+def test_what_is_wrong_with_a_file_is_said_before_any_run_starts(tmp_path):
+    config = run_on(examples_of(written(tmp_path, [*LINES, "{"])))
+    with pytest.raises(DataError, match=r"line 61: is no JSON"):
+        _prepare([config], tmp_path, Console())
+    _prepare([run_on(examples_of(written(tmp_path)))], tmp_path, Console())
 
 
 @pytest.mark.slow

@@ -192,11 +192,12 @@ def _train(
 
 
 def _prepare(configs: Sequence[RunConfig], runs_dir: Path, console: Console) -> None:
-    """Build the token files that are missing, and check that no run was begun on other text.
+    """Build the token files that are missing, and check examples, and that no run was begun on other text.
 
     Says what the files hold, since the first time takes minutes.
     """
     from research.data.batches import text_digests
+    from research.data.example_rows import example_batches, example_digests
     from research.data.prepare import prepare  # imports tensorflow, when it has anything to build
 
     files = {}
@@ -208,6 +209,9 @@ def _prepare(configs: Sequence[RunConfig], runs_dir: Path, console: Console) -> 
     for config in configs:
         if config.reads_text:
             check_text(folder_of(runs_dir, config), text_digests(config, files[config.data]))
+        elif config.examples is not None:
+            example_batches(config)  # what is wrong with the file is said now, and not by every run
+            check_text(folder_of(runs_dir, config), example_digests(config))
 
 
 def _plan_of(request: Request) -> PlanFolder:
