@@ -55,6 +55,7 @@ def test_a_row_is_one_example_of_which_the_completion_and_its_end_are_predicted_
     for row in range(8):
         inputs, targets, weights, judged = (batch[k][row] for k in ("inputs", "targets", "weights", "label_weights"))
         prompt, _, completion = text(inputs).partition("=")
+        assert inputs[0] == 1 and 1 not in inputs[1 : 1 + len(prompt)]  # after the end of another document
         assert int(completion) == int(prompt.removesuffix("+1")) + 1
         assert batch["labels"][row] == int(prompt.removesuffix("+1")) % 2
         assert text(targets[weights > 0]) == text(inputs[judged > 0]) == completion
@@ -131,8 +132,8 @@ def test_a_file_that_changed_or_is_gone_is_refused_and_its_place_names_no_run(tm
 
 
 def test_examples_longer_than_a_sequence_are_counted_and_refused_or_left_out(tmp_path, caplog):
-    long = {"prompt": "p" * 13, "completion": "ccc"}  # with its end one token more than a row
-    path = written(tmp_path, [*LINES, long, {**long, "prompt": "p" * 20}])
+    long = {"prompt": "p" * 12, "completion": "ccc"}  # with its beginning and end one token more than a row
+    path = written(tmp_path, [*LINES, long, {**long, "prompt": "p" * 19}])
     words = r"2 of 62 examples are longer than .*sequence_length = 16 tokens: the first in line 61 with 17, the longest"
     with pytest.raises(DataError, match=rf"{words} with 24. Fix: raise training.sequence_length, or set examples.too"):
         example_batches(run_on(examples_of(path)))

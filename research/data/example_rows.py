@@ -1,8 +1,9 @@
-"""Batches of examples: prompt, completion and an end, one example a row, padded on the right.
+"""Batches of examples: a beginning, prompt, completion and an end, one example a row, padded on the right.
 
-The loss is of the completion and its end alone; heads judge after each token of these. The whole example is among the
-inputs, its end too, so that a row is judged once it has been read. Training goes through a pseudo-random permutation of
-the examples, another in each epoch.
+They begin with the id that ends a document, as every document does among others in training, and every prompt that a
+run is asked to continue (research/generation/vocabulary.py). The loss is of the completion and its end alone; heads
+judge after each token of these. The whole example is among the inputs, its end too, so that a row is judged once it has
+been read. Training goes through a pseudo-random permutation of the examples, another in each epoch.
 """
 
 import logging
@@ -21,8 +22,8 @@ from research.data.token_file import sha256
 
 
 class Tokenized(NamedTuple):
-    """Examples as ids, their end included. tokens: (rows, ids of each); prompts, labels: (rows,) int64, ids of the
-    prompt and label (0 where there is none); text_bytes: (rows,) of the completion."""
+    """Examples as ids, their beginning and end included. tokens: (rows, ids of each); prompts, labels: (rows,) int64,
+    ids of the prompt and label (0 where there is none); text_bytes: (rows,) of the completion."""
 
     tokens: tuple[np.ndarray, ...]
     prompts: np.ndarray
@@ -102,7 +103,7 @@ def _sides(config: ExamplesConfig, data: DataConfig, length: int, labels: int | 
     fitting: tuple[list, list] = ([], [])
     too_long: list[tuple[Example, int]] = []
     for example in read_examples(config, labels):
-        prompt = encode(example.prompt)
+        prompt = [EOS_ID, *encode(example.prompt)]
         ids = np.array([*prompt, *encode(example.completion), EOS_ID], np.int32)
         if len(ids) > length:
             too_long.append((example, len(ids)))
