@@ -20,8 +20,7 @@ from research.runs import RunFolder
 from research.runs.records import read_object
 from research.sharding import make_mesh
 from research.training.checkpoint import Checkpoints
-from research.training.objective import language_modelling
-from research.training.step import make_program
+from research.training.parents import measured_parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +67,12 @@ def _parameters(folder: RunFolder, run: RunConfig, step: int | None) -> tuple[in
     check(
         folder.checkpoint_step() > 0, "source", str(folder.path), rule, "train it, or copy its folder checkpoints, too"
     )
-    program = make_program(run, make_mesh(MeshConfig(data=1), jax.devices()[:1]), language_modelling(run))
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     with Checkpoints(folder.checkpoints_path, run.checkpoint) as checkpoints:
         steps = checkpoints.steps()
         step = steps[-1] if step is None else step
         check(step in steps, "step", step, f"is no checkpoint of this run, which has {steps}", "name one of those")
-        return step, program.evaluated(checkpoints.restore_step(step, program.abstract_state))
+        return step, measured_parameters(run, checkpoints, step, mesh)
 
 
 def _vocabulary_of(folder: Path, run: RunConfig) -> Vocabulary:

@@ -50,8 +50,13 @@ def parameters_of_parent(config: RunConfig, folder: RunFolder, mesh: Mesh) -> di
             f"is no checkpoint of {parent.run}, which has {saved}",
             "train that run to its end, or name one of these",
         )
-        state = checkpoints.restore_step(step, abstract_state(other, mesh))
-    return jax.jit(lambda state: other.optimizer.evaluated(state.moments, state.params))(state)
+        return measured_parameters(other, checkpoints, step, mesh)
+
+
+def measured_parameters(config: RunConfig, checkpoints: Checkpoints, step: int, mesh: Mesh) -> Any:
+    """The parameters that a run is measured by after `step` steps, which are saved, placed on the mesh."""
+    state = checkpoints.restore_step(step, abstract_state(config, mesh))
+    return jax.jit(lambda state: config.optimizer.evaluated(state.moments, state.params))(state)
 
 
 def _check_same(config: RunConfig, other: RunConfig) -> None:
